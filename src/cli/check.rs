@@ -1,0 +1,21 @@
+//! `switchboard check`: every problem of the configuration, without running anything.
+
+use std::process::ExitCode;
+
+use super::CheckArgs;
+use super::exit::BAD_CONFIGURATION;
+use crate::settings::Settings;
+
+/// Prints every problem; exits 0 or 78.
+pub(super) fn run(args: &CheckArgs) -> ExitCode {
+    match Settings::load(&args.config, &args.set) {
+        Ok((settings, _)) => {
+            println!("the configuration is valid: {} listeners", settings.listeners.len());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            BAD_CONFIGURATION.into()
+        }
+    }
+}

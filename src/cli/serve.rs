@@ -1,0 +1,42 @@
+//! `switchboard serve`: runs the service.
+
+use std::io;
+use std::process::ExitCode;
+
+use super::ServeArgs;
+use super::exit::{BAD_CONFIGURATION, ERROR};
+use crate::app::App;
+use crate::settings::Settings;
+
+/// Runs until a signal; the exit code.
+pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    let (settings, origins) = match Settings::load(&args.config, &args.set) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return BAD_CONFIGURATION.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&error),
+    };
+    let ended = runtime.block_on(async {
+        let app = App::bind(settings, &origins)?;
+        // Nobody has to read it: a closed stdout is no reason not to serve.
+        let _ = app.announce(&mut io::stdout().lock());
+        app.run().await;
+        Ok::<_, crate::app::StartError>(())
+    });
+    // Whatever still blocks a thread, such as a command that is being started, is not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ERROR.into()
+}

@@ -1,0 +1,191 @@
+//! The tree that a layer becomes, and how one layer is laid over another.
+//!
+//! A tree of our own and not `config::Value`, for each value must keep the place where it stands, and text that came
+//! from a variable must stay apart from a string in a file: only the first may be read as a number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use config::{Map, Value, ValueKind};
+use serde::de::Unexpected;
+
+use super::origin::{Origin, Shadow};
+use super::path::Segment;
+use super::text;
+
+/// A table's entries, by key.
+pub(super) type Table = BTreeMap<String, Node>;
+
+/// A value with its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Where its key stands.
+    pub(super) key: Arc<Origin>,
+    /// Where the value stands.
+    pub(super) origin: Arc<Origin>,
+    /// What lower layers said, nearest first.
+    pub(super) shadows: Vec<Shadow>,
+    /// The value.
+    pub(super) kind: Kind,
+}
+
+/// What a value is.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    /// JSON's or YAML's null: the key is named and nothing is said.
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    String(String),
+    /// A TOML date or time, which no setting is.
+    Date(String),
+    /// From a variable or `--set`: takes the type that its key wants.
+    Text(String),
+    List(Vec<Node>),
+    Table(Table),
+    /// A problem was told about it; it is passed over from then on.
+    Struck,
+}
+
+impl Node {
+    /// A value whose key stands where it does.
+    pub(super) fn new(origin: &Arc<Origin>, kind: Kind) -> Self {
+        Self {
+            key: origin.clone(),
+            origin: origin.clone(),
+            shadows: Vec::new(),
+            kind,
+        }
+    }
+
+    /// What the `config` crate read, all of it standing at one place.
+    pub(super) fn from_map(map: Map<String, Value>, origin: &Arc<Origin>) -> Self {
+        let entries = map.into_iter();
+        let table = entries.map(|(key, value)| (key, Self::from_value(value, origin)));
+        Self::new(origin, Kind::Table(table.collect()))
+    }
+
+    /// The same for one value.
+    pub(super) fn from_value(value: Value, origin: &Arc<Origin>) -> Self {
+        let kind = match value.kind {
+            ValueKind::Nil => Kind::Null,
+            ValueKind::Boolean(value) => Kind::Bool(value),
+            ValueKind::I64(value) => Kind::Integer(value.into()),
+            ValueKind::I128(value) => Kind::Integer(value),
+            ValueKind::U64(value) => Kind::Integer(value.into()),
+            // No format yields it; past i128 it would fit no setting either.
+            ValueKind::U128(value) => Kind::Integer(i128::try_from(value).unwrap_or(i128::MAX)),
+            ValueKind::Float(value) => Kind::Float(value),
+            ValueKind::String(value) => Kind::String(value),
+            ValueKind::Table(map) => return Self::from_map(map, origin),
+            ValueKind::Array(items) => {
+                let items = items.into_iter();
+                Kind::List(items.map(|item| Self::from_value(item, origin)).collect())
+            }
+        };
+        Self::new(origin, kind)
+    }
+
+    /// Lays a higher layer over this one: tables merge key by key, everything else is replaced whole, and null says
+    /// nothing.
+    pub(super) fn merge(&mut self, mut over: Self) {
+        match (&self.kind, &over.kind) {
+            (Kind::Table(_), Kind::Text(_)) => over.open_table(),
+            (Kind::Text(_), Kind::Table(_)) => self.open_table(),
+            _ => {}
+        }
+        match (&mut self.kind, over.kind) {
+            (_, Kind::Null) => {}
+            (Kind::Table(table), Kind::Table(entries)) => {
+                for (key, value) in entries {
+                    match table.get_mut(&key) {
+                        Some(node) => node.merge(value),
+                        None => _ = table.insert(key, value),
+                    }
+                }
+            }
+            (_, kind) => {
+                let hidden = Shadow {
+                    origin: self.origin.clone(),
+                    value: self.json(),
+                };
+                let shadows = std::mem::take(&mut self.shadows);
+                let said = !matches!(self.kind, Kind::Null);
+                *self = Self { kind, ..over };
+                self.shadows = said.then_some(hidden).into_iter().chain(shadows).collect();
+            }
+        }
+    }
+
+    /// Turns text that holds an inline table into that table, so that it can be merged.
+    fn open_table(&mut self) {
+        if let Kind::Text(text) = &self.kind
+            && let Ok(table) = text::table(text, &self.origin)
+        {
+            *self = table;
+        }
+    }
+
+    /// Whether a problem was already told about it.
+    pub(super) fn is_struck(&self) -> bool {
+        matches!(self.kind, Kind::Struck)
+    }
+
+    /// Whether a problem was already told about something within it.
+    pub(super) fn holds_struck(&self) -> bool {
+        let holds = |node: &Self| node.is_struck() || node.holds_struck();
+        match &self.kind {
+            Kind::Table(table) => table.values().any(holds),
+            Kind::List(items) => items.iter().any(holds),
+            _ => false,
+        }
+    }
+
+    /// The value one step down, if there is one.
+    pub(super) fn child(&mut self, segment: &Segment) -> Option<&mut Self> {
+        match (&mut self.kind, segment) {
+            (Kind::Table(table), Segment::Key(key)) => table.get_mut(key),
+            (Kind::List(items), Segment::Index(index)) => items.get_mut(*index),
+            _ => None,
+        }
+    }
+
+    /// What serde calls it when it wanted something else.
+    pub(super) fn unexpected(&self) -> Unexpected<'_> {
+        match &self.kind {
+            Kind::Null | Kind::Struck => Unexpected::Unit,
+            Kind::Bool(value) => Unexpected::Bool(*value),
+            Kind::Integer(value) => match (i64::try_from(*value), u64::try_from(*value)) {
+                (Ok(value), _) => Unexpected::Signed(value),
+                (_, Ok(value)) => Unexpected::Unsigned(value),
+                _ => Unexpected::Other("an integer past 64 bits"),
+            },
+            Kind::Float(value) => Unexpected::Float(*value),
+            Kind::String(text) | Kind::Text(text) => Unexpected::Str(text),
+            Kind::Date(_) => Unexpected::Other("a date or time"),
+            Kind::List(_) => Unexpected::Seq,
+            Kind::Table(_) => Unexpected::Map,
+        }
+    }
+
+    /// The value as JSON, to be shown.
+    fn json(&self) -> serde_json::Value {
+        match &self.kind {
+            Kind::Null | Kind::Struck => serde_json::Value::Null,
+            Kind::Bool(value) => (*value).into(),
+            Kind::Integer(value) => match (i64::try_from(*value), u64::try_from(*value)) {
+                (Ok(value), _) => value.into(),
+                (_, Ok(value)) => value.into(),
+                _ => value.to_string().into(),
+            },
+            Kind::Float(value) => (*value).into(),
+            Kind::String(text) | Kind::Text(text) | Kind::Date(text) => text.as_str().into(),
+            Kind::List(items) => items.iter().map(Self::json).collect(),
+            Kind::Table(table) => {
+                let entries = table.iter().map(|(key, node)| (key.clone(), node.json()));
+                serde_json::Value::Object(entries.collect())
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Where values stand: the layer, the place in it, and what each winning value hides.
+//!
+//! Kept beside the settings and not inside them, so that no `Settings` type has to know that it was layered.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::node::{Kind, Node};
+use super::path::{Segment, render};
+
+/// The kinds of places that set values, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Built in.
+    Default,
+    /// A file, the system's or one named by `--config`.
+    File,
+    /// An environment variable.
+    Environment,
+    /// `--set` on the command line.
+    CommandLine,
+}
+
+/// One place that sets something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The kind of place.
+    pub layer: Layer,
+    /// The file's path as it was named, the variable's name, or `--set`.
+    pub source: Arc<str>,
+    /// Line in a TOML file, or of a syntax error in any file; from 1.
+    pub line: Option<u32>,
+    /// Column in that line, in characters; from 1.
+    pub column: Option<u32>,
+}
+
+impl Origin {
+    /// A whole source, no place in it.
+    pub(super) fn whole(layer: Layer, source: &str) -> Self {
+        Self {
+            layer,
+            source: source.into(),
+            line: None,
+            column: None,
+        }
+    }
+
+    /// The same source at a line and column, both from 1.
+    pub(super) fn at(&self, line: usize, column: usize) -> Self {
+        Self {
+            line: u32::try_from(line).ok(),
+            column: u32::try_from(column).ok(),
+            ..self.clone()
+        }
+    }
+}
+
+/// `FILE:LINE:COLUMN`, the variable's name, or `--set`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)?;
+        for number in [self.line, self.column].into_iter().flatten() {
+            write!(f, ":{number}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where one key is set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// The place of the value in force.
+    pub origin: Arc<Origin>,
+    /// What that value hides in lower layers, nearest first.
+    pub shadows: Vec<Shadow>,
+}
+
+/// A value that a higher layer hides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shadow {
+    /// Where it stands.
+    pub origin: Arc<Origin>,
+    /// The value as it is written there; text, for variables and `--set`.
+    pub value: serde_json::Value,
+}
+
+/// Every key that some layer sets, by its path: `listeners.ack.bind`. A list is one key; segments that are not plain
+/// words are quoted as in TOML: `labels."a.b"`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Origins(BTreeMap<String, Setting>);
+
+impl Origins {
+    /// The places of a tree's leaves.
+    pub(super) fn of(tree: &Node) -> Self {
+        let mut origins = Self::default();
+        origins.collect(tree, &mut Vec::new());
+        origins
+    }
+
+    fn collect(&mut self, node: &Node, path: &mut Vec<Segment>) {
+        if matches!(node.kind, Kind::Null) {
+            return;
+        }
+        let Kind::Table(table) = &node.kind else {
+            let setting = Setting {
+                origin: node.origin.clone(),
+                shadows: node.shadows.clone(),
+            };
+            self.0.insert(render(path), setting);
+            return;
+        };
+        for (key, child) in table {
+            path.push(Segment::Key(key.clone()));
+            self.collect(child, path);
+            path.pop();
+        }
+    }
+
+    /// Where a key is set, or `None` for a built-in default. A key within a value that was given whole, such as an
+    /// inline table in a variable, stands where that value does.
+    pub fn get(&self, key: &str) -> Option<&Setting> {
+        let parents = key.rmatch_indices(['.', '[']).map(|(end, _)| &key[..end]);
+        std::iter::once(key)
+            .chain(parents)
+            .find_map(|key| self.0.get(key))
+    }
+
+    /// Every key that is set, with its place, in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        self.0.iter().map(|(key, setting)| (key.as_str(), setting))
+    }
+}

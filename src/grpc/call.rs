@@ -1,0 +1,139 @@
+//! What surrounds every call: a span in its caller's trace, a duration in the metrics, and a panic
+//! that ends the call with INTERNAL instead of its connection.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::Service;
+
+use crate::telemetry::Telemetry;
+
+/// All services, with what surrounds their calls.
+#[derive(Clone)]
+pub(super) struct Layered {
+    routes: Routes,
+    telemetry: Telemetry,
+}
+
+impl Layered {
+    pub(super) fn new(routes: Routes, telemetry: Telemetry) -> Self {
+        Self { routes, telemetry }
+    }
+}
+
+type Answer = Result<http::Response<Body>, Infallible>;
+
+impl Service<http::Request<Incoming>> for Layered {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routes hold nothing that could be busy.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        let Self {
+            mut routes,
+            telemetry,
+        } = self.clone();
+        Box::pin(async move {
+            let began = Instant::now();
+            let method = request.uri().path().trim_start_matches('/').to_owned();
+            let header = |name| {
+                request
+                    .headers()
+                    .get(name)
+                    .and_then(|value| value.to_str().ok())
+            };
+            let (parent, state) = (header("traceparent"), header("tracestate"));
+            let span = telemetry.call(&method, parent, state, is_mutation(&method));
+            let answering = AssertUnwindSafe(async move { routes.call(request).await });
+            let answer = Caught(Box::pin(answering)).await;
+            let code = code(&answer);
+            telemetry.call_ended(&method, word(code), began.elapsed());
+            span.finish(word(code));
+            Ok(answer)
+        })
+    }
+}
+
+/// A future whose panic is an answer.
+struct Caught<F>(Pin<Box<AssertUnwindSafe<F>>>);
+
+impl<F: Future<Output = Answer>> Future for Caught<F> {
+    type Output = http::Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(answer))) => Poll::Ready(answer),
+            Ok(Poll::Ready(Err(never))) => match never {},
+            Err(_) => Poll::Ready(super::status::internal("a handler panicked").into_http()),
+        }
+    }
+}
+
+/// What only reads is sampled; what changes something is always told.
+fn is_mutation(method: &str) -> bool {
+    let name = method.rsplit('/').next().unwrap_or_default();
+    let reads = [
+        "Get",
+        "List",
+        "Watch",
+        "Check",
+        "ServerReflectionInfo",
+        "Stream",
+    ];
+    !reads.iter().any(|read| name.starts_with(read))
+}
+
+/// The code of an answer; that of a stream still to come is told as OK.
+fn code(answer: &http::Response<Body>) -> Code {
+    Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+/// The code as conventions write it.
+fn word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_something_is_known_by_its_verb() {
+        assert!(is_mutation("switchboard.v1.ListenerService/CreateListener"));
+        assert!(!is_mutation("switchboard.v1.SessionService/ListSessions"));
+        assert!(!is_mutation("grpc.health.v1.Health/Check"));
+    }
+}

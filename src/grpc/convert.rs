@@ -1,0 +1,263 @@
+//! What the supervisor says, in the words of the API.
+
+use std::time::{Duration, SystemTime};
+
+use super::{api, spec};
+use crate::config::{Layer, Origin};
+use crate::net::{Bounds, CloseReason, Transport};
+use crate::protocol::chat::{Author, Conversation, ConversationState, Desk, Message};
+use crate::supervisor::{
+    Desired, Draining, Failure, SessionView, State, Status, Supervisor, TURNED_AWAY, View,
+};
+
+/// `listeners/NAME`.
+pub(super) fn listener_name(name: &str) -> String {
+    format!("listeners/{name}")
+}
+
+/// NAME of `listeners/NAME`; a bare name stands for itself.
+pub(super) fn bare_name(name: &str) -> &str {
+    name.strip_prefix("listeners/").unwrap_or(name)
+}
+
+pub(super) fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn time(time: SystemTime) -> prost_types::Timestamp {
+    time.into()
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+pub(super) fn state(state: State) -> api::listener::State {
+    match state {
+        State::Active => api::listener::State::Active,
+        State::Draining => api::listener::State::Draining,
+        State::Stopped => api::listener::State::Stopped,
+        State::Failed => api::listener::State::Failed,
+    }
+}
+
+/// A listener, its limits with every default filled in.
+pub(super) fn listener(view: View) -> api::Listener {
+    let transport = view.spec.protocol.transport();
+    let mut bounds = view.spec.limits.bounds(transport);
+    bounds.max_sessions = view.status.max_sessions;
+    api::Listener {
+        name: listener_name(view.name.as_str()),
+        uid: view.uid,
+        bind: view.spec.bind.to_string(),
+        protocol: Some(spec::show(&view.spec.protocol)),
+        limits: Some(limits(&bounds)),
+        desired_state: match view.life.desired {
+            Desired::Active => api::listener::DesiredState::Active,
+            Desired::Stopped => api::listener::DesiredState::Stopped,
+        }
+        .into(),
+        state: state(view.life.state).into(),
+        reconciling: view.life.reconciling(),
+        bound: view.bound.map(|b| b.to_string()).unwrap_or_default(),
+        transport: spec::transport(transport),
+        pause_mode: 0,
+        drain: view
+            .draining
+            .map(|d| draining(d, view.status.active_sessions)),
+        status: Some(status(view.status, transport)),
+        last_failure: view.failure.map(failure),
+        origin: Some(origin(view.origin.as_deref(), view.created)),
+        create_time: Some(time(view.created)),
+        update_time: Some(time(view.updated)),
+        start_time: view.started.map(time),
+        etag: view.etag,
+        display_name: view.spec.display_name,
+        labels: view.spec.labels.into_iter().collect(),
+    }
+}
+
+fn limits(bounds: &Bounds) -> api::ListenerLimits {
+    api::ListenerLimits {
+        max_sessions: count(bounds.max_sessions),
+        max_sessions_per_source: count(bounds.max_sessions_per_source),
+        max_accepts_per_second: bounds.max_accepts_per_second.unwrap_or_default(),
+        accept_backlog: u32::try_from(bounds.accept_backlog).unwrap_or_default(),
+        idle_timeout: Some(duration(bounds.idle_timeout)),
+        max_session_age: bounds.max_session_age.map(duration),
+        max_message_bytes: count(bounds.max_message_bytes),
+        max_message_rate: bounds.max_message_rate.unwrap_or_default(),
+        outbox_bytes: count(bounds.outbox_bytes),
+        allow_cidrs: bounds.allow_cidrs.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn status(status: Status, transport: Transport) -> api::ListenerStatus {
+    let datagrams = transport == Transport::Udp;
+    let turned_away = status
+        .refused
+        .iter()
+        .filter(|(r, _)| TURNED_AWAY.contains(r));
+    api::ListenerStatus {
+        active_sessions: count(status.active_sessions),
+        accepted_connections: status.accepted,
+        rejected_connections: turned_away.map(|(_, n)| n).sum(),
+        accept_queue_length: None,
+        accept_queue_limit: None,
+        datagrams_dropped: datagrams.then(|| status.refused.iter().map(|(_, n)| n).sum()),
+        received_bytes: status.totals.received_bytes,
+        sent_bytes: status.totals.sent_bytes,
+        accept_errors: status.accept_errors,
+        rejected_by_reason: status
+            .refused
+            .into_iter()
+            .map(|(r, n)| (r.to_owned(), n))
+            .collect(),
+        isolation: 0,
+        isolation_missing: Vec::new(),
+    }
+}
+
+fn draining(draining: Draining, remaining: usize) -> api::DrainStatus {
+    api::DrainStatus {
+        start_time: Some(time(draining.began)),
+        deadline_time: Some(time(draining.deadline)),
+        sessions_at_start: count(draining.sessions_at_start),
+        sessions_remaining: count(remaining),
+        sessions_force_closed: 0,
+        reason: draining.reason,
+    }
+}
+
+fn failure(failure: Failure) -> api::FailureInfo {
+    api::FailureInfo {
+        reason: failure.reason.to_owned(),
+        message: failure.message,
+        fail_time: Some(time(failure.at)),
+        next_retry_time: failure.next_try.map(time),
+    }
+}
+
+fn origin(origin: Option<&Origin>, made: SystemTime) -> api::ConfigOrigin {
+    use api::config_origin::Layer as L;
+    let layer = match origin.map(|o| o.layer) {
+        None => L::Ephemeral,
+        Some(Layer::Default) => L::Default,
+        Some(Layer::File) => L::File,
+        Some(Layer::Environment) => L::Environment,
+        Some(Layer::CommandLine) => L::CommandLine,
+    };
+    api::ConfigOrigin {
+        layer: layer.into(),
+        source: origin.map_or_else(String::new, |o| o.source.to_string()),
+        line: origin.and_then(|o| o.line).unwrap_or_default(),
+        set_time: Some(time(made)),
+        set_by: String::new(),
+    }
+}
+
+fn close_reason(reason: CloseReason) -> api::session::CloseReason {
+    use api::session::CloseReason as R;
+    match reason {
+        CloseReason::ClientClosed => R::ClientClosed,
+        CloseReason::ClientReset => R::ClientReset,
+        CloseReason::Idle => R::Idle,
+        CloseReason::MaxAge => R::MaxAge,
+        CloseReason::BadFrame => R::BadFrame,
+        CloseReason::MessageTooLarge => R::MessageTooLarge,
+        CloseReason::SlowConsumer => R::SlowConsumer,
+        CloseReason::RateLimited => R::RateLimited,
+        CloseReason::Denied => R::Denied,
+        CloseReason::Limit => R::Limit,
+        CloseReason::Kicked => R::Kicked,
+        CloseReason::Drained => R::Drained,
+        CloseReason::Completed => R::Completed,
+        CloseReason::Internal => R::Internal,
+    }
+}
+
+/// `listeners/L/sessions/NODE-ULID`.
+pub(super) fn session_name(listener: &str, label: &str) -> String {
+    format!("listeners/{listener}/sessions/{label}")
+}
+
+pub(super) fn session(view: SessionView, supervisor: &Supervisor) -> api::Session {
+    use api::session::State as S;
+    let reason = view.closed.map(|(_, reason)| reason).or(view.closing);
+    let state = match (view.closed, view.closing) {
+        (Some(_), _) => S::Closed,
+        (None, Some(_)) => S::Closing,
+        (None, None) => S::Active,
+    };
+    api::Session {
+        name: session_name(view.listener.as_str(), &supervisor.session_label(view.id)),
+        state: state.into(),
+        local: view.local.to_string(),
+        peer: view.peer.to_string(),
+        open_time: Some(time(view.opened)),
+        last_receive_time: view.last_receive.map(time),
+        last_send_time: view.last_send.map(time),
+        close_time: view.closed.map(|(at, _)| time(at)),
+        close_reason: reason.map_or(0, |reason| close_reason(reason).into()),
+        received_messages: view.totals.received_messages,
+        sent_messages: view.totals.sent_messages,
+        received_bytes: view.totals.received_bytes,
+        sent_bytes: view.totals.sent_bytes,
+        send_queue_bytes: view.queued_bytes as u64,
+        trace_id: view.trace.to_string(),
+        ..api::Session::default()
+    }
+}
+
+/// `listeners/L/conversations/NODE-ULID`.
+pub(super) fn conversation_name(listener: &str, label: &str) -> String {
+    format!("listeners/{listener}/conversations/{label}")
+}
+
+pub(super) fn conversation(
+    listener: &str,
+    desk: &Desk,
+    view: Conversation,
+    supervisor: &Supervisor,
+) -> api::Conversation {
+    use api::conversation::State as S;
+    let label = supervisor.session_label(view.id);
+    let name = conversation_name(listener, &label);
+    let state = match view.state {
+        ConversationState::Waiting => S::Waiting,
+        ConversationState::Answered => S::Answered,
+        ConversationState::Closed => S::Closed,
+    };
+    api::Conversation {
+        session: session_name(listener, &label),
+        peer: view.peer.to_string(),
+        state: state.into(),
+        waiting_since_time: view.waiting_since.map(time),
+        unanswered_messages: count(view.unanswered),
+        last_message: view.last.map(|last| message(name.clone(), desk, last)),
+        name,
+        ..api::Conversation::default()
+    }
+}
+
+pub(super) fn message(conversation: String, desk: &Desk, said: Message) -> api::ChatMessage {
+    use api::chat_message::Author as A;
+    let author = match said.author {
+        Author::Peer => A::Peer,
+        Author::Operator => A::Operator,
+        Author::Unattended => A::Unattended,
+    };
+    api::ChatMessage {
+        conversation,
+        sequence: said.sequence,
+        author: author.into(),
+        operator: said.operator,
+        text: desk.text(&said.raw),
+        raw: said.raw,
+        message_time: Some(time(said.time)),
+        in_reply_to: said.in_reply_to,
+    }
+}

@@ -1,0 +1,155 @@
+//! `ListenerService`.
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{bare_name, listener};
+use super::status::{Failure, invalid, invalid_field, unsupported};
+use super::{Control, api, page, spec};
+use crate::supervisor::{Error, ListenerName, View};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl api::listener_service_server::ListenerService for Control {
+    async fn create_listener(
+        &self,
+        request: Request<api::CreateListenerRequest>,
+    ) -> Answer<api::CreateListenerResponse> {
+        let asked = request.into_inner();
+        if asked.persistence == api::Persistence::Durable as i32 {
+            return Err(unsupported("persistence = PERSISTENCE_DURABLE"));
+        }
+        let name = asked.listener_id.parse::<ListenerName>();
+        let spec = spec::read(asked.listener.unwrap_or_default());
+        let (name, (spec, start)) = match (name, spec) {
+            (Ok(name), Ok(spec)) => (name, spec),
+            (name, spec) => {
+                let mut violations = spec.err().unwrap_or_default();
+                if let Err(description) = name {
+                    let field = "listener_id".to_owned();
+                    violations.insert(0, crate::supervisor::Violation { field, description });
+                }
+                return Err(invalid("LISTENER_CONFIG_INVALID", violations));
+            }
+        };
+        let options = (asked.validate_only, self.allow_shell);
+        let view = self
+            .supervisor
+            .create(name, spec, start, options)
+            .map_err(refused)?;
+        let warnings = Vec::new();
+        Ok(Response::new(api::CreateListenerResponse {
+            listener: Some(listener(view)),
+            warnings,
+        }))
+    }
+
+    async fn get_listener(
+        &self,
+        request: Request<api::GetListenerRequest>,
+    ) -> Answer<api::GetListenerResponse> {
+        let view = self
+            .supervisor
+            .get(bare_name(&request.get_ref().name))
+            .map_err(refused)?;
+        Ok(Response::new(api::GetListenerResponse {
+            listener: Some(listener(view)),
+        }))
+    }
+
+    async fn list_listeners(
+        &self,
+        request: Request<api::ListListenersRequest>,
+    ) -> Answer<api::ListListenersResponse> {
+        let asked = request.into_inner();
+        page::refuse_query(&asked.filter, &asked.order_by)?;
+        let size = page::size(asked.page_size)?;
+        let after = page::cursor("listeners", &asked.page_token)?;
+        let all = self.supervisor.list();
+        let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
+        let behind = |view: &View| {
+            after
+                .as_deref()
+                .is_none_or(|after| view.name.as_str() > after)
+        };
+        let mut listeners: Vec<_> = all.into_iter().filter(behind).take(size + 1).collect();
+        let more = listeners.len() > size;
+        listeners.truncate(size);
+        let last = listeners
+            .last()
+            .filter(|_| more)
+            .map(|view| view.name.to_string());
+        Ok(Response::new(api::ListListenersResponse {
+            listeners: listeners.into_iter().map(listener).collect(),
+            next_page_token: last
+                .map(|l| page::token("listeners", &l))
+                .unwrap_or_default(),
+            total_size,
+        }))
+    }
+
+    async fn delete_listener(
+        &self,
+        request: Request<api::DeleteListenerRequest>,
+    ) -> Answer<api::DeleteListenerResponse> {
+        let asked = request.into_inner();
+        let supervisor = self.supervisor.clone();
+        self.whole(async move {
+            let name = bare_name(&asked.name);
+            let deleted = supervisor.delete(name, &asked.etag, asked.force, asked.validate_only);
+            deleted.await.map_err(refused)
+        })
+        .await?;
+        Ok(Response::new(api::DeleteListenerResponse {}))
+    }
+
+    async fn start_listener(
+        &self,
+        request: Request<api::StartListenerRequest>,
+    ) -> Answer<api::StartListenerResponse> {
+        let asked = request.into_inner();
+        let view = self
+            .supervisor
+            .start(bare_name(&asked.name), &asked.etag)
+            .map_err(refused)?;
+        Ok(Response::new(api::StartListenerResponse {
+            listener: Some(listener(view)),
+        }))
+    }
+
+    async fn stop_listener(
+        &self,
+        request: Request<api::StopListenerRequest>,
+    ) -> Answer<api::StopListenerResponse> {
+        let asked = request.into_inner();
+        let grace = grace(asked.grace)?;
+        let supervisor = self.supervisor.clone();
+        let view = self
+            .whole(async move {
+                let name = bare_name(&asked.name);
+                supervisor
+                    .stop(name, &asked.etag, grace, &asked.reason)
+                    .await
+                    .map_err(refused)
+            })
+            .await?;
+        Ok(Response::new(api::StopListenerResponse {
+            listener: Some(listener(view)),
+        }))
+    }
+}
+
+/// A grace that was asked for.
+pub(super) fn grace(
+    asked: Option<prost_types::Duration>,
+) -> Result<Option<std::time::Duration>, Status> {
+    asked
+        .map(std::time::Duration::try_from)
+        .transpose()
+        .map_err(|_| invalid_field("GRACE_INVALID", "grace", "a duration is not negative"))
+}
+
+/// A refusal as callers get it.
+pub(super) fn refused(error: Error) -> Status {
+    Failure::from(error).0
+}

@@ -1,0 +1,38 @@
+//! `MetricService`: the same instruments as the exporters.
+
+use std::time::SystemTime;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::time;
+use super::{Control, api, page};
+
+#[tonic::async_trait]
+impl api::metric_service_server::MetricService for Control {
+    async fn get_metric_snapshot(
+        &self,
+        request: Request<api::GetMetricSnapshotRequest>,
+    ) -> Result<Response<api::GetMetricSnapshotResponse>, Status> {
+        page::refuse_query(&request.get_ref().filter, "")?;
+        let telemetry = self.telemetry.clone();
+        // A collection walks every session.
+        let series = tokio::task::spawn_blocking(move || telemetry.snapshot());
+        let series = series
+            .await
+            .map_err(|fault| super::status::internal(&fault.to_string()))?;
+        let series = series.into_iter().map(|series| api::MetricSeries {
+            metric: series.metric,
+            unit: series.unit,
+            attributes: series.attributes.into_iter().collect(),
+            value: series.value,
+            rate: None,
+        });
+        let snapshot = api::MetricSnapshot {
+            snapshot_time: Some(time(SystemTime::now())),
+            series: series.collect(),
+        };
+        Ok(Response::new(api::GetMetricSnapshotResponse {
+            snapshot: Some(snapshot),
+        }))
+    }
+}

@@ -1,0 +1,184 @@
+//! The control plane's mouth: proto to the supervisor's words and back, and nothing else.
+//!
+//! One file a service; `convert` holds the two vocabularies against each other, `status` is the one
+//! table of errors. Only this folder and the client side of the command line name generated types.
+
+mod call;
+mod chat;
+mod convert;
+mod health;
+mod listeners;
+mod metrics;
+mod page;
+mod server;
+mod sessions;
+mod spec;
+mod status;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::net::{Address, web};
+use crate::supervisor::Supervisor;
+use crate::telemetry::Telemetry;
+
+pub mod api {
+    //! The generated types of `proto/switchboard/v1`.
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        reason = "generated"
+    )]
+    tonic::include_proto!("switchboard.v1");
+    /// The descriptors of `proto/switchboard/v1` and of all that it imports.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("switchboard");
+}
+
+/// What the control plane is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where it listens: loopback only, since it is plain text and asks nobody who they are.
+    pub address: Address,
+    /// Whether callers may make shell listeners, which is the right to run commands.
+    pub allow_shell: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            address: Address(([127, 0, 0, 1], 50_051).into()),
+            allow_shell: false,
+        }
+    }
+}
+
+impl Settings {
+    /// What cannot be obeyed.
+    pub fn check(&self) -> Vec<(&'static str, String)> {
+        if self.address.is_loopback() {
+            return Vec::new();
+        }
+        let rule = format!(
+            "{} is open to the network, and the control plane has no TLS and no roles yet; \
+             bind it to loopback, such as 127.0.0.1:{}",
+            self.address,
+            self.address.0.port()
+        );
+        vec![("address", rule)]
+    }
+}
+
+/// What the services speak for.
+#[derive(Clone)]
+pub struct Control {
+    /// The listeners.
+    pub supervisor: Supervisor,
+    /// Where calls are told, and metrics read.
+    pub telemetry: Telemetry,
+    /// Whether callers may make shell listeners.
+    pub allow_shell: bool,
+    /// Facts about the process.
+    pub facts: Arc<Facts>,
+    /// Mutations that go on though their caller has left.
+    pub unfinished: TaskTracker,
+}
+
+/// Facts about the process.
+#[derive(Debug)]
+pub struct Facts {
+    /// Unique to this run.
+    pub instance_id: String,
+    /// When it started.
+    pub started: SystemTime,
+    /// Tells configurations apart.
+    pub config_revision: String,
+}
+
+/// The largest request: everything that a caller says is short.
+const MAX_REQUEST: usize = 256 << 10;
+
+/// The largest answer; lists are paged well below it.
+const MAX_ANSWER: usize = 4 << 20;
+
+macro_rules! service {
+    ($module:ident :: $server:ident, $control:expr) => {
+        api::$module::$server::new($control.clone())
+            .max_decoding_message_size(MAX_REQUEST)
+            .max_encoding_message_size(MAX_ANSWER)
+    };
+}
+
+/// Serves the control plane until `stop`, then what is under way until `insist`.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    control: Control,
+    stop: CancellationToken,
+    insist: CancellationToken,
+) -> Result<(), tonic_reflection::server::Error> {
+    let (health, reporter) = health::service();
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    let routes = Routes::new(health)
+        .add_service(v1)
+        .add_service(v1alpha)
+        .add_service(service!(
+            listener_service_server::ListenerServiceServer,
+            control
+        ))
+        .add_service(service!(
+            session_service_server::SessionServiceServer,
+            control
+        ))
+        .add_service(service!(chat_service_server::ChatServiceServer, control))
+        .add_service(service!(
+            config_service_server::ConfigServiceServer,
+            control
+        ))
+        .add_service(service!(
+            metric_service_server::MetricServiceServer,
+            control
+        ))
+        .add_service(service!(
+            server_service_server::ServerServiceServer,
+            control
+        ));
+    let calls = call::Layered::new(routes.prepare(), control.telemetry.clone());
+    tokio::select! {
+        () = web::serve(listener, web::Version::Http2, calls, stop, insist.clone()) => {}
+        () = health::report(reporter, control.supervisor.clone()) => {}
+    }
+    control.unfinished.close();
+    insist.run_until_cancelled(control.unfinished.wait()).await;
+    Ok(())
+}
+
+/// With the descriptors of health and of error details, so that a caller with no file sees all.
+fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Configuration is told and changed in files so far: every method answers UNIMPLEMENTED.
+impl api::config_service_server::ConfigService for Control {}
+
+impl Control {
+    /// Runs a mutation to its end even when its caller resets the call half-way.
+    async fn whole<T: Send + 'static>(
+        &self,
+        mutation: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
+    ) -> Result<T, tonic::Status> {
+        self.unfinished
+            .spawn(mutation)
+            .await
+            .unwrap_or_else(|fault| Err(status::internal(&fault.to_string())))
+    }
+}

@@ -1,0 +1,92 @@
+//! `SessionService`.
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{bare_name, session, time};
+use super::listeners::{grace, refused};
+use super::status::{invalid_field, unsupported};
+use super::{Control, api, page};
+use crate::net::SessionId;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl api::session_service_server::SessionService for Control {
+    async fn get_session(
+        &self,
+        request: Request<api::GetSessionRequest>,
+    ) -> Answer<api::GetSessionResponse> {
+        let asked = request.into_inner();
+        basic(asked.view)?;
+        let view = self.supervisor.session(&asked.name).map_err(refused)?;
+        let session = Some(session(view, &self.supervisor));
+        Ok(Response::new(api::GetSessionResponse { session }))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<api::ListSessionsRequest>,
+    ) -> Answer<api::ListSessionsResponse> {
+        let asked = request.into_inner();
+        page::refuse_query(&asked.filter, &asked.order_by)?;
+        basic(asked.view)?;
+        let size = page::size(asked.page_size)?;
+        let listener = parent(&asked.parent)?;
+        let list = ("sessions", &asked.parent, asked.show_closed);
+        let after = page::cursor(list, &asked.page_token)?;
+        let after = after.and_then(|cursor| cursor.parse::<SessionId>().ok());
+        let found = self
+            .supervisor
+            .sessions(listener, after, size, asked.show_closed);
+        let found = found.map_err(refused)?;
+        let next = found.next.map(|last| page::token(list, &last.to_string()));
+        let view = |s| session(s, &self.supervisor);
+        Ok(Response::new(api::ListSessionsResponse {
+            sessions: found.sessions.into_iter().map(view).collect(),
+            next_page_token: next.unwrap_or_default(),
+            total_size: i32::try_from(found.total).unwrap_or(i32::MAX),
+            closed_horizon_time: found.horizon.map(time),
+        }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<api::CloseSessionRequest>,
+    ) -> Answer<api::CloseSessionResponse> {
+        let asked = request.into_inner();
+        let grace = grace(asked.grace)?;
+        let view = self
+            .supervisor
+            .close_session(&asked.name, grace)
+            .map_err(refused)?;
+        let session = session(view, &self.supervisor);
+        tracing::info!(session = %session.name, reason = %crate::telemetry::escape(&asked.reason), "session closed by a caller");
+        Ok(Response::new(api::CloseSessionResponse {
+            session: Some(session),
+        }))
+    }
+}
+
+fn basic(view: i32) -> Result<(), Status> {
+    match api::SessionView::try_from(view) {
+        Ok(api::SessionView::Full) => Err(unsupported("view = SESSION_VIEW_FULL")),
+        Ok(_) => Ok(()),
+        Err(_) => Err(invalid_field(
+            "VIEW_INVALID",
+            "view",
+            format!("{view} is no value of this enum"),
+        )),
+    }
+}
+
+/// The listener of `listeners/L`; none for `listeners/-`, all of them.
+pub(super) fn parent(parent: &str) -> Result<Option<&str>, Status> {
+    match bare_name(parent) {
+        "-" => Ok(None),
+        "" => {
+            let rule = "name a listener, `listeners/ack`, or all, `listeners/-`";
+            Err(invalid_field("PARENT_INVALID", "parent", rule))
+        }
+        name => Ok(Some(name)),
+    }
+}

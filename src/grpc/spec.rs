@@ -1,0 +1,436 @@
+//! A listener's definition in the two vocabularies: every field that is wrong is named, and what
+//! this version cannot obey is refused rather than passed over.
+
+use std::time::Duration;
+
+use super::api;
+use super::convert::duration;
+use crate::net::{Framing, Limits, Transport, parse_network};
+use crate::protocol::{Protocol, ack, chat, shell, uppercase};
+use crate::supervisor::{Spec, Violation};
+
+/// Gathers what is wrong on the way.
+#[derive(Default)]
+struct Reader {
+    violations: Vec<Violation>,
+}
+
+/// Reads a definition. Whether it is to start is `desired_state`'s to say.
+pub(super) fn read(listener: api::Listener) -> Result<(Spec, bool), Vec<Violation>> {
+    let mut reader = Reader::default();
+    let bind = match listener.bind.parse() {
+        Ok(bind) => Some(bind),
+        Err(fault) => reader.wrong("bind", fault),
+    };
+    let limits = reader.limits(listener.limits.unwrap_or_default());
+    let start = reader.wants_start(listener.desired_state);
+    let protocol = match listener.protocol {
+        Some(protocol) => Some(reader.protocol(protocol)),
+        None => reader.wrong(
+            "protocol",
+            "one of ack, shell, uppercase and chat must be set",
+        ),
+    };
+    match (bind, protocol) {
+        (Some(bind), Some(protocol)) if reader.violations.is_empty() => {
+            let (display_name, labels) =
+                (listener.display_name, listener.labels.into_iter().collect());
+            Ok((
+                Spec {
+                    bind,
+                    display_name,
+                    labels,
+                    limits,
+                    protocol,
+                },
+                start,
+            ))
+        }
+        _ => Err(reader.violations),
+    }
+}
+
+impl Reader {
+    fn wrong<T>(&mut self, field: &str, description: impl Into<String>) -> Option<T> {
+        let field = format!("listener.{field}");
+        self.violations.push(Violation {
+            field,
+            description: description.into(),
+        });
+        None
+    }
+
+    /// A field that this version does not obey must be unset.
+    fn unset(&mut self, field: &str, is_unset: bool) {
+        if !is_unset {
+            self.wrong::<()>(field, "it is not supported yet; leave it unset");
+        }
+    }
+
+    fn duration(&mut self, field: &str, asked: Option<prost_types::Duration>) -> Option<Duration> {
+        match asked.map(Duration::try_from)? {
+            Ok(duration) => Some(duration),
+            Err(_) => self.wrong(field, "a duration is not negative"),
+        }
+    }
+
+    /// The value of an enum; its unspecified one is the default.
+    fn word<E: TryFrom<i32>, T: Default>(
+        &mut self,
+        field: &str,
+        number: i32,
+        read: impl FnOnce(E) -> Option<T>,
+    ) -> T {
+        match E::try_from(number) {
+            Ok(word) => read(word).unwrap_or_default(),
+            Err(_) => self
+                .wrong(field, format!("{number} is no value of this enum"))
+                .unwrap_or_default(),
+        }
+    }
+
+    fn framing(&mut self, field: &str, number: i32) -> Option<Framing> {
+        self.word(field, number, |word| match word {
+            api::Framing::Unspecified => None,
+            api::Framing::Raw => Some(Some(Framing::Raw)),
+            api::Framing::Line => Some(Some(Framing::Line)),
+            api::Framing::Length => Some(Some(Framing::Length)),
+        })
+    }
+
+    fn wants_start(&mut self, desired: i32) -> bool {
+        use api::listener::DesiredState as D;
+        match D::try_from(desired) {
+            Ok(D::Unspecified | D::Active) => true,
+            Ok(D::Stopped) => false,
+            Ok(D::Paused) => {
+                self.unset("desired_state", false);
+                false
+            }
+            Err(_) => {
+                self.wrong::<()>(
+                    "desired_state",
+                    format!("{desired} is no value of this enum"),
+                );
+                false
+            }
+        }
+    }
+
+    fn limits(&mut self, asked: api::ListenerLimits) -> Limits {
+        let mut allow_cidrs = Vec::new();
+        for text in &asked.allow_cidrs {
+            match parse_network(text) {
+                Ok(network) => allow_cidrs.push(network),
+                Err(fault) => drop(self.wrong::<()>("limits.allow_cidrs", fault)),
+            }
+        }
+        Limits {
+            max_sessions: asked.max_sessions,
+            max_sessions_per_source: asked.max_sessions_per_source,
+            max_accepts_per_second: asked.max_accepts_per_second,
+            accept_backlog: asked.accept_backlog,
+            idle_timeout: self
+                .duration("limits.idle_timeout", asked.idle_timeout)
+                .unwrap_or_default(),
+            max_session_age: self
+                .duration("limits.max_session_age", asked.max_session_age)
+                .unwrap_or_default(),
+            max_message_bytes: asked.max_message_bytes,
+            max_message_rate: asked.max_message_rate,
+            outbox_bytes: asked.outbox_bytes,
+            allow_cidrs,
+        }
+    }
+
+    fn protocol(&mut self, protocol: api::listener::Protocol) -> Protocol {
+        match protocol {
+            api::listener::Protocol::Ack(asked) => Protocol::Ack(ack::Settings {
+                framing: self
+                    .framing("ack.framing", asked.framing)
+                    .unwrap_or_default(),
+                reply: asked.reply,
+                once: asked.once,
+            }),
+            api::listener::Protocol::Uppercase(asked) => {
+                use api::uppercase_protocol::Invalid as I;
+                Protocol::Uppercase(uppercase::Settings {
+                    invalid: self.word("uppercase.invalid", asked.invalid, |word| match word {
+                        I::Unspecified | I::Drop => None,
+                        I::Replace => Some(uppercase::Invalid::Replace),
+                    }),
+                    max_amplification: asked.max_amplification,
+                })
+            }
+            api::listener::Protocol::Chat(asked) => Protocol::Chat(self.chat(asked)),
+            api::listener::Protocol::Shell(asked) => Protocol::Shell(self.shell(asked)),
+        }
+    }
+
+    fn chat(&mut self, asked: api::ChatProtocol) -> chat::Settings {
+        use api::chat_protocol::Mode;
+        self.unset("chat.claim_lease", asked.claim_lease.is_none());
+        self.unset("chat.canned_replies", asked.canned_replies.is_empty());
+        let after = self.duration("chat.unattended_after", asked.unattended_after);
+        let transport = self.word("chat.transport", asked.transport, |word| match word {
+            api::Transport::Unspecified | api::Transport::Tcp => None,
+            api::Transport::Udp => Some(Some(Transport::Udp)),
+        });
+        chat::Settings {
+            mode: self.word("chat.mode", asked.mode, |word| match word {
+                Mode::Unspecified | Mode::Desk => None,
+                Mode::Room => Some(chat::Mode::Room),
+            }),
+            transport: transport.unwrap_or(Transport::Tcp),
+            pace: self.word("chat.pace", asked.pace, |word| match word {
+                api::Pace::Unspecified | api::Pace::Lockstep => None,
+                api::Pace::Free => Some(chat::Pace::Free),
+            }),
+            framing: self.framing("chat.framing", asked.framing),
+            unattended_after: after.unwrap_or_default(),
+            unattended_reply: asked.unattended_reply,
+            encoding: asked.encoding,
+            greeting: asked.greeting,
+        }
+    }
+
+    fn shell(&mut self, asked: api::ShellProtocol) -> shell::Settings {
+        use api::shell_protocol::Policy;
+        self.unset("shell.audit_best_effort", !asked.audit_best_effort);
+        shell::Settings {
+            policy: self.word("shell.policy", asked.policy, |word| match word {
+                Policy::Unspecified | Policy::Programs => None,
+                Policy::Any => Some(shell::Policy::Any),
+            }),
+            programs: asked.programs,
+            command_timeout: self
+                .duration("shell.command_timeout", asked.command_timeout)
+                .unwrap_or_default(),
+            max_output_bytes: asked.max_output_bytes,
+            linger: self.duration("shell.linger", asked.linger),
+            filename: asked.filename,
+            output_encoding: asked.output_encoding,
+            framing: self
+                .framing("shell.framing", asked.framing)
+                .unwrap_or_default(),
+            raw_quiet: self
+                .duration("shell.raw_quiet", asked.raw_quiet)
+                .unwrap_or_default(),
+            wait_for_background: asked.wait_for_background,
+            allow_cleartext: asked.allow_cleartext,
+            queue_timeout: self.duration("shell.queue_timeout", asked.queue_timeout),
+            sandbox: self.sandbox(asked.sandbox.unwrap_or_default()),
+        }
+    }
+
+    fn sandbox(&mut self, asked: api::Sandbox) -> shell::Sandbox {
+        for (field, is_unset) in [
+            ("run_as", asked.run_as.is_empty()),
+            ("readable", asked.readable.is_empty()),
+            ("writable", asked.writable.is_empty()),
+            ("network", !asked.network),
+            ("max_memory_bytes", asked.max_memory_bytes == 0),
+            ("max_processes", asked.max_processes == 0),
+            ("max_open_files", asked.max_open_files == 0),
+            ("max_cpu_time", asked.max_cpu_time.is_none()),
+            ("min_isolation", asked.min_isolation == 0),
+        ] {
+            self.unset(&format!("shell.sandbox.{field}"), is_unset);
+        }
+        shell::Sandbox {
+            working_directory: asked.working_directory.into(),
+            environment: asked.environment.into_iter().collect(),
+            max_concurrent_commands: asked.max_concurrent_commands,
+        }
+    }
+}
+
+/// A protocol as callers see it: as it was asked for.
+pub(super) fn show(protocol: &Protocol) -> api::listener::Protocol {
+    match protocol {
+        Protocol::Ack(s) => api::listener::Protocol::Ack(api::AckProtocol {
+            reply: s.reply.clone(),
+            once: s.once,
+            framing: framing(s.framing),
+        }),
+        Protocol::Uppercase(s) => api::listener::Protocol::Uppercase(api::UppercaseProtocol {
+            invalid: match s.invalid {
+                uppercase::Invalid::Drop => api::uppercase_protocol::Invalid::Drop,
+                uppercase::Invalid::Replace => api::uppercase_protocol::Invalid::Replace,
+            }
+            .into(),
+            max_amplification: s.max_amplification,
+        }),
+        Protocol::Chat(s) => api::listener::Protocol::Chat(show_chat(s)),
+        Protocol::Shell(s) => api::listener::Protocol::Shell(show_shell(s)),
+    }
+}
+
+fn framing(framing: Framing) -> i32 {
+    match framing {
+        Framing::Raw => api::Framing::Raw,
+        Framing::Line | Framing::Terminal => api::Framing::Line,
+        Framing::Length => api::Framing::Length,
+    }
+    .into()
+}
+
+/// Zero stands for a default, which is left unset.
+fn set(asked: Duration) -> Option<prost_types::Duration> {
+    (!asked.is_zero()).then(|| duration(asked))
+}
+
+fn show_chat(s: &chat::Settings) -> api::ChatProtocol {
+    api::ChatProtocol {
+        mode: match s.mode {
+            chat::Mode::Desk => api::chat_protocol::Mode::Desk,
+            chat::Mode::Room => api::chat_protocol::Mode::Room,
+        }
+        .into(),
+        transport: transport(s.transport),
+        pace: match s.pace {
+            chat::Pace::Lockstep => api::Pace::Lockstep,
+            chat::Pace::Free => api::Pace::Free,
+        }
+        .into(),
+        framing: s.framing.map_or(0, framing),
+        unattended_after: set(s.unattended_after),
+        unattended_reply: s.unattended_reply.clone(),
+        encoding: s.encoding.clone(),
+        greeting: s.greeting.clone(),
+        ..api::ChatProtocol::default()
+    }
+}
+
+pub(super) fn transport(transport: Transport) -> i32 {
+    match transport {
+        Transport::Tcp => api::Transport::Tcp,
+        Transport::Udp => api::Transport::Udp,
+    }
+    .into()
+}
+
+fn show_shell(s: &shell::Settings) -> api::ShellProtocol {
+    api::ShellProtocol {
+        policy: match s.policy {
+            shell::Policy::Programs => api::shell_protocol::Policy::Programs,
+            shell::Policy::Any => api::shell_protocol::Policy::Any,
+        }
+        .into(),
+        programs: s.programs.clone(),
+        command_timeout: set(s.command_timeout),
+        max_output_bytes: s.max_output_bytes,
+        linger: s.linger.map(duration),
+        filename: s.filename.clone(),
+        output_encoding: s.output_encoding.clone(),
+        framing: framing(s.framing),
+        sandbox: Some(api::Sandbox {
+            working_directory: s.sandbox.working_directory.to_string_lossy().into_owned(),
+            // Its values may be secrets; who set them knows them.
+            environment: s
+                .sandbox
+                .environment
+                .keys()
+                .map(|k| (k.clone(), "(set)".into()))
+                .collect(),
+            max_concurrent_commands: s.sandbox.max_concurrent_commands,
+            ..api::Sandbox::default()
+        }),
+        raw_quiet: set(s.raw_quiet),
+        wait_for_background: s.wait_for_background,
+        audit_best_effort: false,
+        allow_cleartext: s.allow_cleartext,
+        queue_timeout: s.queue_timeout.map(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(listener: api::Listener) -> Vec<String> {
+        read(listener)
+            .unwrap_err()
+            .into_iter()
+            .map(|v| v.field)
+            .collect()
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_at_once() {
+        let wrong = api::Listener {
+            bind: "nowhere".into(),
+            desired_state: 77,
+            limits: Some(api::ListenerLimits {
+                idle_timeout: Some(prost_types::Duration {
+                    seconds: -1,
+                    nanos: 0,
+                }),
+                allow_cidrs: vec!["10.0.0.0/40".into()],
+                ..Default::default()
+            }),
+            protocol: Some(api::listener::Protocol::Ack(api::AckProtocol {
+                framing: 9,
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let mut named = fields(wrong);
+        named.sort();
+        assert_eq!(
+            named,
+            [
+                "listener.ack.framing",
+                "listener.bind",
+                "listener.desired_state",
+                "listener.limits.allow_cidrs",
+                "listener.limits.idle_timeout"
+            ]
+        );
+        assert_eq!(
+            fields(api::Listener::default()),
+            ["listener.bind", "listener.protocol"]
+        );
+    }
+
+    #[test]
+    fn a_cage_that_is_not_there_is_not_promised() {
+        let asked = api::Listener {
+            bind: "127.0.0.1:0".into(),
+            protocol: Some(api::listener::Protocol::Shell(api::ShellProtocol {
+                sandbox: Some(api::Sandbox {
+                    run_as: "nobody".into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        assert_eq!(fields(asked), ["listener.shell.sandbox.run_as"]);
+    }
+
+    #[test]
+    fn what_is_read_is_shown_again() {
+        let asked = api::listener::Protocol::Chat(api::ChatProtocol {
+            mode: api::chat_protocol::Mode::Room.into(),
+            transport: api::Transport::Tcp.into(),
+            pace: api::Pace::Free.into(),
+            framing: api::Framing::Line.into(),
+            unattended_after: Some(prost_types::Duration {
+                seconds: 5,
+                nanos: 0,
+            }),
+            encoding: "gbk".into(),
+            greeting: "hello".into(),
+            ..Default::default()
+        });
+        let listener = api::Listener {
+            bind: "127.0.0.1:0".into(),
+            protocol: Some(asked.clone()),
+            ..Default::default()
+        };
+        let (spec, start) = read(listener).unwrap();
+        assert!(start);
+        assert_eq!(show(&spec.protocol), asked);
+    }
+}

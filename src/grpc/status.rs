@@ -1,0 +1,347 @@
+//! The one table from refusals to gRPC codes, with the details that grpcurl prints.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::convert::{listener_name, state};
+use crate::protocol::chat::ReplyError;
+use crate::supervisor::{Error, State, Violation};
+
+/// Whose reasons these are.
+const DOMAIN: &str = "switchboard";
+
+type Metadata = Vec<(&'static str, String)>;
+
+fn with_reason(reason: &str, metadata: Metadata) -> ErrorDetails {
+    let metadata: HashMap<_, _> = metadata
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v))
+        .collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+fn status(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
+    Status::with_error_details(code, message, details)
+}
+
+/// Every field that is wrong, at once.
+pub(super) fn invalid(reason: &str, violations: Vec<Violation>) -> Status {
+    let mut details = with_reason(reason, Vec::new());
+    let mut lines = Vec::new();
+    for Violation { field, description } in violations {
+        lines.push(format!("{field}: {description}"));
+        details.add_bad_request_violation(field, description);
+    }
+    status(Code::InvalidArgument, lines.join("; "), details)
+}
+
+/// One field that is wrong.
+pub(super) fn invalid_field(reason: &str, field: &str, description: impl Into<String>) -> Status {
+    invalid(
+        reason,
+        vec![Violation {
+            field: field.into(),
+            description: description.into(),
+        }],
+    )
+}
+
+/// A part of a request that this version cannot act upon, and must not pass over in silence.
+pub(super) fn unsupported(field: &str) -> Status {
+    let message = format!("{field} is not supported yet; leave it unset");
+    let metadata = vec![("field", field.to_owned())];
+    status(
+        Code::Unimplemented,
+        message,
+        with_reason("FIELD_UNSUPPORTED", metadata),
+    )
+}
+
+/// A fault of ours: the caller learns that there was one, the log what it was.
+pub(super) fn internal(fault: &str) -> Status {
+    tracing::error!(fault, "control call failed");
+    let message = "an internal fault; see the service's log";
+    status(Code::Internal, message, with_reason("INTERNAL", Vec::new()))
+}
+
+fn resource(mut details: ErrorDetails, kind: &str, name: &str, message: &str) -> ErrorDetails {
+    details.set_resource_info(format!("switchboard.v1.{kind}"), name, "", message);
+    details
+}
+
+fn precondition(
+    mut details: ErrorDetails,
+    kind: &str,
+    subject: &str,
+    message: &str,
+) -> ErrorDetails {
+    details.add_precondition_failure_violation(kind, subject, message);
+    details
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        Self(match error {
+            Error::NoListener(name) => {
+                let details = with_reason("LISTENER_NOT_FOUND", Vec::new());
+                let details = resource(details, "Listener", &listener_name(&name), &message);
+                status(Code::NotFound, message, details)
+            }
+            Error::NoSession(name) => {
+                let details = with_reason("SESSION_NOT_FOUND", Vec::new());
+                status(
+                    Code::NotFound,
+                    message.clone(),
+                    resource(details, "Session", &name, &message),
+                )
+            }
+            Error::Exists(name) => {
+                let details = with_reason("LISTENER_ALREADY_EXISTS", Vec::new());
+                let details = resource(details, "Listener", &listener_name(&name), &message);
+                status(Code::AlreadyExists, message, details)
+            }
+            Error::Invalid(violations) => {
+                let in_listener = |v: Violation| Violation {
+                    field: format!("listener.{}", v.field),
+                    ..v
+                };
+                let violations = violations.into_iter().map(in_listener).collect();
+                invalid("LISTENER_CONFIG_INVALID", violations)
+            }
+            Error::Bind(bind) => {
+                let details = with_reason(bind.reason(), Vec::new());
+                let subject = bind.address.to_string();
+                let details = precondition(details, "ADDRESS", &subject, &message);
+                status(Code::FailedPrecondition, message, details)
+            }
+            Error::Denied {
+                listener,
+                state: is,
+                denied: _,
+                sessions,
+            } => {
+                let metadata = vec![
+                    ("current_state", state(is).as_str_name().to_owned()),
+                    ("allowed", allowed(is).to_owned()),
+                    ("active_sessions", sessions.to_string()),
+                ];
+                let details = with_reason("LISTENER_STATE_INVALID", metadata);
+                let details = precondition(details, "STATE", &listener_name(&listener), &message);
+                status(Code::FailedPrecondition, message, details)
+            }
+            Error::Etag { current, .. } => {
+                let details = with_reason("ETAG_MISMATCH", vec![("current_etag", current)]);
+                status(
+                    Code::Aborted,
+                    message.clone(),
+                    precondition(details, "ETAG", "etag", &message),
+                )
+            }
+            Error::ShellForbidden => {
+                let metadata = vec![("setting", "grpc.allow_shell".to_owned())];
+                status(
+                    Code::PermissionDenied,
+                    message,
+                    with_reason("SHELL_NOT_ALLOWED", metadata),
+                )
+            }
+            Error::Stopping => {
+                let mut details = with_reason("SERVER_DRAINING", Vec::new());
+                details.set_retry_info(Some(Duration::from_secs(5)));
+                status(Code::Unavailable, message, details)
+            }
+            Error::NoDesk(name) => {
+                let details = with_reason("NO_DESK", Vec::new());
+                let details = precondition(details, "PROTOCOL", &listener_name(&name), &message);
+                status(Code::FailedPrecondition, message, details)
+            }
+            Error::Internal(fault) => internal(&fault),
+        })
+    }
+}
+
+/// What may be asked of a listener in this state.
+fn allowed(state: State) -> &'static str {
+    match state {
+        State::Active => "StopListener, DeleteListener with force",
+        State::Draining => {
+            "StopListener, DeleteListener with force, once it has stopped StartListener"
+        }
+        State::Stopped => "StartListener, DeleteListener",
+        State::Failed => "StartListener, StopListener, DeleteListener",
+    }
+}
+
+/// Why a reply was not taken; `name` is the conversation's.
+pub(super) fn reply(error: &ReplyError, name: &str) -> Status {
+    match error {
+        ReplyError::NotFound => no_conversation(name),
+        ReplyError::Closed => {
+            let message = "the peer of this conversation is gone";
+            let details = with_reason("CONVERSATION_CLOSED", Vec::new());
+            status(
+                Code::FailedPrecondition,
+                message,
+                precondition(details, "STATE", name, message),
+            )
+        }
+        ReplyError::NothingWaits => {
+            let message = "no message of this conversation waits for an answer";
+            let details = with_reason("NOTHING_TO_ANSWER", Vec::new());
+            status(
+                Code::FailedPrecondition,
+                message,
+                precondition(details, "STATE", name, message),
+            )
+        }
+        ReplyError::NoSuchMessage(sequence) => {
+            let message = format!("the conversation has no message {sequence}");
+            invalid_field("MESSAGE_NOT_FOUND", "in_reply_to", message)
+        }
+        ReplyError::Answered(first) => {
+            let by = if first.operator.is_empty() {
+                "the listener itself"
+            } else {
+                &first.operator
+            };
+            let message = format!("message {} is answered already, by {by}", first.in_reply_to);
+            let metadata = vec![
+                ("answered_by", first.operator.clone()),
+                ("answer_sequence", first.sequence.to_string()),
+            ];
+            status(
+                Code::Aborted,
+                message,
+                with_reason("ALREADY_ANSWERED", metadata),
+            )
+        }
+        ReplyError::Empty => invalid_field(
+            "REPLY_INVALID",
+            "body",
+            "it is empty, and over TCP an empty answer is none",
+        ),
+        ReplyError::TooLong { length, max } => {
+            let message = format!("it has {length} bytes; {max} are possible here");
+            invalid_field("REPLY_INVALID", "body", message)
+        }
+        ReplyError::Unmappable(character) => {
+            let code = u32::from(*character);
+            let message = format!("the conversation's encoding has no U+{code:04X}");
+            invalid_field("REPLY_INVALID", "body.text", message)
+        }
+        ReplyError::LineEnd => {
+            let message = "a line end would make two answers of one: this client reads lines";
+            invalid_field("REPLY_INVALID", "body", message)
+        }
+    }
+}
+
+pub(super) fn no_conversation(name: &str) -> Status {
+    let message = format!(
+        "there is no conversation `{}`",
+        crate::telemetry::escape(name)
+    );
+    let details = with_reason("CONVERSATION_NOT_FOUND", Vec::new());
+    status(
+        Code::NotFound,
+        message.clone(),
+        resource(details, "Conversation", name, &message),
+    )
+}
+
+/// A status on its way out; `?` makes one of the supervisor's refusals.
+pub(super) struct Failure(pub(super) Status);
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Denied;
+
+    #[test]
+    fn every_refusal_has_its_code_its_reason_and_its_detail() {
+        let violation = Violation {
+            field: "bind".into(),
+            description: "x".into(),
+        };
+        let bind = crate::net::BindError {
+            address: ([127, 0, 0, 1], 80).into(),
+            source: std::io::ErrorKind::AddrInUse.into(),
+        };
+        let denied = Error::Denied {
+            listener: "a".into(),
+            state: State::Active,
+            denied: Denied::NotStopped,
+            sessions: 3,
+        };
+        let etag = Error::Etag {
+            given: "a".into(),
+            current: "b".into(),
+        };
+        for (error, code, reason) in [
+            (
+                Error::NoListener("a".into()),
+                Code::NotFound,
+                "LISTENER_NOT_FOUND",
+            ),
+            (
+                Error::NoSession("a".into()),
+                Code::NotFound,
+                "SESSION_NOT_FOUND",
+            ),
+            (
+                Error::Exists("a".into()),
+                Code::AlreadyExists,
+                "LISTENER_ALREADY_EXISTS",
+            ),
+            (
+                Error::Invalid(vec![violation]),
+                Code::InvalidArgument,
+                "LISTENER_CONFIG_INVALID",
+            ),
+            (
+                Error::Bind(bind),
+                Code::FailedPrecondition,
+                "ADDRESS_IN_USE",
+            ),
+            (denied, Code::FailedPrecondition, "LISTENER_STATE_INVALID"),
+            (etag, Code::Aborted, "ETAG_MISMATCH"),
+            (
+                Error::ShellForbidden,
+                Code::PermissionDenied,
+                "SHELL_NOT_ALLOWED",
+            ),
+            (Error::Stopping, Code::Unavailable, "SERVER_DRAINING"),
+            (
+                Error::NoDesk("a".into()),
+                Code::FailedPrecondition,
+                "NO_DESK",
+            ),
+            (Error::Internal("secret".into()), Code::Internal, "INTERNAL"),
+        ] {
+            let Failure(status) = error.into();
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!(
+                (status.code(), &*info.reason, &*info.domain),
+                (code, reason, DOMAIN)
+            );
+            assert!(!status.message().contains("secret"));
+            let details = status.get_error_details();
+            let detailed = details.resource_info().is_some()
+                || details.bad_request().is_some()
+                || details.precondition_failure().is_some()
+                || details.retry_info().is_some();
+            let bare = matches!(code, Code::PermissionDenied | Code::Internal);
+            assert!(detailed || bare, "{reason}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The HTTP side for scrapers and probes: `/metrics`, `/healthz`, `/readyz`.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::net::{Address, web};
+use crate::supervisor::{self, Supervisor};
+use crate::telemetry::Telemetry;
+
+/// What the HTTP side is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where it listens: loopback only, since it is plain text and asks nobody who they are.
+    pub address: Address,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            address: Address(([127, 0, 0, 1], 9_464).into()),
+        }
+    }
+}
+
+impl Settings {
+    /// What cannot be obeyed.
+    pub fn check(&self) -> Vec<(&'static str, String)> {
+        if self.address.is_loopback() {
+            return Vec::new();
+        }
+        let rule = format!(
+            "{} is open to the network, and metrics have no TLS and no roles yet; \
+             bind it to loopback, such as 127.0.0.1:{}",
+            self.address,
+            self.address.0.port()
+        );
+        vec![("address", rule)]
+    }
+}
+
+#[derive(Clone)]
+struct Speaker {
+    supervisor: Supervisor,
+    telemetry: Telemetry,
+}
+
+/// Serves until `stop`, then what is under way until `insist`.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    supervisor: Supervisor,
+    telemetry: Telemetry,
+    stop: CancellationToken,
+    insist: CancellationToken,
+) {
+    let routes = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(Speaker {
+            supervisor,
+            telemetry,
+        });
+    web::serve(listener, web::Version::Http1, routes, stop, insist).await;
+}
+
+async fn metrics(State(speaker): State<Speaker>) -> Response {
+    // A collection walks every session.
+    let text = tokio::task::spawn_blocking(move || speaker.telemetry.prometheus()).await;
+    match text {
+        Ok(Ok(text)) => (
+            [(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
+        failed => {
+            tracing::error!(?failed, "metrics cannot be collected");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "metrics cannot be collected; see the log\n",
+            )
+                .into_response()
+        }
+    }
+}
+
+/// Ready while it serves. Listeners that have failed are named, and do not keep the others from
+/// being sent peers.
+async fn ready(State(speaker): State<Speaker>) -> Response {
+    if speaker.supervisor.is_stopping() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    let mut text = String::from("ready\n");
+    for view in speaker.supervisor.list() {
+        if view.life.state == supervisor::State::Failed {
+            let reason = view.failure.map(|f| f.message).unwrap_or_default();
+            text.push_str(&format!("listener {} failed: {reason}\n", view.name));
+        }
+    }
+    text.into_response()
+}

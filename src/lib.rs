@@ -1,0 +1,39 @@
+//! Switchboard: a process that runs socket listeners, and is run from outside.
+//!
+//! ```text
+//!  6  main, cli          arguments in, exit code out; every client of the control plane
+//!  5  app, settings      binds, runs, drains; the whole file's shape
+//!  4  grpc, http         translate, and nothing else
+//!  3  supervisor         named listeners and their lives
+//!  2  protocol           what is said on a socket: ack, chat, shell, uppercase
+//!  1  net                sockets, sessions, limits, drain; knows no protocol
+//!  0  config, telemetry  know nothing of this service
+//! ```
+//!
+//! A floor uses only lower ones. What holds everywhere:
+//!
+//! - Only `grpc` and the client side of `cli` name generated types.
+//! - One accept loop, one datagram loop, one drain, one error table, one escaper, one place that
+//!   names metrics.
+//! - A panic ends one session or one call. No lock is held across an await, no queue is without a
+//!   bound, and every task has somebody who waits for it.
+//! - What a client sends reaches a log or a terminal only through `telemetry::escape`; the text of
+//!   commands and of chats reaches no log, span or metric at all.
+//!
+//! # A protocol more
+//!
+//! 1. `protocol/NAME.rs`: its `Settings`, a `handler` that is a [`net::StreamHandler`] or a
+//!    [`net::DatagramHandler`], and its tests.
+//! 2. An arm in [`protocol::Protocol`]; the compiler asks for what else must know.
+//! 3. Its message in `listener.proto`, and the two conversions in `grpc/spec.rs`.
+//! 4. `tests/it/NAME.rs`, its promises.
+
+pub mod app;
+pub mod config;
+pub mod grpc;
+pub mod http;
+pub mod net;
+pub mod protocol;
+pub mod settings;
+pub mod supervisor;
+pub mod telemetry;

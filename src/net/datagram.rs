@@ -1,0 +1,211 @@
+//! The datagram loop: a batch in, a batch of answers out, no allocation for either.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::door::{Door, canonical};
+use super::handler::DatagramHandler;
+use super::kernel::{self, Arrival, BATCH, Departure, SLOT};
+
+/// The largest datagram that UDP over IPv4 carries.
+pub const MAX_DATAGRAM: usize = 65_507;
+
+/// A socket and the address of ours that one peer knows: its answers come from there.
+#[derive(Debug, Clone)]
+pub struct PeerSocket {
+    socket: Arc<UdpSocket>,
+    from: Option<IpAddr>,
+}
+
+impl PeerSocket {
+    /// Sends one datagram now; false when the kernel does not take it.
+    pub fn send(&self, peer: SocketAddr, data: &[u8]) -> bool {
+        let departure = Departure {
+            peer,
+            local: self.from,
+            data,
+        };
+        kernel::send(&*self.socket, &[departure]).is_ok_and(|sent| sent == 1)
+    }
+}
+
+/// One datagram that came.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    /// Who sent it, in canonical form.
+    pub peer: SocketAddr,
+    /// What it says.
+    pub data: &'a [u8],
+    local: Option<IpAddr>,
+}
+
+/// Datagrams that came together, and the answers to them.
+pub struct Batch<'a> {
+    socket: &'a Arc<UdpSocket>,
+    buffer: &'a [u8],
+    arrivals: &'a [Arrival],
+    /// Where answers are gathered.
+    pub answers: &'a mut Answers,
+}
+
+/// Answers of one batch, one behind the other.
+#[derive(Debug, Default)]
+pub struct Answers {
+    bytes: Vec<u8>,
+    ends: Vec<(SocketAddr, Option<IpAddr>, usize)>,
+}
+
+impl Answers {
+    /// Answers `datagram` with what `write` appends; it says whether that is to be sent.
+    pub fn push(&mut self, datagram: &Datagram<'_>, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let start = self.bytes.len();
+        if write(&mut self.bytes) {
+            self.ends
+                .push((datagram.peer, datagram.local, self.bytes.len()));
+        } else {
+            self.bytes.truncate(start);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// The datagrams, in the order of their coming.
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'a>> + use<'a> {
+        let slots = self.buffer.chunks_exact(SLOT);
+        self.arrivals
+            .iter()
+            .zip(slots)
+            .map(|(arrival, slot)| Datagram {
+                peer: canonical(arrival.peer),
+                data: &slot[..arrival.length.min(SLOT)],
+                local: arrival.local,
+            })
+    }
+
+    /// The way back to the sender of `datagram`, for answers that come later.
+    pub fn route(&self, datagram: &Datagram<'_>) -> PeerSocket {
+        PeerSocket {
+            socket: self.socket.clone(),
+            from: datagram.local,
+        }
+    }
+
+    /// The address of ours that `datagram` was sent to.
+    pub fn local(&self, datagram: &Datagram<'_>) -> SocketAddr {
+        let mut local = self.socket.local_addr().unwrap_or(datagram.peer);
+        if let Some(ip) = datagram.local {
+            local.set_ip(ip);
+        }
+        local
+    }
+}
+
+/// Receives for `door` until `stop`.
+pub async fn serve_datagrams(
+    socket: UdpSocket,
+    door: Arc<Door>,
+    handler: Arc<dyn DatagramHandler>,
+    stop: CancellationToken,
+) {
+    let socket = Arc::new(socket);
+    let mut buffer = vec![0; BATCH * SLOT];
+    let (mut arrivals, mut answers) = (Vec::with_capacity(BATCH), Answers::default());
+    loop {
+        let receive = socket.async_io(Interest::READABLE, || {
+            kernel::receive(&*socket, &mut buffer, &mut arrivals)
+        });
+        match stop.run_until_cancelled(receive).await {
+            None => return,
+            Some(Ok(())) => {}
+            // An ICMP error of an earlier answer is told here; it is no reason to stop.
+            Some(Err(error)) => {
+                door.counters
+                    .accept_errors
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                warn!(listener = %door.labels.listener, %error, "receiving datagrams failed");
+                continue;
+            }
+        }
+        let mut batch = Batch {
+            socket: &socket,
+            buffer: &buffer,
+            arrivals: &arrivals,
+            answers: &mut answers,
+        };
+        handler.batch(&door, &mut batch);
+        send_all(&socket, &door, &answers).await;
+        answers.clear();
+    }
+}
+
+async fn send_all(socket: &Arc<UdpSocket>, door: &Door, answers: &Answers) {
+    let mut starts = 0;
+    let departures: Vec<Departure<'_>> = answers
+        .ends
+        .iter()
+        .map(|&(peer, local, end)| {
+            let data = &answers.bytes[std::mem::replace(&mut starts, end)..end];
+            Departure { peer, local, data }
+        })
+        .collect();
+    let mut rest = &departures[..];
+    while !rest.is_empty() {
+        match socket
+            .async_io(Interest::WRITABLE, || kernel::send(&**socket, rest))
+            .await
+        {
+            Ok(sent) => {
+                rest[..sent]
+                    .iter()
+                    .for_each(|d| door.counters.ended.sent(d.data.len()));
+                rest = &rest[sent..];
+            }
+            Err(error) => {
+                door.counters.refuse(failure(&error));
+                rest = &rest[1..];
+            }
+        }
+    }
+}
+
+fn failure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => "answer_too_large",
+        _ => "send_failed",
+    }
+}
+
+impl Door {
+    /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
+    /// The drop is counted.
+    pub fn passes(&self, datagram: &Datagram<'_>) -> bool {
+        let source = datagram.peer.ip();
+        let refusal = if !self.bounds.allows(source) {
+            "denied"
+        } else if datagram.data.len() > self.bounds.max_message_bytes {
+            "message_too_large"
+        } else if self
+            .rates
+            .as_ref()
+            .is_some_and(|rates| !rates.take(source, Instant::now()))
+        {
+            "rate_limited"
+        } else {
+            return true;
+        };
+        self.counters.refuse(refusal);
+        false
+    }
+}

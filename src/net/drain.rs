@@ -1,0 +1,116 @@
+//! The one drain: close the door, ask, wait, insist.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::accept::accept_streams;
+use super::bind::Bound;
+use super::datagram::serve_datagrams;
+use super::door::Door;
+use super::handler::Handler;
+use super::session::{Ask, CloseReason};
+
+/// A listener that runs: its door, and every task behind it.
+#[derive(Debug)]
+pub struct Running {
+    /// What its sessions share.
+    pub door: Arc<Door>,
+    /// Where it really listens.
+    pub address: SocketAddr,
+    accepting: CancellationToken,
+    sweeping: CancellationToken,
+    entrance: TaskTracker,
+    sweeper: TaskTracker,
+    sessions: TaskTracker,
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Sessions that ended by themselves in time.
+    pub finished: usize,
+    /// Sessions that were cut.
+    pub cut: usize,
+}
+
+/// How long a cut session may take to let go of what it holds.
+const CUT_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Running {
+    /// Runs `door` on a bound socket. Must be called within the runtime.
+    pub fn start(door: Arc<Door>, bound: Bound) -> io::Result<Self> {
+        let running = Self {
+            door: door.clone(),
+            address: bound.address(),
+            accepting: CancellationToken::new(),
+            sweeping: CancellationToken::new(),
+            entrance: TaskTracker::new(),
+            sweeper: TaskTracker::new(),
+            sessions: TaskTracker::new(),
+        };
+        let stop = running.accepting.clone();
+        match (bound, door.handler().clone()) {
+            (Bound::Stream(listener), Handler::Stream(handler)) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let tasks = running.sessions.clone();
+                running.entrance.spawn(accept_streams(
+                    listener,
+                    door.clone(),
+                    handler,
+                    tasks,
+                    stop,
+                ));
+            }
+            (Bound::Datagram(socket), Handler::Datagram(handler)) => {
+                let socket = tokio::net::UdpSocket::from_std(socket)?;
+                running
+                    .entrance
+                    .spawn(serve_datagrams(socket, door.clone(), handler, stop));
+            }
+            _ => return Err(io::Error::other("the socket is not of the protocol's kind")),
+        }
+        running.sweeper.spawn(door.sweep(running.sweeping.clone()));
+        Ok(running)
+    }
+
+    /// Closes the door: no new peer comes in.
+    pub fn close_door(&self) {
+        self.accepting.cancel();
+    }
+
+    /// Asks every session to end once nothing is owed, waits for the last one until `insist`
+    /// resolves, then cuts the rest. The door closes first if it still stands open.
+    pub async fn drain(&self, insist: impl Future<Output = ()>) -> Drained {
+        self.close_door();
+        // Whoever is still coming in is inside before the sessions are asked.
+        self.entrance.close();
+        self.entrance.wait().await;
+        let at_start = self.door.sessions.count();
+        self.door.ask_all(Ask::Finish(CloseReason::Drained));
+        self.sessions.close();
+        let mut left = 0;
+        tokio::select! {
+            biased;
+            () = self.sessions.wait() => {}
+            () = insist => {
+                left = self.door.sessions.count();
+                self.door.ask_all(Ask::Cut(CloseReason::Drained));
+                // A session past this holds nothing of its peer's any more; its task is on its own.
+                let _ = tokio::time::timeout(CUT_PATIENCE, self.sessions.wait()).await;
+            }
+        }
+        self.sweeping.cancel();
+        self.sweeper.close();
+        self.sweeper.wait().await;
+        Drained {
+            finished: at_start.saturating_sub(left),
+            cut: left,
+        }
+    }
+}

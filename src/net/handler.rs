@@ -1,0 +1,71 @@
+//! What a listener needs from the protocol that it speaks.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::datagram::Batch;
+use super::door::Door;
+use super::session::{CloseReason, Session};
+use super::stream::Stream;
+
+/// A future that a handler returns for one session.
+pub type Serving<'a> = Pin<Box<dyn Future<Output = CloseReason> + Send + 'a>>;
+
+/// A running protocol over TCP: serves one session at a time, each in its own task.
+pub trait StreamHandler: Send + Sync {
+    /// Serves one session until it ends, and says why. Returns soon after the session is asked to
+    /// end, and at once after it is cut.
+    fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a>;
+
+    /// The shortest time that [`tick`](Self::tick) must notice, if it has anything to notice.
+    fn beat(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Looks at what has waited too long.
+    fn tick(&self, _now: Instant) {}
+}
+
+/// A running protocol over UDP: answers a batch of datagrams at a time.
+pub trait DatagramHandler: Send + Sync {
+    /// Takes every datagram of the batch; must not block.
+    fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>);
+
+    /// A session of this door has been asked to end; UDP sessions have no task of their own.
+    fn asked(&self, _door: &Door, _session: &Arc<Session>) {}
+
+    /// As [`StreamHandler::beat`].
+    fn beat(&self) -> Option<Duration> {
+        None
+    }
+
+    /// As [`StreamHandler::tick`].
+    fn tick(&self, _now: Instant) {}
+}
+
+/// A running protocol. Which socket kind it wants is its own decision.
+#[derive(Clone)]
+pub enum Handler {
+    /// Over TCP.
+    Stream(Arc<dyn StreamHandler>),
+    /// Over UDP.
+    Datagram(Arc<dyn DatagramHandler>),
+}
+
+impl Handler {
+    pub(super) fn beat(&self) -> Option<Duration> {
+        match self {
+            Self::Stream(handler) => handler.beat(),
+            Self::Datagram(handler) => handler.beat(),
+        }
+    }
+
+    pub(super) fn tick(&self, now: Instant) {
+        match self {
+            Self::Stream(handler) => handler.tick(now),
+            Self::Datagram(handler) => handler.tick(now),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Sockets: how they are bound, accepted from, read, limited, swept and drained.
+//!
+//! This floor knows no protocol by name. A protocol hands it a [`Handler`]; it hands the protocol a
+//! [`Stream`] for each TCP session or a [`Batch`] of datagrams, and keeps every promise that all
+//! listeners make alike: limits, idle time, outboxes, close reasons, counters.
+//!
+//! ```text
+//!  accept ──▶ Door::admit ──▶ Session ──▶ Stream ──▶ StreamHandler::serve ──▶ CloseReason
+//!  recvmmsg ─▶ Batch ───────────────────────────▶ DatagramHandler::batch
+//!               Door ── sessions, counters, limits; swept on one timer for all of them
+//! ```
+
+mod accept;
+mod bind;
+mod buffer;
+mod counters;
+mod datagram;
+mod door;
+mod drain;
+mod framing;
+mod handler;
+mod kernel;
+mod limits;
+mod rate;
+mod session;
+mod sessions;
+mod stream;
+pub mod web;
+
+pub use accept::{Incoming, accept_streams};
+pub use bind::{Address, BindError, Bound, bind_datagram, bind_stream};
+pub use buffer::Buffer;
+pub use counters::{Counters, Totals};
+pub use datagram::{Batch, Datagram, MAX_DATAGRAM, serve_datagrams};
+pub use door::{Door, DoorParts};
+pub use drain::{Drained, Running};
+pub use framing::{Framing, Violation};
+pub use handler::{DatagramHandler, Handler, Serving, StreamHandler};
+pub use kernel::{descriptors, raise_descriptor_limit, watch};
+pub use limits::{Bounds, Limits, Transport, parse_network};
+pub use rate::{RateTable, TokenBucket};
+pub use session::{Ask, CloseReason, Route, Session, SessionId};
+pub use sessions::{Closed, Closures, Sessions};
+pub use stream::{Event, Stream};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, and goes on after a panic elsewhere: what these locks guard is never left half-changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

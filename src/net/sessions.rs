@@ -1,0 +1,263 @@
+//! The sessions of one run of a listener, and the bounded memory of those that closed.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::counters::Totals;
+use super::lock;
+use super::session::{CloseReason, Session, SessionId};
+use crate::telemetry::Trace;
+
+/// Sessions by the time they opened, and how many each source has.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    by_id: BTreeMap<SessionId, Arc<Session>>,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+impl Sessions {
+    /// Enters a session, unless a limit says no; then the limit's word.
+    pub(super) fn enter(
+        &self,
+        source: IpAddr,
+        max: usize,
+        max_per_source: usize,
+        make: impl FnOnce() -> Arc<Session>,
+    ) -> Result<Arc<Session>, &'static str> {
+        let mut live = lock(&self.live);
+        if live.by_id.len() >= max {
+            return Err("max_sessions");
+        }
+        let from_source = live.by_source.entry(source).or_insert(0);
+        if *from_source >= max_per_source {
+            return Err("per_source");
+        }
+        *from_source += 1;
+        let session = make();
+        live.by_id.insert(session.id, session.clone());
+        Ok(session)
+    }
+
+    /// Takes a session out; false if it was out already.
+    pub(super) fn leave(&self, session: &Session) -> bool {
+        let mut live = lock(&self.live);
+        if live.by_id.remove(&session.id).is_none() {
+            return false;
+        }
+        let source = session.peer.ip();
+        if let Some(count) = live.by_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                live.by_source.remove(&source);
+            }
+        }
+        true
+    }
+
+    /// How many live.
+    pub fn count(&self) -> usize {
+        lock(&self.live).by_id.len()
+    }
+
+    /// One of them.
+    pub fn get(&self, id: SessionId) -> Option<Arc<Session>> {
+        lock(&self.live).by_id.get(&id).cloned()
+    }
+
+    /// At most `limit` of those that opened after `after`, oldest first.
+    pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Arc<Session>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let live = lock(&self.live);
+        live.by_id
+            .range((from, Bound::Unbounded))
+            .take(limit)
+            .map(|(_, session)| session.clone())
+            .collect()
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.page(None, usize::MAX)
+    }
+
+    /// Looks at each without taking a copy; `look` must be quick and take no lock of a listener.
+    pub fn each(&self, mut look: impl FnMut(&Arc<Session>)) {
+        lock(&self.live).by_id.values().for_each(&mut look);
+    }
+}
+
+/// Makes session ids: milliseconds, a count, and what tells this process from others.
+#[derive(Debug)]
+pub(super) struct Ids {
+    last: AtomicU64,
+    count: AtomicU64,
+    process: u64,
+}
+
+impl Ids {
+    pub(super) fn new(process: u64) -> Self {
+        Self {
+            last: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+            process,
+        }
+    }
+
+    /// The next id. A clock that steps back does not make it smaller.
+    pub(super) fn next(&self) -> SessionId {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let ms = self.last.fetch_max(now, Ordering::Relaxed).max(now);
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let bits = |value: u64, width: u32| u128::from(value & ((1 << width) - 1));
+        SessionId(bits(ms, 48) << 80 | bits(count, 40) << 40 | bits(self.process, 40))
+    }
+}
+
+/// What is remembered of a session that closed.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    /// Its name.
+    pub id: SessionId,
+    /// Who visited.
+    pub peer: std::net::SocketAddr,
+    /// The address that was visited.
+    pub local: std::net::SocketAddr,
+    /// When it opened.
+    pub opened: SystemTime,
+    /// When it closed.
+    pub closed: SystemTime,
+    /// When its last message came.
+    pub last_receive: Option<SystemTime>,
+    /// When its last bytes left.
+    pub last_send: Option<SystemTime>,
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// What it sent and got.
+    pub totals: Totals,
+    /// The trace of its set-up.
+    pub trace: Trace,
+}
+
+/// The last sessions that closed, newest last, and how many closed for which reason.
+#[derive(Debug, Default)]
+pub struct Closures {
+    ring: Mutex<Ring>,
+    by_reason: [AtomicU64; CloseReason::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    closed: VecDeque<Closed>,
+    forgotten: Option<SystemTime>,
+}
+
+/// Closed sessions remembered for each listener: about 200 KiB.
+const REMEMBERED: usize = 1_000;
+
+impl Closures {
+    pub(super) fn push(&self, closed: Closed) {
+        self.by_reason[closed.reason as usize - 1].fetch_add(1, Ordering::Relaxed);
+        let mut ring = lock(&self.ring);
+        if ring.closed.len() == REMEMBERED {
+            ring.forgotten = ring.closed.pop_front().map(|c| c.closed);
+        }
+        ring.closed.push_back(closed);
+    }
+
+    /// One of those remembered.
+    pub fn get(&self, id: SessionId) -> Option<Closed> {
+        lock(&self.ring)
+            .closed
+            .iter()
+            .rev()
+            .find(|c| c.id == id)
+            .cloned()
+    }
+
+    /// All that are remembered, in the order of their opening.
+    pub fn all(&self) -> Vec<Closed> {
+        let mut all: Vec<_> = lock(&self.ring).closed.iter().cloned().collect();
+        all.sort_by_key(|c| c.id);
+        all
+    }
+
+    /// Sessions that closed up to this moment may be forgotten; none are when it is `None`.
+    pub fn horizon(&self) -> Option<SystemTime> {
+        lock(&self.ring).forgotten
+    }
+
+    /// How many closed for each reason.
+    pub fn by_reason(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
+        CloseReason::ALL.into_iter().map(|reason| {
+            (
+                reason,
+                self.by_reason[reason as usize - 1].load(Ordering::Relaxed),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::session::Route;
+    use super::*;
+
+    fn make(id: u128, source: [u8; 4]) -> Arc<Session> {
+        let peer = (source, 9).into();
+        Session::new(SessionId(id), (peer, peer), Route::Stream, Trace::default())
+    }
+
+    #[test]
+    fn limits_refuse_by_name_and_leaving_makes_room() {
+        let sessions = Sessions::default();
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = sessions.enter(a, 2, 1, || make(1, [127, 0, 0, 1])).unwrap();
+        assert_eq!(
+            sessions
+                .enter(a, 2, 1, || make(2, [127, 0, 0, 1]))
+                .unwrap_err(),
+            "per_source"
+        );
+        sessions.enter(b, 2, 1, || make(3, [127, 0, 0, 2])).unwrap();
+        assert_eq!(
+            sessions
+                .enter(b, 2, 9, || make(4, [127, 0, 0, 2]))
+                .unwrap_err(),
+            "max_sessions"
+        );
+        assert!(sessions.leave(&first) && !sessions.leave(&first));
+        sessions.enter(a, 2, 1, || make(5, [127, 0, 0, 1])).unwrap();
+    }
+
+    #[test]
+    fn pages_go_on_where_the_last_one_ended() {
+        let sessions = Sessions::default();
+        for id in 1..=5 {
+            sessions
+                .enter([127, 0, 0, 1].into(), 9, 9, || make(id, [127, 0, 0, 1]))
+                .unwrap();
+        }
+        let page = sessions.page(Some(SessionId(2)), 2);
+        assert_eq!(page.iter().map(|s| s.id.0).collect::<Vec<_>>(), [3, 4]);
+    }
+
+    #[test]
+    fn ids_only_grow() {
+        let ids = Ids::new(0xabcd);
+        ids.last.store(u64::MAX >> 17, Ordering::Relaxed);
+        let made: Vec<_> = (0..100).map(|_| ids.next()).collect();
+        assert!(made.windows(2).all(|w| w[0] < w[1]));
+    }
+}

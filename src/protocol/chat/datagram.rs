@@ -1,0 +1,103 @@
+//! A desk's sessions over UDP: one for each source address and port, until it is idle.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::desk::Desk;
+use crate::net::{Ask, Batch, CloseReason, Datagram, DatagramHandler, Door, Route, Session};
+
+/// Serves clients of a desk.
+pub(super) struct Visits {
+    desk: Arc<Desk>,
+    by_peer: Mutex<HashMap<SocketAddr, Arc<Session>>>,
+}
+
+impl Visits {
+    pub(super) fn new(desk: Arc<Desk>) -> Self {
+        Self {
+            desk,
+            by_peer: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The session of this datagram's sender; made if there is none and a limit allows it.
+    fn session(
+        &self,
+        door: &Arc<Door>,
+        batch: &Batch<'_>,
+        datagram: &Datagram<'_>,
+    ) -> Option<Arc<Session>> {
+        if let Some(session) = crate::net::lock(&self.by_peer).get(&datagram.peer) {
+            return Some(session.clone());
+        }
+        if door.sessions.count() >= door.bounds.max_sessions {
+            self.make_room(door);
+        }
+        let route = Route::Datagram(batch.route(datagram));
+        let session = door
+            .admit(datagram.peer, batch.local(datagram), route)
+            .ok()?;
+        crate::net::lock(&self.by_peer).insert(datagram.peer, session.clone());
+        Some(session)
+    }
+
+    /// Ends the longest idle of those that are owed nothing: a few at a time, so that a flood of
+    /// new sources does not look through the whole table for each.
+    fn make_room(&self, door: &Door) {
+        let mut idle = Vec::new();
+        door.sessions.each(|session| {
+            if session.owed.load(Ordering::Acquire) == 0 {
+                let last = session.last_receive().unwrap_or(session.opened);
+                idle.push((last, session.clone()));
+            }
+        });
+        idle.sort_by_key(|(last, _)| *last);
+        let enough = door.bounds.max_sessions / 64 + 1;
+        for (_, session) in idle.into_iter().take(enough) {
+            self.end(door, &session, CloseReason::Limit);
+        }
+    }
+
+    fn end(&self, door: &Door, session: &Session, reason: CloseReason) {
+        crate::net::lock(&self.by_peer).remove(&session.peer);
+        self.desk.close(session.id);
+        door.end(session, reason);
+    }
+}
+
+impl DatagramHandler for Visits {
+    fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
+        for datagram in batch.datagrams() {
+            if !door.passes(&datagram) {
+                continue;
+            }
+            let Some(session) = self.session(door, batch, &datagram) else {
+                continue;
+            };
+            session.note_received(datagram.data.len());
+            if !self.desk.hear(&session, door, datagram.data) {
+                door.counters.refuse("too_many_unanswered");
+            }
+            door.telemetry.message(&door.labels, &session.trace);
+        }
+    }
+
+    fn asked(&self, door: &Door, session: &Arc<Session>) {
+        let Some(ask) = session.asked() else { return };
+        if let Ask::Finish(_) = ask {
+            self.desk.settle(session.id);
+        }
+        self.end(door, session, ask.reason());
+    }
+
+    fn beat(&self) -> Option<Duration> {
+        Some(self.desk.beat())
+    }
+
+    fn tick(&self, now: Instant) {
+        self.desk.expire(now);
+    }
+}

@@ -1,0 +1,341 @@
+//! The desk: the book behind one lock, and the way from an operator's words to a peer's socket.
+//!
+//! The lock is held while an answer is handed to its session's outbox, so that answers leave in the
+//! order in which the book released them; handing over never waits.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::book::{Author, Book, ConversationState, Message, Refused};
+use super::text::{Charset, encode};
+use super::{Pace, Settings};
+use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId};
+
+/// Where the conversations of one listener are answered. Outlives its runs.
+pub struct Desk {
+    state: Mutex<State>,
+    charset: Charset,
+    framing: Framing,
+    lockstep: bool,
+    unattended_after: Duration,
+    unattended_reply: String,
+}
+
+struct State {
+    book: Book,
+    peers: HashMap<SessionId, (Arc<Session>, Arc<Door>)>,
+}
+
+/// A conversation as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// Its session.
+    pub id: SessionId,
+    /// Who is there.
+    pub peer: SocketAddr,
+    /// Where it stands.
+    pub state: ConversationState,
+    /// When the oldest unanswered message came.
+    pub waiting_since: Option<SystemTime>,
+    /// Messages that nobody answered.
+    pub unanswered: usize,
+    /// The last message, if it is still known.
+    pub last: Option<Message>,
+}
+
+/// What an operator sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Words, sent in the conversation's encoding.
+    Text(&'a str),
+    /// Bytes as they are.
+    Raw(&'a [u8]),
+}
+
+/// A reply that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replied {
+    /// The message that it became.
+    pub message: Message,
+    /// What its author should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why a reply was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyError {
+    /// There is no such conversation.
+    NotFound,
+    /// Its peer is gone.
+    Closed,
+    /// No message waits for an answer.
+    NothingWaits,
+    /// The conversation has no message of this number.
+    NoSuchMessage(u64),
+    /// Somebody was first; this is what was answered.
+    Answered(Box<Message>),
+    /// An empty answer would be none.
+    Empty,
+    /// Longer than one answer may be.
+    TooLong {
+        /// Its bytes.
+        length: usize,
+        /// The most that are possible.
+        max: usize,
+    },
+    /// A character that the conversation's encoding cannot carry.
+    Unmappable(char),
+    /// A line end, where it would make two answers of one.
+    LineEnd,
+}
+
+/// The old clients' `recv(1024)`.
+const ONE_RECV: usize = 1_024;
+
+impl Desk {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let lockstep = settings.pace == Pace::Lockstep;
+        Self {
+            state: Mutex::new(State {
+                book: Book::new(lockstep),
+                peers: HashMap::new(),
+            }),
+            charset: settings.charset(),
+            framing: settings.framing(),
+            lockstep,
+            unattended_after: settings.unattended_after(),
+            unattended_reply: settings.unattended_reply().to_owned(),
+        }
+    }
+
+    /// The shortest time that [`expire`](Self::expire) must notice.
+    pub(super) fn beat(&self) -> Duration {
+        self.unattended_after
+    }
+
+    /// Enters a message of a client; false when too many of its wait already.
+    pub(super) fn hear(&self, session: &Arc<Session>, door: &Arc<Door>, raw: &[u8]) -> bool {
+        let mut state = crate::net::lock(&self.state);
+        let now = (Instant::now(), SystemTime::now());
+        if !state.book.hear(session.id, session.peer, raw, now) {
+            return false;
+        }
+        session.owed.fetch_add(1, Ordering::AcqRel);
+        state
+            .peers
+            .entry(session.id)
+            .or_insert_with(|| (session.clone(), door.clone()));
+        true
+    }
+
+    /// Answers one message; see [`ReplyError`] for what is refused.
+    pub fn reply(
+        &self,
+        id: SessionId,
+        in_reply_to: u64,
+        body: Body<'_>,
+        operator: &str,
+        request_id: &str,
+    ) -> Result<Replied, ReplyError> {
+        let mut state = crate::net::lock(&self.state);
+        if let Some(first) = state.book.repeated(id, request_id) {
+            return Ok(Replied {
+                message: first.clone(),
+                warnings: Vec::new(),
+            });
+        }
+        let raw = self.encoded(&state, id, body)?;
+        let warnings = self.warnings(&raw);
+        let message = Message {
+            conversation: id,
+            sequence: 0,
+            author: Author::Operator,
+            operator: operator.to_owned(),
+            raw,
+            time: SystemTime::now(),
+            in_reply_to: 0,
+            request_id: request_id.to_owned(),
+        };
+        let message = self
+            .give(&mut state, id, in_reply_to, message)
+            .map_err(|refused| match refused {
+                Refused::NoConversation => ReplyError::NotFound,
+                Refused::Closed => ReplyError::Closed,
+                Refused::NothingWaits => ReplyError::NothingWaits,
+                Refused::NoSuchMessage => ReplyError::NoSuchMessage(in_reply_to),
+                Refused::AnsweredAlready(answer) => ReplyError::Answered(answer),
+            })?;
+        Ok(Replied { message, warnings })
+    }
+
+    /// The bytes of an answer, if it can be one.
+    fn encoded(&self, state: &State, id: SessionId, body: Body<'_>) -> Result<Vec<u8>, ReplyError> {
+        let raw = match body {
+            Body::Raw(raw) => raw.to_vec(),
+            Body::Text(text) => {
+                let mut heard = state
+                    .book
+                    .said(Some(id))
+                    .rev()
+                    .filter(|m| m.author == Author::Peer);
+                let last = heard.next().map_or(&[][..], |m| &m.raw);
+                encode(text, self.charset.detect(last)).map_err(ReplyError::Unmappable)?
+            }
+        };
+        if raw.is_empty() {
+            return Err(ReplyError::Empty);
+        }
+        if self.lockstep && self.framing == Framing::Line && raw.contains(&b'\n') {
+            return Err(ReplyError::LineEnd);
+        }
+        let over_udp = state
+            .peers
+            .get(&id)
+            .is_some_and(|(s, _)| matches!(s.route(), Route::Datagram(_)));
+        let max = if over_udp { MAX_DATAGRAM } else { 16 << 20 };
+        if raw.len() > max {
+            return Err(ReplyError::TooLong {
+                length: raw.len(),
+                max,
+            });
+        }
+        Ok(raw)
+    }
+
+    fn warnings(&self, raw: &[u8]) -> Vec<String> {
+        if self.lockstep && raw.len() > ONE_RECV {
+            let length = raw.len();
+            return vec![format!(
+                "the answer has {length} bytes; a client that calls recv({ONE_RECV}) once reads the rest as its next answer"
+            )];
+        }
+        Vec::new()
+    }
+
+    /// Enters an answer and hands what may go out to the session.
+    fn give(
+        &self,
+        state: &mut State,
+        id: SessionId,
+        in_reply_to: u64,
+        message: Message,
+    ) -> Result<Message, Refused> {
+        let (message, ready) = state.book.answer(id, in_reply_to, message)?;
+        if let Some((session, door)) = state.peers.get(&id) {
+            // What is released answers one message each; an unasked one answers none.
+            let answers = if message.in_reply_to == 0 {
+                0
+            } else {
+                ready.len()
+            };
+            session
+                .owed
+                .fetch_sub(u32::try_from(answers).unwrap_or(0), Ordering::AcqRel);
+            for answer in ready {
+                if !session.deliver(self.framing.wrap(&answer), door.bounds.outbox_bytes) {
+                    door.counters.refuse("answer_not_sent");
+                }
+            }
+        }
+        Ok(message)
+    }
+
+    /// Answers what has waited too long.
+    pub(super) fn expire(&self, now: Instant) {
+        let Some(before) = now.checked_sub(self.unattended_after) else {
+            return;
+        };
+        let mut state = crate::net::lock(&self.state);
+        for (id, sequence) in state.book.overdue(before) {
+            self.answer_unattended(&mut state, id, sequence);
+        }
+    }
+
+    /// Answers all that one client waits for, since nobody will.
+    pub(super) fn settle(&self, id: SessionId) {
+        let mut state = crate::net::lock(&self.state);
+        for sequence in state.book.unanswered(id) {
+            self.answer_unattended(&mut state, id, sequence);
+        }
+    }
+
+    fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) {
+        let heard = state.book.said(Some(id)).find(|m| m.sequence == sequence);
+        let encoding = self.charset.detect(heard.map_or(&[], |m| &m.raw));
+        let reply = &self.unattended_reply;
+        let message = Message {
+            conversation: id,
+            sequence: 0,
+            author: Author::Unattended,
+            operator: String::new(),
+            raw: encode(reply, encoding).unwrap_or_else(|_| reply.clone().into_bytes()),
+            time: SystemTime::now(),
+            in_reply_to: 0,
+            request_id: String::new(),
+        };
+        // It was unanswered under this very lock, so it cannot be refused.
+        let _ = self.give(state, id, sequence, message);
+    }
+
+    /// The peer is gone.
+    pub(super) fn close(&self, id: SessionId) {
+        let mut state = crate::net::lock(&self.state);
+        state.peers.remove(&id);
+        state.book.close(id);
+    }
+
+    /// All conversations: those that wait first, the longest wait first of all.
+    pub fn conversations(&self) -> Vec<Conversation> {
+        let state = crate::net::lock(&self.state);
+        let mut all: Vec<_> = state
+            .book
+            .entries()
+            .map(|(id, entry)| Conversation {
+                id,
+                peer: entry.peer,
+                state: entry.state(),
+                waiting_since: entry.waiting_since().map(|(_, time)| time),
+                unanswered: entry.unanswered(),
+                last: None,
+            })
+            .collect();
+        let mut last: HashMap<SessionId, &Message> = HashMap::new();
+        last.extend(state.book.said(None).map(|m| (m.conversation, m)));
+        for conversation in &mut all {
+            conversation.last = last.get(&conversation.id).map(|m| (*m).clone());
+        }
+        all.sort_by_key(|c| (c.waiting_since.is_none(), c.waiting_since, c.id));
+        all
+    }
+
+    /// Whether there is, or lately was, such a conversation.
+    pub fn knows(&self, id: SessionId) -> bool {
+        crate::net::lock(&self.state).book.get(id).is_some()
+    }
+
+    /// What was said, oldest first: in one conversation or in all.
+    pub fn messages(&self, id: Option<SessionId>) -> Vec<Message> {
+        crate::net::lock(&self.state)
+            .book
+            .said(id)
+            .cloned()
+            .collect()
+    }
+
+    /// What a message says, every control and direction character made visible.
+    pub fn text(&self, raw: &[u8]) -> String {
+        match self.charset {
+            // Its decoder makes everything visible already.
+            Charset::Bytes => self.charset.decode(raw).into_owned(),
+            _ => crate::telemetry::escape(&self.charset.decode(raw)).into_owned(),
+        }
+    }
+
+    /// How many conversations wait, and the longest wait.
+    pub fn waiting(&self) -> (usize, Duration) {
+        crate::net::lock(&self.state).book.waiting(Instant::now())
+    }
+}

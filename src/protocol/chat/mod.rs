@@ -1,0 +1,207 @@
+//! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
+//!
+//! `book` is the pure state of a desk: who said what, who is owed which answer. `desk` puts it
+//! behind one lock and delivers; `stream` and `datagram` are its two thin doors; `room` is a room.
+
+mod book;
+mod datagram;
+mod desk;
+mod room;
+mod stream;
+mod text;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Built, Fault};
+use crate::config::duration;
+use crate::net::{Framing, Handler, Transport};
+
+pub use book::{Author, ConversationState, Message};
+pub use desk::{Body, Conversation, Desk, Replied, ReplyError};
+
+/// What a chat listener is told. Empty and zero mean the default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Whether an operator answers or all members hear each other.
+    pub mode: Mode,
+    /// The kind of socket.
+    pub transport: Transport,
+    /// Whether a client expects exactly one answer to each message.
+    pub pace: Pace,
+    /// How messages are cut. Default raw, and lines with free pace.
+    pub framing: Option<Framing>,
+    /// When a message is answered though nobody is there. Default 30 s.
+    #[serde(with = "duration")]
+    pub unattended_after: Duration,
+    /// That answer. Default `no operator is available`.
+    pub unattended_reply: String,
+    /// `utf-8` (default), `gbk`, `gb18030`, another label, `auto` or `bytes`.
+    pub encoding: String,
+    /// Sent to each new session; with free pace only.
+    pub greeting: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Desk,
+            transport: Transport::Tcp,
+            pace: Pace::Lockstep,
+            framing: None,
+            unattended_after: Duration::ZERO,
+            unattended_reply: String::new(),
+            encoding: String::new(),
+            greeting: String::new(),
+        }
+    }
+}
+
+/// Whether an operator answers or all members hear each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// An operator answers each conversation.
+    #[default]
+    Desk,
+    /// Every message goes to all the other members.
+    Room,
+}
+
+/// Whether a client expects exactly one answer to each message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// One message, one answer, in order, and nothing else ever.
+    #[default]
+    Lockstep,
+    /// For people: greetings and notices are welcome, lines end as they may.
+    Free,
+}
+
+impl Settings {
+    /// What cannot be obeyed.
+    pub(super) fn check(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if let Err(fault) = text::Charset::from_label(&self.encoding) {
+            faults.push(("encoding", fault));
+        }
+        if self.mode == Mode::Room && self.pace != Pace::Free {
+            faults.push((
+                "pace",
+                "a room sends what nobody asked for, so its pace is \"free\"".into(),
+            ));
+        }
+        if self.mode == Mode::Room && self.transport == Transport::Udp {
+            faults.push(("transport", "a room is only possible over tcp".into()));
+        }
+        if self.transport == Transport::Udp && self.framing.is_some_and(|f| f != Framing::Raw) {
+            faults.push((
+                "framing",
+                "a datagram is a message; only \"raw\" is possible over udp".into(),
+            ));
+        }
+        if self.pace == Pace::Lockstep && !self.greeting.is_empty() {
+            let rule = "a lockstep client takes a greeting for its first answer; set pace \"free\"";
+            faults.push(("greeting", rule.into()));
+        }
+        let cannot = self.unattended_reply().chars().any(char::is_control);
+        if cannot || text::encode(self.unattended_reply(), self.charset().detect(b"")).is_err() {
+            let rule = "it has control characters, or some that the encoding cannot carry";
+            faults.push(("unattended_reply", rule.into()));
+        }
+        faults
+    }
+
+    fn unattended_after(&self) -> Duration {
+        if self.unattended_after.is_zero() {
+            Duration::from_secs(30)
+        } else {
+            self.unattended_after
+        }
+    }
+
+    fn unattended_reply(&self) -> &str {
+        match &*self.unattended_reply {
+            "" => "no operator is available",
+            reply => reply,
+        }
+    }
+
+    fn framing(&self) -> Framing {
+        match (self.framing, self.pace, self.transport) {
+            (_, _, Transport::Udp) => Framing::Raw,
+            (None | Some(Framing::Line), Pace::Free, _) => Framing::Terminal,
+            (framing, _, _) => framing.unwrap_or_default(),
+        }
+    }
+
+    fn charset(&self) -> text::Charset {
+        // `check` has refused labels that are none.
+        text::Charset::from_label(&self.encoding).unwrap_or(text::Charset::Bytes)
+    }
+}
+
+/// Makes it ready to run.
+pub(super) fn build(settings: &Settings) -> Built {
+    if settings.mode == Mode::Room {
+        let room = room::Room::new(settings);
+        return Built {
+            handler: Handler::Stream(Arc::new(room)),
+            desk: None,
+        };
+    }
+    let desk = Arc::new(Desk::new(settings));
+    let handler = match settings.transport {
+        Transport::Tcp => Handler::Stream(Arc::new(stream::Visits::new(desk.clone(), settings))),
+        Transport::Udp => Handler::Datagram(Arc::new(datagram::Visits::new(desk.clone()))),
+    };
+    Built {
+        handler,
+        desk: Some(desk),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_go_together_are_all_named() {
+        let wrong = Settings {
+            mode: Mode::Room,
+            transport: Transport::Udp,
+            framing: Some(Framing::Line),
+            encoding: "utf-16".into(),
+            greeting: "hello".into(),
+            unattended_reply: "a\nb".into(),
+            ..Settings::default()
+        };
+        let keys: Vec<_> = wrong.check().into_iter().map(|f| f.0).collect();
+        assert_eq!(
+            keys,
+            [
+                "encoding",
+                "pace",
+                "transport",
+                "framing",
+                "greeting",
+                "unattended_reply"
+            ]
+        );
+        assert!(Settings::default().check().is_empty());
+    }
+
+    #[test]
+    fn people_get_lines_and_programs_get_reads() {
+        let free = Settings {
+            pace: Pace::Free,
+            ..Settings::default()
+        };
+        assert_eq!(free.framing(), Framing::Terminal);
+        assert_eq!(Settings::default().framing(), Framing::Raw);
+    }
+}

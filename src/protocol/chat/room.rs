@@ -1,0 +1,91 @@
+//! A room: every message goes to all the other members, framed once for all of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::Settings;
+use super::stream::greeting;
+use super::text::strip_telnet;
+use crate::net::{CloseReason, Event, Framing, Serving, Session, SessionId, Stream, StreamHandler};
+
+/// One listener's room.
+pub(super) struct Room {
+    members: Mutex<HashMap<SessionId, Arc<Session>>>,
+    framing: Framing,
+    greeting: Option<Bytes>,
+}
+
+impl Room {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            members: Mutex::new(HashMap::new()),
+            framing: settings.framing(),
+            greeting: greeting(settings),
+        }
+    }
+
+    async fn converse(&self, stream: &mut Stream) -> CloseReason {
+        if let Some(greeting) = &self.greeting {
+            stream.send(greeting.clone());
+        }
+        loop {
+            match stream.next().await {
+                Event::Message => self.tell(stream),
+                Event::Violation(violation) => {
+                    let reason = Event::Violation(violation).reason();
+                    let max = stream.door().bounds.max_message_bytes;
+                    stream.door().counters.refuse(reason.word());
+                    if let Some(line) = crate::protocol::violation_line(violation, max) {
+                        stream.send(self.framing.wrap(line.as_bytes()));
+                    }
+                    return reason;
+                }
+                end => return end.reason(),
+            }
+        }
+    }
+
+    /// Gives the message to every other member's outbox; nobody waits for a slow one.
+    fn tell(&self, stream: &Stream) {
+        let message = strip_telnet(stream.message());
+        if message.is_empty() {
+            return;
+        }
+        let framed = self.framing.wrap(&message);
+        let (speaker, door) = (stream.session(), stream.door());
+        let members = crate::net::lock(&self.members);
+        for (id, member) in &*members {
+            if *id != speaker.id {
+                member.deliver(framed.clone(), door.bounds.outbox_bytes);
+            }
+        }
+        let others = members.len().saturating_sub(1);
+        drop(members);
+        if let Some(span) = door.telemetry.message(&door.labels, &speaker.trace) {
+            span.finish(Some(others));
+        }
+    }
+}
+
+/// A member, until it is dropped.
+struct Member<'a>(&'a Room, SessionId);
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        crate::net::lock(&self.0.members).remove(&self.1);
+    }
+}
+
+impl StreamHandler for Room {
+    fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
+        stream.set_framing(self.framing);
+        let session = stream.session().clone();
+        Box::pin(async move {
+            let _member = Member(self, session.id);
+            crate::net::lock(&self.members).insert(session.id, session);
+            self.converse(stream).await
+        })
+    }
+}

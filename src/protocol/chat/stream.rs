@@ -1,0 +1,125 @@
+//! A desk's sessions over TCP.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::desk::Desk;
+use super::text::{encode, strip_telnet};
+use super::{Pace, Settings};
+use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
+
+/// Serves clients of a desk.
+pub(super) struct Visits {
+    desk: Arc<Desk>,
+    framing: Framing,
+    free: bool,
+    greeting: Option<Bytes>,
+}
+
+impl Visits {
+    pub(super) fn new(desk: Arc<Desk>, settings: &Settings) -> Self {
+        Self {
+            desk,
+            framing: settings.framing(),
+            free: settings.pace == Pace::Free,
+            greeting: greeting(settings),
+        }
+    }
+
+    async fn converse(&self, stream: &mut Stream) -> CloseReason {
+        if let Some(greeting) = &self.greeting {
+            stream.send(greeting.clone());
+        }
+        loop {
+            match stream.next().await {
+                Event::Message => {
+                    if !self.hear(stream) {
+                        return CloseReason::Limit;
+                    }
+                }
+                // A peer that has said all still waits for what it is owed.
+                Event::Ended => match stream.settle().await {
+                    Event::Asked(ask) => return self.leave(stream, ask),
+                    end => return end.reason(),
+                },
+                Event::Asked(ask) => return self.leave(stream, ask),
+                Event::Violation(violation) => return self.reject(stream, violation),
+                Event::Reset => return CloseReason::ClientReset,
+            }
+        }
+    }
+
+    /// Hands the message to the desk; false when too many wait there.
+    fn hear(&self, stream: &Stream) -> bool {
+        let message = stream.message();
+        let (session, door) = (stream.session(), stream.door());
+        let message = if self.free {
+            strip_telnet(message)
+        } else {
+            message.into()
+        };
+        // A line end alone is not something to answer for people.
+        let heard = (self.free && message.is_empty()) || self.desk.hear(session, door, &message);
+        door.telemetry.message(&door.labels, &session.trace);
+        if !heard {
+            door.counters.refuse("too_many_unanswered");
+        }
+        heard
+    }
+
+    /// Answers what waits if there is still time to.
+    fn leave(&self, stream: &Stream, ask: Ask) -> CloseReason {
+        if let Ask::Finish(_) = ask {
+            self.desk.settle(stream.session().id);
+        }
+        ask.reason()
+    }
+
+    /// The error answer to what cannot be a message, behind the answers that are owed.
+    fn reject(&self, stream: &mut Stream, violation: Violation) -> CloseReason {
+        self.desk.settle(stream.session().id);
+        let reason = Event::Violation(violation).reason();
+        let max = stream.door().bounds.max_message_bytes;
+        stream.door().counters.refuse(reason.word());
+        if let Some(line) = crate::protocol::violation_line(violation, max) {
+            stream.send(self.framing.wrap(line.as_bytes()));
+        }
+        reason
+    }
+}
+
+/// What a new session is told, framed.
+pub(super) fn greeting(settings: &Settings) -> Option<Bytes> {
+    let text = (!settings.greeting.is_empty()).then_some(&*settings.greeting)?;
+    let raw = encode(text, settings.charset().detect(b"")).unwrap_or_else(|_| text.into());
+    Some(settings.framing().wrap(&raw))
+}
+
+/// Takes the session off the desk however it ends.
+struct Seat<'a>(&'a Desk, crate::net::SessionId);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.close(self.1);
+    }
+}
+
+impl StreamHandler for Visits {
+    fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
+        stream.set_framing(self.framing);
+        Box::pin(async move {
+            let _seat = Seat(&self.desk, stream.session().id);
+            self.converse(stream).await
+        })
+    }
+
+    fn beat(&self) -> Option<Duration> {
+        Some(self.desk.beat())
+    }
+
+    fn tick(&self, now: Instant) {
+        self.desk.expire(now);
+    }
+}

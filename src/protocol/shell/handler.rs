@@ -1,0 +1,224 @@
+//! One session of the framed shell: reads a command, has it run, sends the frame, and again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use encoding_rs::Encoding;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::exec::{self, Rules};
+use super::frame::{Outcome, head};
+use super::policy::{self, Plan, Refusal};
+use super::{Policy, Settings, transcode};
+use crate::net::{CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
+use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
+
+/// A running shell listener.
+pub(super) struct Shell {
+    policy: Policy,
+    programs: Vec<String>,
+    rules: Rules,
+    filename: String,
+    encoding: Option<&'static Encoding>,
+    framing: Framing,
+    quiet: Duration,
+    queue_timeout: Duration,
+    turns: Arc<Semaphore>,
+}
+
+/// A peer that does not take its answer for this long is a slow consumer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Shell {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let or = |asked: Duration, default| if asked.is_zero() { default } else { asked };
+        let turns = match settings.sandbox.max_concurrent_commands {
+            0 => 4 * cores,
+            asked => asked as usize,
+        };
+        let directory = &settings.sandbox.working_directory;
+        Self {
+            policy: settings.policy,
+            programs: settings.programs.clone(),
+            rules: Rules {
+                timeout: or(settings.command_timeout, Duration::from_secs(30)),
+                max_output: match settings.max_output_bytes {
+                    0 => 64 << 20,
+                    // The header's length is a signed 32-bit number for old clients.
+                    asked => usize::try_from(asked.min(i32::MAX as u64)).unwrap_or(usize::MAX),
+                },
+                linger: settings.linger.unwrap_or(Duration::from_millis(100)),
+                wait_for_background: settings.wait_for_background,
+                directory: if directory.as_os_str().is_empty() {
+                    "/".into()
+                } else {
+                    directory.clone()
+                },
+                environment: settings.sandbox.environment.clone().into_iter().collect(),
+            },
+            filename: match &*settings.filename {
+                "" => "cls.avi".into(),
+                asked => asked.into(),
+            },
+            // `check` has refused labels that are none.
+            encoding: transcode::encoding(&settings.output_encoding).unwrap_or_default(),
+            framing: settings.framing,
+            quiet: settings.raw_quiet,
+            queue_timeout: settings.queue_timeout.unwrap_or(Duration::from_secs(5)),
+            turns: Arc::new(Semaphore::new(turns)),
+        }
+    }
+
+    async fn converse(&self, stream: &mut Stream) -> CloseReason {
+        let mut first = true;
+        loop {
+            let command = match self.next(stream).await {
+                Ok(command) => command,
+                Err(Event::Violation(violation)) => return self.reject(stream, violation).await,
+                Err(event) => return event.reason(),
+            };
+            if std::mem::take(&mut first) && policy::is_http_request(&command) {
+                stream.door().counters.refuse("http_request");
+                return CloseReason::BadFrame;
+            }
+            stream.session().owed.store(1, Ordering::Release);
+            let answered = self.answer(stream, &command).await;
+            stream.session().owed.store(0, Ordering::Release);
+            if let Err(reason) = answered {
+                return reason;
+            }
+        }
+    }
+
+    /// The next command: one message or, with `raw_quiet`, all that came until the line was quiet.
+    async fn next(&self, stream: &mut Stream) -> Result<Vec<u8>, Event> {
+        let mut command = match stream.next().await {
+            Event::Message => stream.message().to_vec(),
+            event => return Err(event),
+        };
+        if self.framing != Framing::Raw || self.quiet.is_zero() {
+            return Ok(command);
+        }
+        let max = stream.door().bounds.max_message_bytes;
+        while let Ok(event) = tokio::time::timeout(self.quiet, stream.next()).await {
+            match event {
+                Event::Message => command.extend_from_slice(stream.message()),
+                Event::Ended => break,
+                event => return Err(event),
+            }
+            if command.len() > max {
+                return Err(Event::Violation(Violation::TooLarge));
+            }
+        }
+        Ok(command)
+    }
+
+    async fn answer(&self, stream: &mut Stream, command: &[u8]) -> Result<(), CloseReason> {
+        let door = stream.door().clone();
+        let mut span = door
+            .telemetry
+            .command(&door.labels, &stream.session().trace);
+        let exists = |path: &std::path::Path| path.is_file();
+        let outcome = match policy::plan(command, self.policy, &self.programs, exists) {
+            Ok(plan) => self.run(stream, plan, &mut span).await?,
+            Err(refusal) => Outcome::refused(refusal),
+        };
+        if let Some(error) = &outcome.error {
+            door.counters.refuse(error.code);
+        }
+        let trace_id = span.trace().to_string();
+        let end = end(&outcome);
+        span.finish(&end);
+        door.telemetry
+            .command_ended(&door.labels, &end, outcome.duration);
+        self.send(stream, outcome, &trace_id).await
+    }
+
+    /// Waits for a turn and runs the plan; the peer's leaving ends both.
+    async fn run(
+        &self,
+        stream: &mut Stream,
+        plan: Plan,
+        span: &mut Command,
+    ) -> Result<Outcome, CloseReason> {
+        let turn = match self.turns.try_acquire() {
+            Ok(turn) => Some(turn),
+            Err(_) => self.wait_for_turn(stream).await?,
+        };
+        let Some(_turn) = turn else {
+            let message = format!(
+                "all commands that may run at once do; waited {:?}",
+                self.queue_timeout
+            );
+            return Ok(Outcome::refused(Refusal::new("busy", message)));
+        };
+        let program = plan.program.to_string_lossy().into_owned();
+        let started = |pid| span.spawned(&program, pid);
+        exec::run(plan, &self.rules, started, stream.gone()).await
+    }
+
+    async fn wait_for_turn(
+        &self,
+        stream: &mut Stream,
+    ) -> Result<Option<SemaphorePermit<'_>>, CloseReason> {
+        tokio::select! {
+            turn = tokio::time::timeout(self.queue_timeout, self.turns.acquire()) => {
+                // The semaphore is never closed: an error could only mean that.
+                Ok(turn.ok().and_then(Result::ok))
+            }
+            reason = stream.gone() => Err(reason),
+        }
+    }
+
+    async fn send(
+        &self,
+        stream: &mut Stream,
+        mut outcome: Outcome,
+        trace_id: &str,
+    ) -> Result<(), CloseReason> {
+        let cut = outcome.truncated;
+        outcome.stdout = transcode::transcode(outcome.stdout, self.encoding, cut);
+        outcome.stderr = transcode::transcode(outcome.stderr, self.encoding, cut);
+        let head = head(&outcome, &self.filename, trace_id);
+        stream
+            .send_all(&[&head, &outcome.stdout, &outcome.stderr], PATIENCE)
+            .await
+    }
+
+    /// The error answer to what cannot be a command; the session ends with it.
+    async fn reject(&self, stream: &mut Stream, violation: Violation) -> CloseReason {
+        let reason = Event::Violation(violation).reason();
+        let max = stream.door().bounds.max_message_bytes;
+        stream.door().counters.refuse(reason.word());
+        if let Some(line) = crate::protocol::violation_line(violation, max) {
+            let outcome = Outcome::refused(Refusal::new(reason.word(), line));
+            if let Err(gone) = self.send(stream, outcome, "").await {
+                return gone;
+            }
+        }
+        reason
+    }
+}
+
+/// What telemetry is told; never the text of the command.
+fn end(outcome: &Outcome) -> CommandEnd {
+    CommandEnd {
+        outcome: match (&outcome.error, outcome.exit_code, outcome.signal) {
+            (Some(error), _, _) => Ended::Failed(error.code),
+            (None, Some(code), _) => Ended::Exited(code),
+            (None, None, Some(signal)) => Ended::Signaled(signal),
+            (None, None, None) => Ended::Failed("unknown"),
+        },
+        output_bytes: (outcome.stdout.len() + outcome.stderr.len()) as u64,
+        truncated: outcome.truncated,
+    }
+}
+
+impl StreamHandler for Shell {
+    fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
+        stream.set_framing(self.framing);
+        Box::pin(self.converse(stream))
+    }
+}

@@ -1,0 +1,100 @@
+//! Why the supervisor refuses: one enum for every caller. The gRPC status table and the exit codes
+//! are made from it and from nothing else.
+
+use std::fmt;
+
+use super::lifecycle::{Denied, State};
+use super::spec::Violation;
+use crate::net::BindError;
+
+/// A refusal. Its text may be read by any caller.
+#[derive(Debug)]
+pub enum Error {
+    /// No listener of this name.
+    NoListener(String),
+    /// No session of this name, open or lately closed.
+    NoSession(String),
+    /// The name is taken.
+    Exists(String),
+    /// Fields that cannot be obeyed; all of them.
+    Invalid(Vec<Violation>),
+    /// The address cannot be had.
+    Bind(BindError),
+    /// The listener's state does not allow it.
+    Denied {
+        /// Whose.
+        listener: String,
+        /// The state that it is in.
+        state: State,
+        /// What is in the way.
+        denied: Denied,
+        /// Sessions that are open.
+        sessions: usize,
+    },
+    /// It has changed since the caller looked.
+    Etag {
+        /// What the caller had.
+        given: String,
+        /// What is.
+        current: String,
+    },
+    /// The right to run commands is not given to callers.
+    ShellForbidden,
+    /// The process is shutting down.
+    Stopping,
+    /// The listener has no desk.
+    NoDesk(String),
+    /// A fault of ours; the text is for the log.
+    Internal(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoListener(name) => write!(f, "there is no listener `{name}`"),
+            Self::NoSession(name) => {
+                write!(
+                    f,
+                    "there is no session `{name}`, and none of this name closed lately"
+                )
+            }
+            Self::Exists(name) => write!(f, "there is a listener `{name}` already"),
+            Self::Invalid(violations) => {
+                let all: Vec<_> = violations
+                    .iter()
+                    .map(|v| format!("{}: {}", v.field, v.description))
+                    .collect();
+                f.write_str(&all.join("; "))
+            }
+            Self::Bind(error) => error.fmt(f),
+            Self::Denied {
+                listener,
+                state,
+                denied,
+                ..
+            } => {
+                write!(f, "listener `{listener}` is {}: {denied}", state.word())
+            }
+            Self::Etag { given, current } => {
+                write!(
+                    f,
+                    "the listener has changed: its etag is {current}, not {given}; look again"
+                )
+            }
+            Self::ShellForbidden => f.write_str(
+                "shell listeners are made in configuration files only, since they run commands; \
+                 `[grpc] allow_shell = true` allows it here",
+            ),
+            Self::Stopping => f.write_str("the service is shutting down"),
+            Self::NoDesk(name) => {
+                write!(
+                    f,
+                    "listener `{name}` has no desk; only chat listeners with mode \"desk\" do"
+                )
+            }
+            Self::Internal(_) => f.write_str("an internal fault; see the service's log"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

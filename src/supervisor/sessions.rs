@@ -1,0 +1,247 @@
+//! Sessions across listeners: found by name, listed in the order of their opening, closed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::listener::Listener;
+use super::{Error, ListenerName, Supervisor};
+use crate::net::{Ask, CloseReason, Closed, Door, Session, SessionId, Totals};
+use crate::telemetry::Trace;
+
+/// A session, open or lately closed, as callers see it.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    /// Whose.
+    pub listener: ListenerName,
+    /// Its id.
+    pub id: SessionId,
+    /// Who visits.
+    pub peer: std::net::SocketAddr,
+    /// The address that was visited.
+    pub local: std::net::SocketAddr,
+    /// When it opened.
+    pub opened: SystemTime,
+    /// When its last message came.
+    pub last_receive: Option<SystemTime>,
+    /// When its last bytes left.
+    pub last_send: Option<SystemTime>,
+    /// When and why it closed, if it has.
+    pub closed: Option<(SystemTime, CloseReason)>,
+    /// On its way out, and why.
+    pub closing: Option<CloseReason>,
+    /// What it sent and got.
+    pub totals: Totals,
+    /// Bytes that wait for the peer to read.
+    pub queued_bytes: usize,
+    /// The trace of its set-up.
+    pub trace: Trace,
+}
+
+/// Some of a list.
+#[derive(Debug)]
+pub struct SessionPage {
+    /// In the order of their opening.
+    pub sessions: Vec<SessionView>,
+    /// The last one, when there are more behind it.
+    pub next: Option<SessionId>,
+    /// How many there are in all.
+    pub total: usize,
+    /// Sessions that closed before this may be forgotten.
+    pub horizon: Option<SystemTime>,
+}
+
+/// Splits `listeners/L/sessions/NODE-ULID` into the listener and the rest.
+pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("listeners/")?.split_once("/sessions/")
+}
+
+impl SessionView {
+    fn open(listener: &ListenerName, session: &Session) -> Self {
+        let asked = session.asked().map(Ask::reason);
+        Self {
+            listener: listener.clone(),
+            id: session.id,
+            peer: session.peer,
+            local: session.local,
+            opened: session.opened,
+            last_receive: session.last_receive(),
+            last_send: session.last_send(),
+            closed: None,
+            closing: asked.or_else(|| {
+                session
+                    .closing
+                    .load(Ordering::Relaxed)
+                    .then_some(CloseReason::Completed)
+            }),
+            totals: session.traffic.totals(),
+            queued_bytes: session.queued_bytes(),
+            trace: session.trace,
+        }
+    }
+
+    fn closed(listener: &ListenerName, closed: Closed) -> Self {
+        Self {
+            listener: listener.clone(),
+            id: closed.id,
+            peer: closed.peer,
+            local: closed.local,
+            opened: closed.opened,
+            last_receive: closed.last_receive,
+            last_send: closed.last_send,
+            closed: Some((closed.closed, closed.reason)),
+            closing: None,
+            totals: closed.totals,
+            queued_bytes: 0,
+            trace: closed.trace,
+        }
+    }
+}
+
+impl Supervisor {
+    /// A session's id as people see it: `NODE-ULID`.
+    pub fn session_label(&self, id: SessionId) -> String {
+        format!("{}-{id}", self.0.node)
+    }
+
+    /// Reads such an id.
+    pub fn parse_session_label(&self, text: &str) -> Option<SessionId> {
+        text.strip_prefix(&self.0.node)?
+            .strip_prefix('-')?
+            .parse()
+            .ok()
+    }
+
+    /// Sessions of one listener, or of all, that opened after `after`; at most `limit`.
+    pub fn sessions(
+        &self,
+        listener: Option<&str>,
+        after: Option<SessionId>,
+        limit: usize,
+        show_closed: bool,
+    ) -> Result<SessionPage, Error> {
+        let mut page = SessionPage {
+            sessions: Vec::new(),
+            next: None,
+            total: 0,
+            horizon: None,
+        };
+        if let Some(name) = listener {
+            self.find(name, |listener| {
+                page.add(listener, after, limit, show_closed);
+            })?;
+        } else {
+            for listener in self.lock().values() {
+                page.add(listener, after, limit, show_closed);
+            }
+        }
+        page.sessions.sort_by_key(|s| s.id);
+        if page.sessions.len() > limit {
+            page.sessions.truncate(limit);
+            page.next = page.sessions.last().map(|s| s.id);
+        }
+        Ok(page)
+    }
+
+    /// One session, open or lately closed.
+    pub fn session(&self, name: &str) -> Result<SessionView, Error> {
+        let (listener, id) = self.locate(name)?;
+        let found = self.find(&listener, |listener| {
+            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, &s));
+            open.or_else(|| {
+                listener
+                    .closures
+                    .get(id)
+                    .map(|c| SessionView::closed(&listener.name, c))
+            })
+        })?;
+        found.ok_or_else(|| Error::NoSession(name.to_owned()))
+    }
+
+    fn locate(&self, name: &str) -> Result<(String, SessionId), Error> {
+        let missing = || Error::NoSession(name.to_owned());
+        let (listener, label) = split_session_name(name).ok_or_else(missing)?;
+        let id = self.parse_session_label(label).ok_or_else(missing)?;
+        Ok((listener.to_owned(), id))
+    }
+
+    /// Closes a session. Without a grace it ends at once, with one it may finish what it owes
+    /// first and is then reset, and a grace of zero resets it now. One that closed lately succeeds.
+    pub fn close_session(&self, name: &str, grace: Option<Duration>) -> Result<SessionView, Error> {
+        let (listener, id) = self.locate(name)?;
+        let found = self.find(&listener, |listener| open(listener, id))?;
+        let Some((door, session)) = found else {
+            return self.session(name);
+        };
+        match grace {
+            None => door.ask(&session, Ask::Cut(CloseReason::Kicked)),
+            Some(Duration::ZERO) => door.abort(&session, CloseReason::Kicked),
+            Some(grace) => {
+                door.ask(&session, Ask::Finish(CloseReason::Kicked));
+                let stopping = self.0.stopping.clone();
+                self.0.tasks.spawn(async move {
+                    // When the process stops, its drain sees to every session.
+                    let waited = stopping
+                        .run_until_cancelled(tokio::time::sleep(grace))
+                        .await;
+                    if waited.is_some() && door.session(id).is_some() {
+                        door.abort(&session, CloseReason::Kicked);
+                    }
+                });
+            }
+        }
+        self.session(name)
+    }
+}
+
+fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
+    let door = &listener.running.as_ref()?.door;
+    Some((door.clone(), door.session(id)?))
+}
+
+impl SessionPage {
+    /// Adds one listener's part: one more than the limit tells that there are more.
+    fn add(
+        &mut self,
+        listener: &Listener,
+        after: Option<SessionId>,
+        limit: usize,
+        show_closed: bool,
+    ) {
+        if let Some(running) = &listener.running {
+            let sessions = &running.door.sessions;
+            self.total += sessions.count();
+            let page = sessions.page(after, limit.saturating_add(1));
+            self.sessions
+                .extend(page.iter().map(|s| SessionView::open(&listener.name, s)));
+        }
+        if show_closed {
+            let closed = listener.closures.all();
+            self.total += closed.len();
+            self.horizon = self.horizon.max(listener.closures.horizon());
+            let behind = closed.into_iter().filter(|c| Some(c.id) > after);
+            let page = behind.take(limit.saturating_add(1));
+            self.sessions
+                .extend(page.map(|c| SessionView::closed(&listener.name, c)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_name_has_both_parts() {
+        let name = "listeners/ack/sessions/local-01jd";
+        assert_eq!(split_session_name(name), Some(("ack", "local-01jd")));
+        for wrong in [
+            "ack",
+            "listeners/ack",
+            "sessions/x",
+            "listeners/ack/session/x",
+        ] {
+            assert_eq!(split_session_name(wrong), None);
+        }
+    }
+}

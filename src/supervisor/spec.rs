@@ -1,0 +1,135 @@
+//! What a listener should be: its name and everything that was asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::{Address, Limits};
+use crate::protocol::Protocol;
+
+/// A listener's name: `[a-z][a-z0-9-]{0,62}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ListenerName(String);
+
+impl ListenerName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for ListenerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        let fits = text.len() <= 63
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(plain);
+        if fits {
+            return Ok(Self(text.to_owned()));
+        }
+        let shown: String = crate::telemetry::escape(text).chars().take(80).collect();
+        Err(format!(
+            "`{shown}` is not a listener's name: a lower-case letter, then at most 62 of a-z, 0-9 and -"
+        ))
+    }
+}
+
+impl TryFrom<String> for ListenerName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ListenerName> for String {
+    fn from(name: ListenerName) -> Self {
+        name.0
+    }
+}
+
+/// What a listener should be.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Where it listens.
+    pub bind: Address,
+    /// For people.
+    #[serde(default)]
+    pub display_name: String,
+    /// For filters.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What it allows its peers.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What it speaks; its keys stand beside the others, chosen by the key `protocol`.
+    #[serde(rename = "$protocol")]
+    pub protocol: Protocol,
+}
+
+/// A field of a spec that cannot be obeyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its path within the spec, as in files: `limits.max_sessions`.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub description: String,
+}
+
+impl Spec {
+    /// Everything in it that cannot be obeyed.
+    pub fn check(&self) -> Vec<Violation> {
+        let limits = self.limits.check(self.protocol.transport());
+        let limits = limits
+            .into_iter()
+            .map(|(key, fault)| (format!("limits.{key}"), fault));
+        let own = self.protocol.check(self.bind, &self.limits);
+        let own = own.into_iter().map(|(key, fault)| (key.to_owned(), fault));
+        limits
+            .chain(own)
+            .map(|(field, description)| Violation { field, description })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_plain() {
+        for good in ["a", "ack", "a-1", &"a".repeat(63)] {
+            assert!(good.parse::<ListenerName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "1a",
+            "-a",
+            "A",
+            "a_b",
+            "a.b",
+            "a b",
+            &"a".repeat(64),
+            "ä",
+            "a\u{1b}[31m",
+        ] {
+            let error = bad.parse::<ListenerName>().unwrap_err();
+            assert!(
+                error.contains("not a listener's name") && !error.contains('\u{1b}'),
+                "{bad}"
+            );
+        }
+    }
+}

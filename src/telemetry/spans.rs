@@ -1,0 +1,475 @@
+//! Spans: a short one for a session's set-up, and one each for a command, a sampled message and a control call.
+//!
+//! No span lives as long as a session. Such a span would be exported only when the peer leaves, would collect what the
+//! peer does without bound, and back-ends refuse old ones. The parts of a session are traces of their own, linked to its
+//! set-up. Without an exporter no span is made; ids are still given, so that logs and the audit trail can be joined.
+//! No attribute ever holds the text of a command or of a message.
+
+use super::Labels;
+use super::instruments::{ERROR_TYPE, RPC_METHOD, RPC_STATUS, RPC_SYSTEM, listener_attributes};
+use super::sampling::Share;
+use super::trace::{Trace, remote_parent};
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
+use std::time::{Duration, SystemTime};
+
+/// Makes spans, or only ids when there is no tracer.
+pub(super) struct Spans {
+    pub(super) tracer: Option<SdkTracer>,
+    pub(super) messages: Share,
+    pub(super) reads: Share,
+    pub(super) node: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ran to its end, with this exit code.
+    Exited(i32),
+    /// A signal of this number ended it.
+    Signaled(i32),
+    /// It was refused, could not be started or was ended by the service: one word of a closed set, such as `timed_out`.
+    Failed(&'static str),
+}
+
+/// What is told of a command that ended; never its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandEnd {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes that it wrote, both streams together.
+    pub output_bytes: u64,
+    /// Whether its output was cut.
+    pub truncated: bool,
+}
+
+impl Outcome {
+    /// The word for `error.type`, when this is one.
+    pub(super) fn error(self) -> Option<&'static str> {
+        match self {
+            Self::Exited(0) => None,
+            Self::Exited(_) => Some("exit_code"),
+            Self::Signaled(_) => Some("signal"),
+            Self::Failed(reason) => Some(reason),
+        }
+    }
+}
+
+impl Spans {
+    pub(super) fn session_setup(&self, labels: &Labels, session_id: u128, took: Duration) -> Trace {
+        let Some(tracer) = &self.tracer else {
+            return Trace::unsampled(session_id);
+        };
+        let mut attributes = listener_attributes(labels).to_vec();
+        let session = format!("{}-{}", self.node, ulid(session_id));
+        attributes.push(KeyValue::new("switchboard.session.id", session));
+        let builder = SpanBuilder::from_name(format!("session setup {}", labels.listener))
+            .with_kind(SpanKind::Server)
+            .with_start_time(SystemTime::now() - took)
+            .with_attributes(attributes);
+        Trace::of(&root(tracer, builder))
+    }
+
+    pub(super) fn command(&self, labels: &Labels, parent: &Trace) -> Command {
+        let Some(tracer) = &self.tracer else {
+            return Command {
+                trace: Trace::random(),
+                live: None,
+            };
+        };
+        let span = root(tracer, linked("shell command", labels, parent));
+        Command {
+            trace: Trace::of(&span),
+            live: Some(Box::new(LiveCommand {
+                process: None,
+                span,
+                tracer: tracer.clone(),
+            })),
+        }
+    }
+
+    pub(super) fn message(&self, labels: &Labels, parent: &Trace) -> Option<Message> {
+        let tracer = self.tracer.as_ref()?;
+        self.messages.hit().then(|| {
+            let builder = linked("message", labels, parent);
+            Message(Box::new(root(tracer, builder)))
+        })
+    }
+
+    pub(super) fn call(
+        &self,
+        method: &str,
+        (traceparent, tracestate): (Option<&str>, Option<&str>),
+        mutation: bool,
+    ) -> Call {
+        let parent = traceparent.and_then(|header| remote_parent(header, tracestate));
+        let Some(tracer) = &self.tracer else {
+            let trace = parent.map_or_else(Trace::random, |parent| Trace::from(&parent));
+            return Call { trace, span: None };
+        };
+        let wanted = match &parent {
+            Some(parent) => parent.is_sampled(),
+            None => mutation || self.reads.hit(),
+        };
+        if !wanted {
+            let trace = parent.map_or_else(Trace::random, |parent| Trace::from(&parent));
+            return Call { trace, span: None };
+        }
+        let builder = SpanBuilder::from_name(method.to_owned())
+            .with_kind(SpanKind::Server)
+            .with_attributes([
+                KeyValue::new(RPC_SYSTEM, "grpc"),
+                KeyValue::new(RPC_METHOD, method.to_owned()),
+            ]);
+        let above = parent.map_or_else(Context::new, |parent| {
+            Context::new().with_remote_span_context(parent)
+        });
+        let span = tracer.build_with_context(builder, &above);
+        Call {
+            trace: Trace::of(&span),
+            span: Some(Box::new(span)),
+        }
+    }
+}
+
+/// A command that runs. Dropped unfinished, its span ends without an outcome.
+#[derive(Debug)]
+pub struct Command {
+    trace: Trace,
+    live: Option<Box<LiveCommand>>,
+}
+
+#[derive(Debug)]
+struct LiveCommand {
+    // First, so that it is dropped, and thereby ended, before its parent.
+    process: Option<Span>,
+    span: Span,
+    tracer: SdkTracer,
+}
+
+impl Command {
+    /// Its own trace.
+    pub fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// A process runs for it now: `program`, of which only the base name is kept, with this process id.
+    pub fn spawned(&mut self, program: &str, pid: u32) {
+        let Some(live) = &mut self.live else {
+            return;
+        };
+        let name = program.rsplit('/').next().unwrap_or(program).to_owned();
+        let builder = SpanBuilder::from_name(name.clone())
+            .with_kind(SpanKind::Internal)
+            .with_attributes([
+                KeyValue::new("process.executable.name", name),
+                KeyValue::new("process.pid", i64::from(pid)),
+            ]);
+        let above = Context::new().with_remote_span_context(live.span.span_context().clone());
+        live.process = Some(live.tracer.build_with_context(builder, &above));
+    }
+
+    /// Ends its spans with what became of it.
+    pub fn finish(self, end: &CommandEnd) {
+        let Some(mut live) = self.live else {
+            return;
+        };
+        if let Some(process) = &mut live.process {
+            describe(process, end.outcome);
+        }
+        describe(&mut live.span, end.outcome);
+        let bytes = i64::try_from(end.output_bytes).unwrap_or(i64::MAX);
+        live.span
+            .set_attribute(KeyValue::new("switchboard.command.output", bytes));
+        let truncated = KeyValue::new(super::instruments::COMMAND_TRUNCATED, end.truncated);
+        live.span.set_attribute(truncated);
+    }
+}
+
+/// The outcome, by the conventions for command line programs.
+fn describe(span: &mut Span, outcome: Outcome) {
+    match outcome {
+        Outcome::Exited(code) => {
+            span.set_attribute(KeyValue::new("process.exit.code", i64::from(code)));
+        }
+        Outcome::Signaled(signal) => {
+            span.set_attribute(KeyValue::new(
+                "switchboard.command.signal",
+                i64::from(signal),
+            ));
+        }
+        Outcome::Failed(_) => {}
+    }
+    if let Some(error) = outcome.error() {
+        span.set_attribute(KeyValue::new(ERROR_TYPE, error));
+        span.set_status(Status::error(""));
+    }
+}
+
+/// A sampled message. Ended by [`finish`](Self::finish), or when dropped.
+#[derive(Debug)]
+pub struct Message(Box<Span>);
+
+impl Message {
+    /// It was handed on; to so many recipients, when that means something.
+    pub fn finish(mut self, recipients: Option<usize>) {
+        if let Some(count) = recipients.and_then(|count| i64::try_from(count).ok()) {
+            let count = KeyValue::new("switchboard.message.recipients", count);
+            self.0.set_attribute(count);
+        }
+    }
+}
+
+/// A control call that runs. Dropped unfinished (the caller went away), its span ends without a code.
+#[derive(Debug)]
+pub struct Call {
+    trace: Trace,
+    span: Option<Box<Span>>,
+}
+
+impl Call {
+    /// The caller's trace when it sent one, otherwise its own.
+    pub fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// Ends its span with the gRPC status code's name, such as `OK` or `NOT_FOUND`.
+    pub fn finish(self, code: &'static str) {
+        let Some(mut span) = self.span else {
+            return;
+        };
+        span.set_attribute(KeyValue::new(RPC_STATUS, code));
+        if is_server_fault(code) {
+            span.set_attribute(KeyValue::new(ERROR_TYPE, code));
+            span.set_status(Status::error(""));
+        }
+    }
+}
+
+/// The codes that the conventions hold a server responsible for; the rest are the caller's.
+pub(super) fn is_server_fault(code: &str) -> bool {
+    matches!(
+        code,
+        "UNKNOWN"
+            | "DEADLINE_EXCEEDED"
+            | "UNIMPLEMENTED"
+            | "INTERNAL"
+            | "UNAVAILABLE"
+            | "DATA_LOSS"
+    )
+}
+
+/// A span of a trace of its own, whatever context the calling thread is in.
+fn root(tracer: &SdkTracer, builder: SpanBuilder) -> Span {
+    tracer.build_with_context(builder, &Context::new())
+}
+
+fn linked(name: &'static str, labels: &Labels, parent: &Trace) -> SpanBuilder {
+    SpanBuilder::from_name(name)
+        .with_kind(SpanKind::Server)
+        .with_attributes(listener_attributes(labels))
+        .with_links(parent.link().map(Link::with_context).into_iter().collect())
+}
+
+/// Crockford's base 32 in lower case, as session ids are shown everywhere.
+fn ulid(id: u128) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    (0..26)
+        .rev()
+        .map(|place| char::from(DIGITS[(id >> (5 * place)) as usize & 31]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::export::Queue;
+    use super::super::tracer;
+    use super::*;
+    use opentelemetry::trace::SpanId;
+    use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::trace::SpanData;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn spans(messages: f64, reads: f64) -> (Spans, Queue) {
+        let queue = Queue::default();
+        let spans = Spans {
+            tracer: Some(tracer(queue.clone(), Resource::builder_empty().build())),
+            messages: Share::new(messages),
+            reads: Share::new(reads),
+            node: "local".to_owned(),
+        };
+        (spans, queue)
+    }
+
+    fn silent() -> Spans {
+        Spans {
+            tracer: None,
+            ..spans(1.0, 1.0).0
+        }
+    }
+
+    fn labels() -> Labels {
+        Labels {
+            listener: "front".into(),
+            protocol: "shell",
+            transport: "tcp",
+        }
+    }
+
+    fn attribute(span: &SpanData, key: &str) -> Option<String> {
+        let found = span.attributes.iter().find(|pair| pair.key.as_str() == key);
+        found.map(|pair| pair.value.to_string())
+    }
+
+    #[test]
+    fn a_session_has_a_short_root_span() {
+        let (spans, queue) = spans(0.0, 0.0);
+        let setup = spans.session_setup(&labels(), 31, Duration::from_millis(2));
+        let span = queue.take().remove(0);
+        assert_eq!(span.name, "session setup front");
+        assert_eq!(span.parent_span_id, SpanId::INVALID);
+        assert_eq!(span.span_context.trace_id().to_string(), setup.to_string());
+        let lasted = span.end_time.duration_since(span.start_time).unwrap();
+        assert!(lasted >= Duration::from_millis(2) && lasted < Duration::from_secs(1));
+        let session = attribute(&span, "switchboard.session.id").unwrap();
+        assert_eq!(session, "local-0000000000000000000000000z");
+    }
+
+    #[test]
+    fn a_command_has_its_own_trace_linked_to_the_session() {
+        let (spans, queue) = spans(0.0, 0.0);
+        let setup = spans.session_setup(&labels(), 31, Duration::ZERO);
+        let mut command = spans.command(&labels(), &setup);
+        command.spawned("/usr/bin/uname", 4711);
+        let trace = command.trace();
+        assert_ne!(trace.to_string(), setup.to_string());
+        command.finish(&CommandEnd {
+            outcome: Outcome::Exited(3),
+            output_bytes: 12,
+            truncated: false,
+        });
+
+        let ended = queue.take();
+        let [setup, process, command] = &ended[..] else {
+            panic!("{ended:?}");
+        };
+        assert_eq!(command.name, "shell command");
+        assert_eq!(command.span_kind, SpanKind::Server);
+        assert_eq!(command.parent_span_id, SpanId::INVALID);
+        assert_eq!(
+            command.span_context.trace_id().to_string(),
+            trace.to_string()
+        );
+        assert_eq!(command.links.links[0].span_context, setup.span_context);
+        assert_eq!(
+            attribute(command, "process.exit.code").as_deref(),
+            Some("3")
+        );
+        assert_eq!(command.status, Status::error(""));
+
+        assert_eq!(process.name, "uname");
+        assert_eq!(process.parent_span_id, command.span_context.span_id());
+        assert!(!process.parent_span_is_remote);
+        assert_eq!(attribute(process, "process.pid").as_deref(), Some("4711"));
+        let name = attribute(process, "process.executable.name");
+        assert_eq!(name.as_deref(), Some("uname"));
+    }
+
+    #[test]
+    fn messages_are_sampled_and_count_their_recipients() {
+        let (all, queue) = spans(1.0, 0.0);
+        let setup = all.session_setup(&labels(), 1, Duration::ZERO);
+        all.message(&labels(), &setup).unwrap().finish(Some(3));
+        let ended = queue.take();
+        assert_eq!(
+            attribute(&ended[1], "switchboard.message.recipients").as_deref(),
+            Some("3")
+        );
+        assert_eq!(ended[1].links.links.len(), 1);
+
+        let (some, queue) = spans(0.1, 0.0);
+        for _ in 0..1_000 {
+            drop(some.message(&labels(), &setup));
+        }
+        assert!((40..200).contains(&queue.take().len()));
+        let (none, _queue) = spans(0.0, 0.0);
+        assert!(none.message(&labels(), &setup).is_none());
+    }
+
+    #[test]
+    fn a_callers_trace_is_continued() {
+        let (spans, queue) = spans(0.0, 0.0);
+        let call = spans.call("s.S/Get", (Some(PARENT), Some("v=1")), false);
+        assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        call.finish("OK");
+        let span = queue.take().remove(0);
+        assert_eq!(span.parent_span_id.to_string(), "b7ad6b7169203331");
+        assert!(span.parent_span_is_remote);
+        assert_eq!(span.name, "s.S/Get");
+        assert_eq!(attribute(&span, RPC_STATUS).as_deref(), Some("OK"));
+        assert_eq!(span.status, Status::Unset);
+
+        let unsampled = PARENT.replace("-01", "-00");
+        let call = spans.call("s.S/Set", (Some(&unsampled), None), true);
+        assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        call.finish("OK");
+        assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn changes_are_traced_and_reads_are_sampled() {
+        let (spans, queue) = spans(0.0, 0.0);
+        spans
+            .call("s.S/Get", (Some("nonsense"), None), false)
+            .finish("OK");
+        assert!(queue.take().is_empty());
+        spans.call("s.S/Set", (None, None), true).finish("INTERNAL");
+        let span = queue.take().remove(0);
+        assert_eq!(span.status, Status::error(""));
+        assert_eq!(attribute(&span, ERROR_TYPE).as_deref(), Some("INTERNAL"));
+        spans
+            .call("s.S/Set", (None, None), true)
+            .finish("NOT_FOUND");
+        assert_eq!(queue.take()[0].status, Status::Unset);
+    }
+
+    #[test]
+    fn what_is_given_up_still_ends() {
+        let (spans, queue) = spans(1.0, 1.0);
+        let mut command = spans.command(&labels(), &Trace::default());
+        command.spawned("sleep", 1);
+        drop(command);
+        drop(spans.call("s.S/Get", (None, None), false));
+        let ended = queue.take();
+        let names: Vec<_> = ended.iter().map(|span| &*span.name).collect();
+        assert_eq!(names, ["sleep", "shell command", "s.S/Get"]);
+        assert!(ended[1].links.links.is_empty());
+    }
+
+    #[test]
+    fn without_an_exporter_there_are_ids_and_no_spans() {
+        let spans = silent();
+        let setup = spans.session_setup(&labels(), 0xabcd, Duration::ZERO);
+        assert_eq!(setup.to_string(), format!("{:032x}", 0xabcd));
+        assert!(!setup.is_sampled());
+        let (one, two) = (
+            spans.command(&labels(), &setup),
+            spans.command(&labels(), &setup),
+        );
+        assert_ne!(one.trace(), two.trace());
+        assert!(spans.message(&labels(), &setup).is_none());
+        let call = spans.call("s.S/Get", (Some(PARENT), None), false);
+        assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
+    }
+
+    #[test]
+    fn futures_stay_small() {
+        assert!(size_of::<Command>() <= 48);
+        assert!(size_of::<Call>() <= 48);
+        assert!(size_of::<Option<Message>>() <= 8);
+    }
+}

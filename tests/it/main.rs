@@ -1,0 +1,2 @@
+//! Tests of the real binary, one file a promise.
+fn main() {}

@@ -1,0 +1,17 @@
+"""Has a server upper-case what you type: python3 uppercase_client.py HOST PORT. q leaves."""
+import socket
+import sys
+
+server = (sys.argv[1], int(sys.argv[2]))
+
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+for line in sys.stdin:
+    message = line.strip()
+    if message == "q":
+        break
+    client.sendto(message.encode("utf-8"), server)
+    answer, sender = client.recvfrom(1024)
+    print(answer.decode("utf-8"), flush=True)
+
+client.close()
