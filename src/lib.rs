@@ -29,6 +29,7 @@
 //! 4. `tests/it/NAME.rs`, its promises.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod grpc;
 pub mod http;

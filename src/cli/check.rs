@@ -3,15 +3,18 @@
 use std::process::ExitCode;
 
 use super::CheckArgs;
-use super::exit::BAD_CONFIGURATION;
+use super::exit::{BAD_CONFIGURATION, OK};
 use crate::settings::Settings;
 
 /// Prints every problem; exits 0 or 78.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     match Settings::load(&args.config, &args.set) {
         Ok((settings, _)) => {
-            println!("the configuration is valid: {} listeners", settings.listeners.len());
-            ExitCode::SUCCESS
+            println!(
+                "the configuration is valid: {} listeners",
+                settings.listeners.len()
+            );
+            OK.into()
         }
         Err(problems) => {
             eprintln!("{problems}");

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::ServeArgs;
-use super::exit::{BAD_CONFIGURATION, ERROR};
+use super::exit::{BAD_CONFIGURATION, ERROR, OK};
 use crate::app::App;
 use crate::settings::Settings;
 
@@ -17,7 +17,10 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             return BAD_CONFIGURATION.into();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error),
     };
@@ -31,7 +34,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     // Whatever still blocks a thread, such as a command that is being started, is not waited for.
     runtime.shutdown_background();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => OK.into(),
         Err(error) => refuse(&error),
     }
 }

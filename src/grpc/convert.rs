@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{api, spec};
+use super::{api, show};
 use crate::config::{Layer, Origin};
 use crate::net::{Bounds, CloseReason, Transport};
 use crate::protocol::chat::{Author, Conversation, ConversationState, Desk, Message};
@@ -53,7 +53,7 @@ pub(super) fn listener(view: View) -> api::Listener {
         name: listener_name(view.name.as_str()),
         uid: view.uid,
         bind: view.spec.bind.to_string(),
-        protocol: Some(spec::show(&view.spec.protocol)),
+        protocol: Some(show::protocol(&view.spec.protocol)),
         limits: Some(limits(&bounds)),
         desired_state: match view.life.desired {
             Desired::Active => api::listener::DesiredState::Active,
@@ -63,7 +63,7 @@ pub(super) fn listener(view: View) -> api::Listener {
         state: state(view.life.state).into(),
         reconciling: view.life.reconciling(),
         bound: view.bound.map(|b| b.to_string()).unwrap_or_default(),
-        transport: spec::transport(transport),
+        transport: show::transport(transport),
         pause_mode: 0,
         drain: view
             .draining

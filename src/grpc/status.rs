@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::convert::{listener_name, state};
-use crate::protocol::chat::ReplyError;
+use crate::protocol::chat::{Message, ReplyError};
 use crate::supervisor::{Error, State, Violation};
 
 /// Whose reasons these are.
@@ -85,39 +85,39 @@ fn precondition(
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
+        let plain = |code, reason| status(code, message.clone(), with_reason(reason, Vec::new()));
         Self(match error {
             Error::NoListener(name) => {
-                let details = with_reason("LISTENER_NOT_FOUND", Vec::new());
-                let details = resource(details, "Listener", &listener_name(&name), &message);
-                status(Code::NotFound, message, details)
+                about_listener(Code::NotFound, "LISTENER_NOT_FOUND", &name, message)
             }
+            Error::Exists(name) => about_listener(
+                Code::AlreadyExists,
+                "LISTENER_ALREADY_EXISTS",
+                &name,
+                message,
+            ),
             Error::NoSession(name) => {
                 let details = with_reason("SESSION_NOT_FOUND", Vec::new());
-                status(
-                    Code::NotFound,
-                    message.clone(),
-                    resource(details, "Session", &name, &message),
-                )
-            }
-            Error::Exists(name) => {
-                let details = with_reason("LISTENER_ALREADY_EXISTS", Vec::new());
-                let details = resource(details, "Listener", &listener_name(&name), &message);
-                status(Code::AlreadyExists, message, details)
+                let details = resource(details, "Session", &name, &message);
+                status(Code::NotFound, message, details)
             }
             Error::Invalid(violations) => {
                 let in_listener = |v: Violation| Violation {
                     field: format!("listener.{}", v.field),
                     ..v
                 };
-                let violations = violations.into_iter().map(in_listener).collect();
-                invalid("LISTENER_CONFIG_INVALID", violations)
+                invalid(
+                    "LISTENER_CONFIG_INVALID",
+                    violations.into_iter().map(in_listener).collect(),
+                )
             }
-            Error::Bind(bind) => {
-                let details = with_reason(bind.reason(), Vec::new());
-                let subject = bind.address.to_string();
-                let details = precondition(details, "ADDRESS", &subject, &message);
-                status(Code::FailedPrecondition, message, details)
-            }
+            Error::Bind(bind) => unmet(
+                bind.reason(),
+                Vec::new(),
+                "ADDRESS",
+                &bind.address.to_string(),
+                message,
+            ),
             Error::Denied {
                 listener,
                 state: is,
@@ -129,39 +129,54 @@ impl From<Error> for Failure {
                     ("allowed", allowed(is).to_owned()),
                     ("active_sessions", sessions.to_string()),
                 ];
-                let details = with_reason("LISTENER_STATE_INVALID", metadata);
-                let details = precondition(details, "STATE", &listener_name(&listener), &message);
-                status(Code::FailedPrecondition, message, details)
+                unmet(
+                    "LISTENER_STATE_INVALID",
+                    metadata,
+                    "STATE",
+                    &listener_name(&listener),
+                    message,
+                )
             }
+            Error::NoDesk(name) => unmet(
+                "NO_DESK",
+                Vec::new(),
+                "PROTOCOL",
+                &listener_name(&name),
+                message,
+            ),
             Error::Etag { current, .. } => {
                 let details = with_reason("ETAG_MISMATCH", vec![("current_etag", current)]);
-                status(
-                    Code::Aborted,
-                    message.clone(),
-                    precondition(details, "ETAG", "etag", &message),
-                )
+                let details = precondition(details, "ETAG", "etag", &message);
+                status(Code::Aborted, message, details)
             }
-            Error::ShellForbidden => {
-                let metadata = vec![("setting", "grpc.allow_shell".to_owned())];
-                status(
-                    Code::PermissionDenied,
-                    message,
-                    with_reason("SHELL_NOT_ALLOWED", metadata),
-                )
-            }
+            Error::ShellForbidden => plain(Code::PermissionDenied, "SHELL_NOT_ALLOWED"),
             Error::Stopping => {
                 let mut details = with_reason("SERVER_DRAINING", Vec::new());
                 details.set_retry_info(Some(Duration::from_secs(5)));
                 status(Code::Unavailable, message, details)
             }
-            Error::NoDesk(name) => {
-                let details = with_reason("NO_DESK", Vec::new());
-                let details = precondition(details, "PROTOCOL", &listener_name(&name), &message);
-                status(Code::FailedPrecondition, message, details)
-            }
-            Error::Internal(fault) => internal(&fault),
         })
     }
+}
+
+/// Something about a listener as a resource.
+fn about_listener(code: Code, reason: &str, name: &str, message: String) -> Status {
+    let details = with_reason(reason, Vec::new());
+    let details = resource(details, "Listener", &listener_name(name), &message);
+    status(code, message, details)
+}
+
+/// The state of the system does not allow it.
+fn unmet(
+    reason: &str,
+    metadata: Metadata,
+    kind: &str,
+    subject: &str,
+    message: impl Into<String>,
+) -> Status {
+    let message = message.into();
+    let details = precondition(with_reason(reason, metadata), kind, subject, &message);
+    status(Code::FailedPrecondition, message, details)
 }
 
 /// What may be asked of a listener in this state.
@@ -178,66 +193,61 @@ fn allowed(state: State) -> &'static str {
 
 /// Why a reply was not taken; `name` is the conversation's.
 pub(super) fn reply(error: &ReplyError, name: &str) -> Status {
+    let wrong = |field, message: String| invalid_field("REPLY_INVALID", field, message);
     match error {
         ReplyError::NotFound => no_conversation(name),
         ReplyError::Closed => {
             let message = "the peer of this conversation is gone";
-            let details = with_reason("CONVERSATION_CLOSED", Vec::new());
-            status(
-                Code::FailedPrecondition,
-                message,
-                precondition(details, "STATE", name, message),
-            )
+            unmet("CONVERSATION_CLOSED", Vec::new(), "STATE", name, message)
         }
         ReplyError::NothingWaits => {
             let message = "no message of this conversation waits for an answer";
-            let details = with_reason("NOTHING_TO_ANSWER", Vec::new());
-            status(
-                Code::FailedPrecondition,
-                message,
-                precondition(details, "STATE", name, message),
-            )
+            unmet("NOTHING_TO_ANSWER", Vec::new(), "STATE", name, message)
         }
         ReplyError::NoSuchMessage(sequence) => {
             let message = format!("the conversation has no message {sequence}");
             invalid_field("MESSAGE_NOT_FOUND", "in_reply_to", message)
         }
-        ReplyError::Answered(first) => {
-            let by = if first.operator.is_empty() {
-                "the listener itself"
-            } else {
-                &first.operator
-            };
-            let message = format!("message {} is answered already, by {by}", first.in_reply_to);
-            let metadata = vec![
-                ("answered_by", first.operator.clone()),
-                ("answer_sequence", first.sequence.to_string()),
-            ];
-            status(
-                Code::Aborted,
-                message,
-                with_reason("ALREADY_ANSWERED", metadata),
-            )
-        }
-        ReplyError::Empty => invalid_field(
-            "REPLY_INVALID",
+        ReplyError::Answered(first) => answered(first),
+        ReplyError::Empty => wrong(
             "body",
-            "it is empty, and over TCP an empty answer is none",
+            "it is empty, and over TCP an empty answer is none".into(),
         ),
-        ReplyError::TooLong { length, max } => {
-            let message = format!("it has {length} bytes; {max} are possible here");
-            invalid_field("REPLY_INVALID", "body", message)
-        }
+        ReplyError::TooLong { length, max } => wrong(
+            "body",
+            format!("it has {length} bytes; {max} are possible here"),
+        ),
         ReplyError::Unmappable(character) => {
             let code = u32::from(*character);
-            let message = format!("the conversation's encoding has no U+{code:04X}");
-            invalid_field("REPLY_INVALID", "body.text", message)
+            wrong(
+                "body.text",
+                format!("the conversation's encoding has no U+{code:04X}"),
+            )
         }
         ReplyError::LineEnd => {
             let message = "a line end would make two answers of one: this client reads lines";
-            invalid_field("REPLY_INVALID", "body", message)
+            wrong("body", message.into())
         }
     }
+}
+
+/// Somebody was first.
+fn answered(first: &Message) -> Status {
+    let by = if first.operator.is_empty() {
+        "the listener itself"
+    } else {
+        &first.operator
+    };
+    let message = format!("message {} is answered already, by {by}", first.in_reply_to);
+    let metadata = vec![
+        ("answered_by", first.operator.clone()),
+        ("answer_sequence", first.sequence.to_string()),
+    ];
+    status(
+        Code::Aborted,
+        message,
+        with_reason("ALREADY_ANSWERED", metadata),
+    )
 }
 
 pub(super) fn no_conversation(name: &str) -> Status {
@@ -326,7 +336,6 @@ mod tests {
                 Code::FailedPrecondition,
                 "NO_DESK",
             ),
-            (Error::Internal("secret".into()), Code::Internal, "INTERNAL"),
         ] {
             let Failure(status) = error.into();
             let info = status.get_details_error_info().unwrap();
@@ -334,13 +343,12 @@ mod tests {
                 (status.code(), &*info.reason, &*info.domain),
                 (code, reason, DOMAIN)
             );
-            assert!(!status.message().contains("secret"));
             let details = status.get_error_details();
             let detailed = details.resource_info().is_some()
                 || details.bad_request().is_some()
                 || details.precondition_failure().is_some()
                 || details.retry_info().is_some();
-            let bare = matches!(code, Code::PermissionDenied | Code::Internal);
+            let bare = code == Code::PermissionDenied;
             assert!(detailed || bare, "{reason}");
         }
     }

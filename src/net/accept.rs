@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
+use super::close::CloseReason;
 use super::counters::Counters;
 use super::door::Door;
 use super::handler::StreamHandler;
-use super::session::{CloseReason, Route, Session};
+use super::session::{Route, Session};
 use super::stream::Stream;
 
 /// Shortest and longest pause after a failed accept. Without one, a process that is out of

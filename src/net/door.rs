@@ -9,12 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::close::{Ask, CloseReason};
 use super::counters::{Counters, Totals};
 use super::handler::Handler;
+use super::id::{Ids, SessionId};
 use super::limits::Bounds;
 use super::rate::{RateTable, TokenBucket};
-use super::session::{Ask, CloseReason, Route, Session, SessionId};
-use super::sessions::{Closed, Closures, Ids, Sessions};
+use super::session::{Route, Session};
+use super::sessions::{Closed, Closures, Sessions};
 use crate::telemetry::{Labels, Telemetry};
 
 /// What a door is made of.

@@ -11,10 +11,10 @@ use tokio_util::task::TaskTracker;
 
 use super::accept::accept_streams;
 use super::bind::Bound;
+use super::close::{Ask, CloseReason};
 use super::datagram::serve_datagrams;
 use super::door::Door;
 use super::handler::Handler;
-use super::session::{Ask, CloseReason};
 
 /// A listener that runs: its door, and every task behind it.
 #[derive(Debug)]

@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::close::CloseReason;
 use super::datagram::Batch;
 use super::door::Door;
-use super::session::{CloseReason, Session};
+use super::session::Session;
 use super::stream::Stream;
 
 /// A future that a handler returns for one session.

@@ -109,37 +109,37 @@ pub(super) fn receive(
         )
     };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    for (header, name) in headers[..count].iter().zip(&names) {
-        // SAFETY: the kernel filled in the name of every header that it counts; unused bytes are 0.
-        let Some(peer) = address(unsafe { name.assume_init_ref() }) else {
-            continue;
-        };
-        let local = destination(&header.msg_hdr);
-        arrivals.push(Arrival {
-            peer,
-            local,
-            length: header.msg_len as usize,
-        });
-    }
+    arrivals.extend(
+        headers[..count]
+            .iter()
+            .zip(&names)
+            .map(|(header, name)| Arrival {
+                // SAFETY: the kernel filled in the name of every header that it counts; unused bytes are 0.
+                peer: address(unsafe { name.assume_init_ref() }),
+                local: destination(&header.msg_hdr),
+                length: header.msg_len as usize,
+            }),
+    );
     Ok(())
 }
 
-fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+/// An address that is none, of a family that these sockets do not have, is one nobody can answer.
+fn address(name: &libc::sockaddr_storage) -> SocketAddr {
     match libc::c_int::from(name.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that this storage holds a sockaddr_in.
             let v4 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+            SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into()
         }
         libc::AF_INET6 => {
             // SAFETY: the family says that this storage holds a sockaddr_in6.
             let v6 = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             let port = u16::from_be(v6.sin6_port);
-            Some(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+            SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into()
         }
-        _ => None,
+        _ => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into(),
     }
 }
 

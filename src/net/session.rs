@@ -1,9 +1,7 @@
 //! One visit: a TCP connection or a UDP peer, as everyone but its own task sees it.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -11,131 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use ulid::Ulid;
 
+use super::close::{Ask, CloseReason};
 use super::counters::Traffic;
 use super::datagram::PeerSocket;
+use super::id::SessionId;
 use crate::telemetry::Trace;
 
-/// Names a session: sorts by the time it opened, and is never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u128);
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; ulid::ULID_LEN];
-        let text = Ulid(self.0).array_to_str(&mut text);
-        text.make_ascii_lowercase();
-        f.write_str(text)
-    }
-}
-
-impl FromStr for SessionId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Ulid::from_string(text).map(|id| Self(id.0)).map_err(|_| ())
-    }
-}
-
-/// Why a session ended: one word, the same in the log, the metric and the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum CloseReason {
-    /// The peer ended its side.
-    ClientClosed = 1,
-    /// The peer reset the connection.
-    ClientReset,
-    /// Silent for longer than `idle_timeout`.
-    Idle,
-    /// Older than `max_session_age`.
-    MaxAge,
-    /// Something that the framing or the protocol cannot read.
-    BadFrame,
-    /// A message over `max_message_bytes`.
-    MessageTooLarge,
-    /// Did not read what it was sent.
-    SlowConsumer,
-    /// More messages than `max_message_rate`.
-    RateLimited,
-    /// From a network that is not let in.
-    Denied,
-    /// Over a limit on sessions.
-    Limit,
-    /// Closed through the control plane.
-    Kicked,
-    /// Its listener, or the process, drained.
-    Drained,
-    /// Its work is done.
-    Completed,
-    /// A fault of ours.
-    Internal,
-}
-
-impl CloseReason {
-    /// Every reason, in the order of its number.
-    pub const ALL: [Self; 14] = [
-        Self::ClientClosed,
-        Self::ClientReset,
-        Self::Idle,
-        Self::MaxAge,
-        Self::BadFrame,
-        Self::MessageTooLarge,
-        Self::SlowConsumer,
-        Self::RateLimited,
-        Self::Denied,
-        Self::Limit,
-        Self::Kicked,
-        Self::Drained,
-        Self::Completed,
-        Self::Internal,
-    ];
-
-    /// The word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "client_closed",
-            Self::ClientReset => "client_reset",
-            Self::Idle => "idle",
-            Self::MaxAge => "max_age",
-            Self::BadFrame => "bad_frame",
-            Self::MessageTooLarge => "message_too_large",
-            Self::SlowConsumer => "slow_consumer",
-            Self::RateLimited => "rate_limited",
-            Self::Denied => "denied",
-            Self::Limit => "limit",
-            Self::Kicked => "kicked",
-            Self::Drained => "drained",
-            Self::Completed => "completed",
-            Self::Internal => "internal",
-        }
-    }
-
-    fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
-    }
-}
-
-/// What a session is asked to do. It is asked first and made to later: see `drain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// End once nothing is owed; take no further message.
-    Finish(CloseReason),
-    /// End now, whatever is owed.
-    Cut(CloseReason),
-}
-
-impl Ask {
-    /// The word that it will end with.
-    pub fn reason(self) -> CloseReason {
-        match self {
-            Self::Finish(reason) | Self::Cut(reason) => reason,
-        }
-    }
-}
-
+/// Set in what was asked: the session is cut.
 const CUT: u8 = 0x80;
 
 /// How bytes reach a session's peer from any task.
@@ -372,16 +253,6 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_read_back_as_they_are_shown() {
-        let id = SessionId(0x0193_5a2b_3c4d_0000_0000_0123_4567_89ab);
-        let text = id.to_string();
-        assert_eq!(text.len(), 26);
-        assert_eq!(text, text.to_lowercase());
-        assert_eq!(text.parse(), Ok(id));
-        assert_eq!("nonsense".parse::<SessionId>(), Err(()));
-    }
-
-    #[test]
     fn the_first_reason_stays_and_a_cut_outranks_a_finish() {
         let session = session();
         assert_eq!(session.asked(), None);
@@ -390,14 +261,5 @@ mod tests {
         assert_eq!(session.asked(), Some(Ask::Finish(CloseReason::Drained)));
         session.ask(Ask::Cut(CloseReason::Kicked));
         assert_eq!(session.asked(), Some(Ask::Cut(CloseReason::Drained)));
-    }
-
-    #[test]
-    fn every_reason_has_a_number_and_a_word_of_its_own() {
-        for (i, reason) in CloseReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, i + 1);
-            assert_eq!(CloseReason::from_number(reason as u8), Some(reason));
-        }
-        assert_eq!(CloseReason::from_number(15), None);
     }
 }

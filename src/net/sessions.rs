@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use super::close::CloseReason;
 use super::counters::Totals;
+use super::id::SessionId;
 use super::lock;
-use super::session::{CloseReason, Session, SessionId};
+use super::session::Session;
 use crate::telemetry::Trace;
 
 /// Sessions by the time they opened, and how many each source has.
@@ -92,36 +94,6 @@ impl Sessions {
     /// Looks at each without taking a copy; `look` must be quick and take no lock of a listener.
     pub fn each(&self, mut look: impl FnMut(&Arc<Session>)) {
         lock(&self.live).by_id.values().for_each(&mut look);
-    }
-}
-
-/// Makes session ids: milliseconds, a count, and what tells this process from others.
-#[derive(Debug)]
-pub(super) struct Ids {
-    last: AtomicU64,
-    count: AtomicU64,
-    process: u64,
-}
-
-impl Ids {
-    pub(super) fn new(process: u64) -> Self {
-        Self {
-            last: AtomicU64::new(0),
-            count: AtomicU64::new(0),
-            process,
-        }
-    }
-
-    /// The next id. A clock that steps back does not make it smaller.
-    pub(super) fn next(&self) -> SessionId {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let ms = self.last.fetch_max(now, Ordering::Relaxed).max(now);
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let bits = |value: u64, width: u32| u128::from(value & ((1 << width) - 1));
-        SessionId(bits(ms, 48) << 80 | bits(count, 40) << 40 | bits(self.process, 40))
     }
 }
 
@@ -251,13 +223,5 @@ mod tests {
         }
         let page = sessions.page(Some(SessionId(2)), 2);
         assert_eq!(page.iter().map(|s| s.id.0).collect::<Vec<_>>(), [3, 4]);
-    }
-
-    #[test]
-    fn ids_only_grow() {
-        let ids = Ids::new(0xabcd);
-        ids.last.store(u64::MAX >> 17, Ordering::Relaxed);
-        let made: Vec<_> = (0..100).map(|_| ids.next()).collect();
-        assert!(made.windows(2).all(|w| w[0] < w[1]));
     }
 }

@@ -44,8 +44,6 @@ pub enum Error {
     Stopping,
     /// The listener has no desk.
     NoDesk(String),
-    /// A fault of ours; the text is for the log.
-    Internal(String),
 }
 
 impl fmt::Display for Error {
@@ -92,7 +90,6 @@ impl fmt::Display for Error {
                     "listener `{name}` has no desk; only chat listeners with mode \"desk\" do"
                 )
             }
-            Self::Internal(_) => f.write_str("an internal fault; see the service's log"),
         }
     }
 }

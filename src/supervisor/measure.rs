@@ -1,9 +1,11 @@
 //! What telemetry reads of the listeners at each collection: their own counters, walked, so that
 //! the series of a deleted listener vanish with it.
 
+use std::sync::atomic::Ordering;
+
 use super::Inner;
 use super::lifecycle::State;
-use super::listener::{Listener, TURNED_AWAY};
+use super::listener::{Listener, Status, TURNED_AWAY};
 use crate::net::Transport;
 use crate::telemetry::{Instrument, Sink, Source};
 
@@ -15,40 +17,20 @@ impl Source for Inner {
     }
 }
 
+/// Puts one value: the attribute is the instrument's own, such as a direction or a reason.
+type Put<'a> = dyn FnMut(Instrument, Option<&'static str>, f64) + 'a;
+
 fn measure(listener: &Listener, most_sessions: usize, sink: &mut dyn Sink) {
     let labels = Some(&listener.labels);
     let status = listener.status(most_sessions);
-    let datagrams = listener.spec.protocol.transport() == Transport::Udp;
-    let mut put =
-        |instrument, attribute, value: f64| sink.observe(instrument, labels, attribute, value);
+    let put: &mut Put<'_> =
+        &mut |what, attribute, value| sink.observe(what, labels, attribute, value);
     for state in State::ALL {
-        let is = listener.life.state == state;
-        put(
-            Instrument::ListenerStatus,
-            Some(state.word()),
-            f64::from(u8::from(is)),
-        );
+        let is = f64::from(u8::from(listener.life.state == state));
+        put(Instrument::ListenerStatus, Some(state.word()), is);
     }
-    let turned_away = |reason: &str| TURNED_AWAY.contains(&reason);
-    let refused: u64 = status
-        .refused
-        .iter()
-        .filter(|(r, _)| turned_away(r))
-        .map(|(_, n)| n)
-        .sum();
-    put(
-        Instrument::Connections,
-        None,
-        status.accepted.saturating_sub(refused) as f64,
-    );
-    for (reason, count) in &status.refused {
-        let instrument = match (turned_away(reason), datagrams) {
-            (true, _) => Instrument::Connections,
-            (false, true) => Instrument::DatagramsDropped,
-            (false, false) => Instrument::MessagesRefused,
-        };
-        put(instrument, Some(*reason), *count as f64);
-    }
+    let datagrams = listener.spec.protocol.transport() == Transport::Udp;
+    refusals(&status, datagrams, put);
     put(Instrument::AcceptErrors, None, status.accept_errors as f64);
     put(
         Instrument::SessionsActive,
@@ -56,6 +38,16 @@ fn measure(listener: &Listener, most_sessions: usize, sink: &mut dyn Sink) {
         status.active_sessions as f64,
     );
     put(Instrument::SessionsLimit, None, status.max_sessions as f64);
+    put(
+        Instrument::SendQueueUsage,
+        None,
+        listener.queued_bytes() as f64,
+    );
+    put(
+        Instrument::Stalls,
+        None,
+        listener.counters.stalls.load(Ordering::Relaxed) as f64,
+    );
     let totals = status.totals;
     let messages = if datagrams {
         Instrument::Datagrams
@@ -69,18 +61,26 @@ fn measure(listener: &Listener, most_sessions: usize, sink: &mut dyn Sink) {
         put(instrument, Some("receive"), received as f64);
         put(instrument, Some("transmit"), sent as f64);
     }
-    put(
-        Instrument::SendQueueUsage,
-        None,
-        listener.queued_bytes() as f64,
-    );
-    let stalls = listener
-        .counters
-        .stalls
-        .load(std::sync::atomic::Ordering::Relaxed);
-    put(Instrument::Stalls, None, stalls as f64);
     if let Some((waiting, longest)) = listener.waiting() {
         put(Instrument::ChatWaiting, None, waiting as f64);
         put(Instrument::ChatLongestWait, None, longest.as_secs_f64());
     }
+}
+
+/// What was turned away, dropped or not served, each under its reason.
+fn refusals(status: &Status, datagrams: bool, put: &mut Put<'_>) {
+    let mut let_in = status.accepted;
+    for (reason, count) in &status.refused {
+        let turned_away = TURNED_AWAY.contains(reason);
+        let instrument = match (turned_away, datagrams) {
+            (true, _) => Instrument::Connections,
+            (false, true) => Instrument::DatagramsDropped,
+            (false, false) => Instrument::MessagesRefused,
+        };
+        if turned_away {
+            let_in = let_in.saturating_sub(*count);
+        }
+        put(instrument, Some(*reason), *count as f64);
+    }
+    put(Instrument::Connections, None, let_in as f64);
 }

@@ -1,2 +1,22 @@
-//! Tests of the real binary, one file a promise.
-fn main() {}
+//! Tests of the real binary, one file a promise: each starts `switchboard` on ports of the kernel's choice, talks to it
+//! over sockets and through grpcurl, and knows nothing of its insides.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod ack;
+mod chat;
+mod configuration;
+mod control;
+mod drain;
+mod house;
+mod life;
+mod limits;
+mod numbers;
+mod shell;
+mod support;
+mod telemetry;
+mod uppercase;

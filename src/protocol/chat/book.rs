@@ -8,50 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::message::{Author, ConversationState, Message};
 use crate::net::SessionId;
-
-/// Who wrote a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Author {
-    /// The client.
-    Peer,
-    /// An operator.
-    Operator,
-    /// The listener, since no operator did.
-    Unattended,
-}
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Whose conversation.
-    pub conversation: SessionId,
-    /// Counts up from 1 within the conversation.
-    pub sequence: u64,
-    /// Who wrote it.
-    pub author: Author,
-    /// Which operator, where one did.
-    pub operator: String,
-    /// As it crossed the wire, without its frame.
-    pub raw: Vec<u8>,
-    /// When it came or was written.
-    pub time: SystemTime,
-    /// The message that it answers; 0 for none.
-    pub in_reply_to: u64,
-    /// What the caller named the reply, so that a repeat is known.
-    pub request_id: String,
-}
-
-/// Where a conversation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConversationState {
-    /// A message waits for its answer.
-    Waiting,
-    /// All is answered.
-    Answered,
-    /// The peer is gone.
-    Closed,
-}
 
 /// A message that its client waits at.
 #[derive(Debug)]

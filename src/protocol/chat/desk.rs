@@ -4,12 +4,12 @@
 //! order in which the book released them; handing over never waits.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::book::{Author, Book, ConversationState, Message, Refused};
+use super::book::{Book, Refused};
+use super::message::{Author, Body, Conversation, Message, Replied, ReplyError};
 use super::text::{Charset, encode};
 use super::{Pace, Settings};
 use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId};
@@ -27,69 +27,6 @@ pub struct Desk {
 struct State {
     book: Book,
     peers: HashMap<SessionId, (Arc<Session>, Arc<Door>)>,
-}
-
-/// A conversation as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conversation {
-    /// Its session.
-    pub id: SessionId,
-    /// Who is there.
-    pub peer: SocketAddr,
-    /// Where it stands.
-    pub state: ConversationState,
-    /// When the oldest unanswered message came.
-    pub waiting_since: Option<SystemTime>,
-    /// Messages that nobody answered.
-    pub unanswered: usize,
-    /// The last message, if it is still known.
-    pub last: Option<Message>,
-}
-
-/// What an operator sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body<'a> {
-    /// Words, sent in the conversation's encoding.
-    Text(&'a str),
-    /// Bytes as they are.
-    Raw(&'a [u8]),
-}
-
-/// A reply that was taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replied {
-    /// The message that it became.
-    pub message: Message,
-    /// What its author should know.
-    pub warnings: Vec<String>,
-}
-
-/// Why a reply was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplyError {
-    /// There is no such conversation.
-    NotFound,
-    /// Its peer is gone.
-    Closed,
-    /// No message waits for an answer.
-    NothingWaits,
-    /// The conversation has no message of this number.
-    NoSuchMessage(u64),
-    /// Somebody was first; this is what was answered.
-    Answered(Box<Message>),
-    /// An empty answer would be none.
-    Empty,
-    /// Longer than one answer may be.
-    TooLong {
-        /// Its bytes.
-        length: usize,
-        /// The most that are possible.
-        max: usize,
-    },
-    /// A character that the conversation's encoding cannot carry.
-    Unmappable(char),
-    /// A line end, where it would make two answers of one.
-    LineEnd,
 }
 
 /// The old clients' `recv(1024)`.

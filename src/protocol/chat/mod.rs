@@ -6,6 +6,7 @@
 mod book;
 mod datagram;
 mod desk;
+mod message;
 mod room;
 mod stream;
 mod text;
@@ -19,8 +20,8 @@ use super::{Built, Fault};
 use crate::config::duration;
 use crate::net::{Framing, Handler, Transport};
 
-pub use book::{Author, ConversationState, Message};
-pub use desk::{Body, Conversation, Desk, Replied, ReplyError};
+pub use desk::Desk;
+pub use message::{Author, Body, Conversation, ConversationState, Message, Replied, ReplyError};
 
 /// What a chat listener is told. Empty and zero mean the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

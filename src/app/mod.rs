@@ -1,11 +1,14 @@
 //! The one composition: everything is bound first, then run, then drained in order.
 
-use std::fmt;
+mod signals;
+mod start_error;
+
+pub use start_error::StartError;
+
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -14,8 +17,9 @@ use crate::net::{self, Address, Bound};
 use crate::protocol::{Protocol, shell};
 use crate::settings::Settings;
 use crate::supervisor::{Parts, Supervisor};
-use crate::telemetry::{self, Identity, Telemetry};
+use crate::telemetry::{Identity, Telemetry};
 use crate::{grpc, http};
+use signals::Signals;
 
 /// Descriptors that are not for sessions: our own files, pipes of commands, the control plane.
 const RESERVED_DESCRIPTORS: u64 = 1_024;
@@ -24,35 +28,6 @@ const RESERVED_DESCRIPTORS: u64 = 1_024;
 /// take to hand over the last of what it has.
 const CALLS_GRACE: Duration = Duration::from_secs(5);
 const FLUSH_GRACE: Duration = Duration::from_secs(2);
-
-/// Why the service cannot start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The control plane's or the HTTP side's address cannot be had.
-    Bind(&'static str, net::BindError),
-    /// Logs, traces or metrics cannot be set up.
-    Telemetry(telemetry::Error),
-    /// Something of the operating system's.
-    Io(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind(whose, error) => write!(f, "{whose}: {error}"),
-            Self::Telemetry(error) => error.fmt(f),
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
 
 /// A service whose every socket is bound.
 pub struct App {
@@ -191,21 +166,10 @@ impl App {
             grace_ms = grace.as_millis(),
             "draining; a second signal cuts"
         );
-        // A second signal, at any point from here, waits for nobody.
-        let cut = CancellationToken::new();
-        let impatient = tokio::spawn({
-            let (cut, insist) = (cut.clone(), insist.clone());
-            async move {
-                let name = signals.next().await;
-                warn!(signal = name, "cutting what is left");
-                cut.cancel();
-                insist.cancel();
-            }
-        });
-
+        let impatient = tokio::spawn(cut_at_the_next(signals, insist.clone()));
         // 1. Whoever asks learns that we are leaving. 2. Every door closes. 3. Sessions are asked.
         // 4. The last one leaves, or time is up. 5. The rest is cut.
-        let drained = supervisor.drain_all(grace, cut).await;
+        let drained = supervisor.drain_all(grace, insist.clone()).await;
         info!(
             sessions = drained.sessions,
             cut = drained.cut,
@@ -213,23 +177,14 @@ impl App {
         );
         // 6. The control plane goes last, so that the drain could be watched; it has its own time.
         stop.cancel();
-        let timer = tokio::spawn({
-            let insist = insist.clone();
-            async move {
-                tokio::time::sleep(CALLS_GRACE).await;
-                insist.cancel();
-            }
-        });
-        let (calls, pages) = tokio::join!(calls, pages);
-        if let Err(fault) = calls
-            .map_err(|e| e.to_string())
-            .and_then(|r| r.map_err(|e| e.to_string()))
-        {
-            error!(fault, "the control plane failed");
-        }
-        if let Err(fault) = pages {
-            error!(%fault, "the HTTP side failed");
-        }
+        let timer = tokio::spawn(insist_after(CALLS_GRACE, insist));
+        report(
+            calls
+                .await
+                .map_err(|e| e.to_string())
+                .and_then(|r| r.map_err(|e| e.to_string())),
+        );
+        report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
         impatient.abort();
         info!("stopped");
@@ -237,6 +192,24 @@ impl App {
         let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
         // If even that failed there is nothing left to tell it with.
         let _ = flushed.await;
+    }
+}
+
+/// A second signal, at any point of the drain, waits for nobody.
+async fn cut_at_the_next(mut signals: Signals, insist: CancellationToken) {
+    let name = signals.next().await;
+    warn!(signal = name, "cutting what is left");
+    insist.cancel();
+}
+
+async fn insist_after(grace: Duration, insist: CancellationToken) {
+    tokio::time::sleep(grace).await;
+    insist.cancel();
+}
+
+fn report(served: Result<(), String>) {
+    if let Err(fault) = served {
+        error!(fault, "the control plane or the HTTP side failed");
     }
 }
 
@@ -281,25 +254,4 @@ fn warn_of_shells(settings: &Settings) {
 fn instance_id() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }

@@ -1,0 +1,35 @@
+//! Why the service cannot start: what keeps the whole process from serving.
+
+use std::fmt;
+use std::io;
+
+use crate::{net, telemetry};
+
+/// Why the service cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The control plane's or the HTTP side's address cannot be had.
+    Bind(&'static str, net::BindError),
+    /// Logs, traces or metrics cannot be set up.
+    Telemetry(telemetry::Error),
+    /// Something of the operating system's.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(whose, error) => write!(f, "{whose}: {error}"),
+            Self::Telemetry(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}

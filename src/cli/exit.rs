@@ -1,0 +1,249 @@
+//! How a command ends: the exit codes, and what is said on stderr when it did not do what was asked.
+//!
+//! A script branches on the code and a person reads the line, so both are made here, once, from the same failure;
+//! no command prints an error of its own.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::output::legible;
+
+/// It did what was asked.
+pub(super) const OK: u8 = 0;
+/// It failed for a reason that has no code of its own.
+pub(super) const ERROR: u8 = 1;
+/// What was asked for makes no sense.
+pub(super) const USAGE: u8 = 2;
+/// What was named does not exist.
+pub(super) const NOT_FOUND: u8 = 3;
+/// It exists already, or its state does not allow this.
+pub(super) const CONFLICT: u8 = 4;
+/// The other side cannot be reached, has no room, or did not answer in time.
+pub(super) const UNAVAILABLE: u8 = 5;
+/// The caller did not say who it is, or may not do this.
+pub(super) const AUTH: u8 = 6;
+/// The configuration has problems (`EX_CONFIG` of sysexits.h).
+pub(super) const BAD_CONFIGURATION: u8 = 78;
+/// Ended by Ctrl-C, as a shell counts it: 128 and the signal's number.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// The exit code for what a call was answered with.
+pub(super) fn of(code: Code) -> u8 {
+    match code {
+        Code::Ok => OK,
+        Code::InvalidArgument | Code::OutOfRange => USAGE,
+        Code::NotFound => NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => CONFLICT,
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => UNAVAILABLE,
+        Code::Unauthenticated | Code::PermissionDenied => AUTH,
+        Code::Cancelled | Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => {
+            ERROR
+        }
+    }
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The service refused; boxed, since a status is large and rare.
+    Refused(Box<Status>),
+    /// Found on this side, with its exit code.
+    Here(u8, String),
+    /// Nobody reads stdout any more (`| head`): the reader has what it wanted, and nothing went wrong.
+    Unread,
+}
+
+impl Failure {
+    /// A failure that has no code of its own.
+    pub(super) fn error(message: impl ToString) -> Self {
+        Self::Here(ERROR, message.to_string())
+    }
+
+    /// What was typed makes no sense.
+    pub(super) fn usage(message: impl ToString) -> Self {
+        Self::Here(USAGE, message.to_string())
+    }
+
+    /// Stdout could not be written.
+    pub(super) fn stdout(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::error(format_args!("cannot write to stdout: {error}")),
+        }
+    }
+
+    /// Says it on stderr, as JSON when that was asked for; the exit code.
+    pub(super) fn report(&self, as_json: bool) -> u8 {
+        let (code, text) = match self {
+            Self::Unread => return OK,
+            Self::Here(code, message) if as_json => (
+                *code,
+                json!({"error": {"exitCode": code, "message": message}}).to_string(),
+            ),
+            Self::Here(code, message) => (*code, format!("error: {}", shown(message))),
+            Self::Refused(status) if as_json => (
+                of(status.code()),
+                json!({"error": machine(status)}).to_string(),
+            ),
+            Self::Refused(status) => (of(status.code()), lines(status)),
+        };
+        eprintln!("{text}");
+        code
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+/// For a person: the message, then every violation and the reason on lines of their own.
+fn lines(status: &Status) -> String {
+    let details = status.get_error_details();
+    let violations: Vec<String> = details.bad_request().map_or_else(Vec::new, |bad| {
+        let said = |v: &tonic_types::FieldViolation| format!("{}: {}", v.field, v.description);
+        bad.field_violations.iter().map(said).collect()
+    });
+    let message = status.message();
+    // A message that only strings the violations together would say everything twice.
+    let repeats = !violations.is_empty() && violations.iter().all(|v| message.contains(v));
+    let headline = match message {
+        _ if repeats => "the request is invalid",
+        "" => status.code().description(),
+        message => message,
+    };
+    let mut out = format!("error: {}", shown(headline));
+    for violation in &violations {
+        out.push_str("\n  ");
+        out.push_str(&shown(violation));
+    }
+    if let Some(info) = details.error_info() {
+        out.push_str("\n  reason: ");
+        out.push_str(&shown(&info.reason));
+    }
+    out
+}
+
+/// For a program: the same, with names.
+fn machine(status: &Status) -> Value {
+    let details = status.get_error_details();
+    let mut error = json!({
+        "exitCode": of(status.code()),
+        "code": canonical(status.code()),
+        "message": status.message(),
+    });
+    if let Some(info) = details.error_info() {
+        error["reason"] = json!(info.reason);
+        error["metadata"] = json!(info.metadata.iter().collect::<BTreeMap<_, _>>());
+    }
+    if let Some(bad) = details.bad_request() {
+        let violation = |v: &tonic_types::FieldViolation| json!({"field": v.field, "description": v.description});
+        error["violations"] = bad.field_violations.iter().map(violation).collect();
+    }
+    error
+}
+
+/// The code as the protocol's documents spell it: `NOT_FOUND`.
+fn canonical(code: Code) -> String {
+    let mut out = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(letter.to_ascii_uppercase());
+    }
+    out
+}
+
+fn shown(message: &str) -> String {
+    legible(message.as_bytes(), b"\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    #[test]
+    fn every_code_has_its_exit() {
+        let table = [
+            (OK, vec![Code::Ok]),
+            (USAGE, vec![Code::InvalidArgument, Code::OutOfRange]),
+            (NOT_FOUND, vec![Code::NotFound]),
+            (
+                CONFLICT,
+                vec![Code::AlreadyExists, Code::Aborted, Code::FailedPrecondition],
+            ),
+            (
+                UNAVAILABLE,
+                vec![
+                    Code::Unavailable,
+                    Code::DeadlineExceeded,
+                    Code::ResourceExhausted,
+                ],
+            ),
+            (AUTH, vec![Code::Unauthenticated, Code::PermissionDenied]),
+            (
+                ERROR,
+                vec![
+                    Code::Cancelled,
+                    Code::Unknown,
+                    Code::Unimplemented,
+                    Code::Internal,
+                ],
+            ),
+            (ERROR, vec![Code::DataLoss]),
+        ];
+        let mut told = 0;
+        for (exit, codes) in table {
+            told += codes.len();
+            for code in codes {
+                assert_eq!(of(code), exit, "{code:?}");
+            }
+        }
+        assert_eq!(told, 17);
+    }
+
+    fn refusal() -> Status {
+        let mut details =
+            ErrorDetails::with_error_info("LISTENER_CONFIG_INVALID", "switchboard", []);
+        details.add_bad_request_violation("listener.bind", "no address");
+        details.add_bad_request_violation("listener_id", "no name");
+        let message = "listener.bind: no address; listener_id: no name";
+        Status::with_error_details(Code::InvalidArgument, message, details)
+    }
+
+    #[test]
+    fn a_person_reads_each_violation_once() {
+        let expected = "error: the request is invalid\n  listener.bind: no address\n  \
+                        listener_id: no name\n  reason: LISTENER_CONFIG_INVALID";
+        assert_eq!(lines(&refusal()), expected);
+        assert_eq!(
+            lines(&Status::not_found("no \u{1b}[2J")),
+            "error: no \\u{1b}[2J"
+        );
+    }
+
+    #[test]
+    fn a_program_reads_names() {
+        let error = machine(&refusal());
+        assert_eq!(error["code"], "INVALID_ARGUMENT");
+        assert_eq!(error["exitCode"], 2);
+        assert_eq!(error["reason"], "LISTENER_CONFIG_INVALID");
+        assert_eq!(
+            error["violations"][1],
+            json!({"field": "listener_id", "description": "no name"})
+        );
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_error() {
+        let gone = Failure::stdout(&io::Error::from(ErrorKind::BrokenPipe));
+        assert_eq!(gone.report(false), OK);
+    }
+}

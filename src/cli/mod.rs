@@ -1,0 +1,172 @@
+//! The command line: noun, then verb. Arguments come in, one of the commands runs, an exit code goes out.
+//!
+//! stdout is data and stderr the rest, so that every command can stand in a pipe. `serve` and `check` run the service
+//! itself; the other nouns are clients of its control plane, and `connect` is one of the raw ports.
+
+mod chat;
+mod check;
+mod client;
+mod connect;
+mod exit;
+mod listener;
+mod metrics;
+mod name;
+mod output;
+mod serve;
+mod server;
+mod session;
+mod spec;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::{Client, ControlArgs};
+use exit::{Failure, OK};
+use output::Format;
+
+/// Socket listeners, run from a gRPC control plane.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 ok · 1 error · 2 usage · 3 not found · 4 conflict or precondition · \
+                        5 unavailable or timeout · 6 auth · 78 bad configuration · 130 interrupted"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(ServeArgs),
+    /// Report every problem of the configuration, without running anything
+    Check(CheckArgs),
+    /// Create, start, stop and look at listeners
+    Listener(Noun<listener::Verb>),
+    /// Look at sessions and close them
+    Session(Noun<session::Verb>),
+    /// Answer conversations at the desk
+    Chat(Noun<chat::Verb>),
+    /// Show what is measured
+    Metrics(Noun<metrics::MetricsArgs>),
+    /// Look at the process
+    Server(Noun<server::Verb>),
+    /// Talk to a raw port: each line is a message, `q` leaves
+    Connect(connect::ConnectArgs),
+}
+
+/// Which configuration the service runs with.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// A configuration file (TOML, JSON or YAML); later ones win
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Vec<PathBuf>,
+    /// One setting, such as listeners.ack.bind=127.0.0.1:9000; wins over files and the environment
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
+/// Which configuration is checked.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// A configuration file (TOML, JSON or YAML); later ones win
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Vec<PathBuf>,
+    /// One setting, such as listeners.ack.bind=127.0.0.1:9000; wins over files and the environment
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
+/// A noun of the control plane: what to do with it, and how to get there.
+#[derive(Debug, Args)]
+struct Noun<V: Args> {
+    #[command(flatten)]
+    control: ControlArgs,
+    #[command(flatten)]
+    verb: V,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and version come this way too, with code 0. Whom it cannot be told to does not want it.
+            let _ = told.print();
+            return u8::try_from(told.exit_code()).unwrap_or(exit::USAGE).into();
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Listener(noun) => control(&noun.control, listener::run, noun.verb),
+        Command::Session(noun) => control(&noun.control, session::run, noun.verb),
+        Command::Chat(noun) => control(&noun.control, chat::run, noun.verb),
+        Command::Metrics(noun) => control(&noun.control, metrics::run, noun.verb),
+        Command::Server(noun) => control(&noun.control, server::run, noun.verb),
+        Command::Connect(args) => ended(connect::run(args), false),
+    }
+}
+
+/// Runs one verb against the control plane.
+fn control<V>(
+    args: &ControlArgs,
+    run: impl AsyncFnOnce(V, &Client, Format) -> Result<(), Failure>,
+    verb: V,
+) -> ExitCode {
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::error)
+        .and_then(|runtime| {
+            runtime.block_on(async { run(verb, &Client::dial(args).await?, args.output).await })
+        });
+    ended(done, args.output == Format::Json)
+}
+
+fn ended(done: Result<(), Failure>, as_json: bool) -> ExitCode {
+    done.map_or_else(|failure| failure.report(as_json), |()| OK)
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn control_flags_stand_anywhere() {
+        for line in [
+            "switchboard listener ls -o json --endpoint unix:/run/x",
+            "switchboard listener -o json ls --timeout 5s",
+            "switchboard chat reply c hello --to 3 --endpoint localhost:1",
+            "switchboard metrics --filter switchboard.ack -o wide",
+            "switchboard serve --config a --config b --set grpc.allow_shell=true",
+            "switchboard connect chat --udp 127.0.0.1:8081 -c hello -c there",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap();
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        for line in [
+            "switchboard listener get",
+            "switchboard listener ls -o xml",
+            "switchboard connect finger localhost:79",
+            "switchboard session close x --grace soon",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(exit::USAGE), "{line}");
+        }
+    }
+}

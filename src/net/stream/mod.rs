@@ -1,0 +1,210 @@
+//! One TCP session from its own task's side: messages in, framed answers out.
+//!
+//! Waiting costs one waker: reading, writing what has gathered and being asked to end are polled
+//! together. No buffer is held while nothing comes, and an answer that the kernel takes at once is
+//! never queued.
+
+mod end;
+mod send;
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::buffer::Buffer;
+use super::close::{Ask, CloseReason};
+use super::door::Door;
+use super::framing::{Cut, Framing, Violation};
+use super::rate::TokenBucket;
+use super::session::Session;
+
+/// What a session's task is told next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A message came; see [`Stream::message`].
+    Message,
+    /// The peer ended its side; it still gets what it is owed.
+    Ended,
+    /// The connection is gone.
+    Reset,
+    /// The session is asked to end.
+    Asked(Ask),
+    /// What came cannot be a message.
+    Violation(Violation),
+}
+
+impl Event {
+    /// The word that a session ends with when this is the last that it sees.
+    pub fn reason(self) -> CloseReason {
+        match self {
+            Self::Message => CloseReason::Completed,
+            Self::Ended => CloseReason::ClientClosed,
+            Self::Reset => CloseReason::ClientReset,
+            Self::Asked(ask) => ask.reason(),
+            Self::Violation(Violation::TooLarge) => CloseReason::MessageTooLarge,
+            Self::Violation(Violation::NegativeLength(_)) => CloseReason::BadFrame,
+            Self::Violation(Violation::TooFast) => CloseReason::RateLimited,
+        }
+    }
+}
+
+/// A TCP session.
+#[derive(Debug)]
+pub struct Stream {
+    tcp: TcpStream,
+    door: Arc<Door>,
+    session: Arc<Session>,
+    framing: Framing,
+    input: Buffer,
+    scanned: usize,
+    message: Range<usize>,
+    consumed: usize,
+    /// Taken from the outbox and not yet with the kernel.
+    unsent: VecDeque<Bytes>,
+    ended: bool,
+    bucket: Option<Box<TokenBucket>>,
+}
+
+impl Stream {
+    pub(super) fn new(tcp: TcpStream, door: Arc<Door>, session: Arc<Session>) -> Self {
+        let bucket = door
+            .bounds
+            .max_message_rate
+            .map(|rate| Box::new(TokenBucket::new(rate, Instant::now())));
+        Self {
+            tcp,
+            door,
+            session,
+            framing: Framing::Raw,
+            input: Buffer::default(),
+            scanned: 0,
+            message: 0..0,
+            consumed: 0,
+            unsent: VecDeque::new(),
+            ended: false,
+            bucket,
+        }
+    }
+
+    /// Says how this stream is cut; before the first [`next`](Self::next).
+    pub fn set_framing(&mut self, framing: Framing) {
+        self.framing = framing;
+    }
+
+    /// How this stream is cut.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// What others see of this session.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// What this session shares with all of its listener.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    /// The message that [`Event::Message`] announced, until the next call of [`next`](Self::next).
+    pub fn message(&self) -> &[u8] {
+        &self.input.unread()[self.message.clone()]
+    }
+
+    /// Waits for the next message, or for a reason to end. What has gathered in the outbox is
+    /// written meanwhile. Cancel safe.
+    pub async fn next(&mut self) -> Event {
+        self.skip();
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Forgets the current message.
+    fn skip(&mut self) {
+        self.input.consume(std::mem::take(&mut self.consumed));
+        self.message = 0..0;
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            if let Poll::Ready(ask) = self.session.poll_asked(cx) {
+                return Poll::Ready(Event::Asked(ask));
+            }
+            if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
+                return Poll::Ready(Event::Reset);
+            }
+            if let Some(event) = self.buffered() {
+                return Poll::Ready(event);
+            }
+            if self.ended {
+                return Poll::Ready(Event::Ended);
+            }
+            self.input.park();
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => self.ended = true,
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Event::Reset),
+            }
+        }
+    }
+
+    /// The first whole message among the bytes that are here.
+    fn buffered(&mut self) -> Option<Event> {
+        let max = self.door.bounds.max_message_bytes;
+        match self
+            .framing
+            .cut(self.input.unread(), self.scanned, max, self.ended)
+        {
+            Cut::More { scanned } => {
+                self.scanned = scanned;
+                None
+            }
+            Cut::Violation(violation) => Some(Event::Violation(violation)),
+            Cut::Message { body, consumed } => {
+                self.scanned = 0;
+                self.consumed = consumed;
+                self.session.note_received(body.len());
+                self.message = body;
+                let now = self
+                    .bucket
+                    .as_mut()
+                    .map(|bucket| bucket.take(Instant::now()));
+                Some(match now {
+                    Some(false) => Event::Violation(Violation::TooFast),
+                    _ => Event::Message,
+                })
+            }
+        }
+    }
+
+    /// Reads once into a lent buffer, which is only taken when there is something to read.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.tcp.poll_read_ready(cx))?;
+        let max = self.door.bounds.max_message_bytes;
+        let bytes = self.input.fill();
+        let filled = bytes.len();
+        let room = bytes.capacity() - filled;
+        // With raw framing a read is a message, so it must not be longer than one.
+        let room = if self.framing == Framing::Raw {
+            room.min(max)
+        } else {
+            room
+        };
+        bytes.resize(filled + room, 0);
+        let mut read = ReadBuf::new(&mut bytes[filled..]);
+        let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
+        let count = read.filled().len();
+        bytes.truncate(filled + count);
+        if count == 0 {
+            self.input.consume(0);
+        }
+        polled.map_ok(|()| count)
+    }
+}

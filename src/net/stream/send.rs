@@ -1,0 +1,160 @@
+//! Bytes out: one write where the kernel takes it, the outbox where it does not.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+
+use super::Stream;
+use crate::net::close::{Ask, CloseReason};
+use crate::net::lock;
+use crate::net::session::Session;
+
+/// Pieces written with one call.
+const PIECES: usize = 64;
+
+impl Stream {
+    /// Sends one framed message: with one write if the kernel takes it, through the outbox if not.
+    pub fn send(&mut self, message: Bytes) {
+        let length = message.len();
+        if !self.session.reserve(length, self.door.bounds.outbox_bytes) {
+            self.session.ask(Ask::Cut(CloseReason::SlowConsumer));
+            return;
+        }
+        self.session.note_sent(length);
+        if self.session.queued_bytes() > length {
+            lock(&self.session.outbox).push_back(message);
+            return;
+        }
+        let sent = match self.tcp.try_write(&message) {
+            Ok(sent) => sent,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.session.ask(Ask::Cut(CloseReason::ClientReset));
+                return;
+            }
+        };
+        self.session.note_moved(sent);
+        if sent < length {
+            self.unsent.push_back(message.slice(sent..));
+        }
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        flush(&self.tcp, &self.session, &mut self.unsent, cx)
+    }
+
+    /// Writes all that has gathered. Err when the peer is gone or the session is cut.
+    pub async fn flush(&mut self) -> Result<(), CloseReason> {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(Ask::Cut(reason)) = self.session.poll_asked(cx) {
+                return Poll::Ready(Err(reason));
+            }
+            self.poll_flush(cx).map_err(|_| CloseReason::ClientReset)
+        })
+        .await
+    }
+
+    /// Writes all of `bytes`, however many, as fast as the peer reads. For answers larger than an
+    /// outbox; what has gathered there goes first. A peer that does not read for `patience` is a
+    /// slow consumer.
+    pub async fn send_all(
+        &mut self,
+        parts: &[&[u8]],
+        patience: Duration,
+    ) -> Result<(), CloseReason> {
+        self.flush().await?;
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let mut done = 0;
+        while done < total {
+            match tokio::time::timeout(patience, self.write_some(parts, done)).await {
+                Ok(sent) => done += sent?,
+                Err(_) => {
+                    self.door.counters.stalls.fetch_add(1, Ordering::Relaxed);
+                    return Err(CloseReason::SlowConsumer);
+                }
+            }
+        }
+        self.session.note_sent(total);
+        Ok(())
+    }
+
+    /// One write of what follows the first `done` bytes of `parts`.
+    async fn write_some(&self, parts: &[&[u8]], done: usize) -> Result<usize, CloseReason> {
+        let mut skip = done;
+        let mut rest = Vec::with_capacity(parts.len());
+        for part in parts {
+            let cut = skip.min(part.len());
+            skip -= cut;
+            if cut < part.len() {
+                rest.push(IoSlice::new(&part[cut..]));
+            }
+        }
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(Ask::Cut(reason)) = self.session.poll_asked(cx) {
+                return Poll::Ready(Err(reason));
+            }
+            loop {
+                if ready!(self.tcp.poll_write_ready(cx)).is_err() {
+                    return Poll::Ready(Err(CloseReason::ClientReset));
+                }
+                match self.tcp.try_write_vectored(&rest) {
+                    Ok(sent) => return Poll::Ready(Ok(sent)),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Poll::Ready(Err(CloseReason::ClientReset)),
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Writes what has gathered until it is gone (ready) or the kernel takes no more (pending).
+pub(super) fn flush(
+    tcp: &TcpStream,
+    session: &Session,
+    unsent: &mut VecDeque<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while session.queued_bytes() > 0 {
+        if unsent.is_empty() {
+            std::mem::swap(unsent, &mut *lock(&session.outbox));
+            if unsent.is_empty() {
+                // Room is claimed just before the message is there; its sender will wake us.
+                return Poll::Pending;
+            }
+        }
+        ready!(tcp.poll_write_ready(cx))?;
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&*unsent) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        match tcp.try_write_vectored(&slices[..count]) {
+            Ok(sent) => {
+                session.note_moved(sent);
+                forget(unsent, sent);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Poll::Ready(Err(e)),
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Drops the first `bytes` of what was queued.
+fn forget(unsent: &mut VecDeque<Bytes>, mut bytes: usize) {
+    while let Some(first) = unsent.front_mut() {
+        if first.len() > bytes {
+            first.advance(bytes);
+            return;
+        }
+        bytes -= first.len();
+        unsent.pop_front();
+    }
+}
