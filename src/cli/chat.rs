@@ -72,7 +72,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
         } => {
             let name = locate(client, &conversation)
                 .await?
-                .unwrap_or(qualified(&conversation));
+                .unwrap_or_else(|| qualified(&conversation));
             let asked = api::ReplyConversationRequest {
                 name,
                 body: Some(Body::Text(said(text)?)),

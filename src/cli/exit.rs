@@ -55,6 +55,8 @@ pub(super) enum Failure {
     Here(u8, String),
     /// Nobody reads stdout any more (`| head`): the reader has what it wanted, and nothing went wrong.
     Unread,
+    /// Ctrl-C; who pressed it needs no line about it.
+    Interrupted,
 }
 
 impl Failure {
@@ -80,6 +82,7 @@ impl Failure {
     pub(super) fn report(&self, as_json: bool) -> u8 {
         let (code, text) = match self {
             Self::Unread => return OK,
+            Self::Interrupted => return INTERRUPTED,
             Self::Here(code, message) if as_json => (
                 *code,
                 json!({"error": {"exitCode": code, "message": message}}).to_string(),

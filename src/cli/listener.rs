@@ -152,7 +152,7 @@ async fn create(args: CreateArgs, client: &Client, format: Format) -> Result<(),
         ..Default::default()
     };
     let answer = client
-        .call(client.listeners().create_listener(asked))
+        .call(Box::pin(client.listeners().create_listener(asked)))
         .await?;
     for warning in answer.warnings {
         eprintln!("warning: {}", legible(warning.message.as_bytes(), b"\\"));

@@ -151,7 +151,7 @@ impl Visit {
     async fn serve(mut self, tcp: TcpStream, handler: Arc<dyn StreamHandler>) {
         let mut stream = Stream::new(tcp, self.door.clone(), self.session.clone());
         let reason = handler.serve(&mut stream).await;
-        self.session.closing.store(true, Ordering::Relaxed);
+        self.session.note_ending(reason);
         stream.close(reason).await;
         // A cut while the rest was flushed says more than what the handler knew.
         self.reason = match self.session.asked() {

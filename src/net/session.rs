@@ -51,11 +51,11 @@ pub struct Session {
     pub(super) outbox: Mutex<VecDeque<Bytes>>,
     /// Bytes that wait for the peer to read, in the outbox and with its task.
     pub(super) queued: AtomicUsize,
-    /// Set once it is on its way out.
-    pub closing: AtomicBool,
     /// Whether its end is a reset, without a flush.
     pub(super) abort: AtomicBool,
     route: Route,
+    /// The number of the reason that it is ending with, while its last bytes go out.
+    ending: AtomicU8,
     moved: AtomicU64,
     last_receive: AtomicU64,
     last_send: AtomicU64,
@@ -82,7 +82,7 @@ impl Session {
             owed: AtomicU32::new(0),
             outbox: Mutex::new(VecDeque::new()),
             queued: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
+            ending: AtomicU8::new(0),
             abort: AtomicBool::new(false),
             route,
             moved: AtomicU64::new(0),
@@ -117,6 +117,17 @@ impl Session {
         } else {
             Ask::Cut(reason)
         })
+    }
+
+    /// Its work is over; its last bytes go out.
+    pub(super) fn note_ending(&self, reason: CloseReason) {
+        self.ending.store(reason as u8, Ordering::Release);
+    }
+
+    /// Why it is on its way out, if it is.
+    pub fn ending(&self) -> Option<CloseReason> {
+        let ending = CloseReason::from_number(self.ending.load(Ordering::Acquire));
+        ending.or_else(|| self.asked().map(Ask::reason))
     }
 
     /// Ready when it has been asked to end. Also wakes for new bytes in the outbox.

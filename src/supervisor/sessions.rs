@@ -1,7 +1,6 @@
 //! Sessions across listeners: found by name, listed in the order of their opening, closed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::listener::Listener;
@@ -58,7 +57,6 @@ pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
 
 impl SessionView {
     fn open(listener: &ListenerName, session: &Session) -> Self {
-        let asked = session.asked().map(Ask::reason);
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -68,12 +66,7 @@ impl SessionView {
             last_receive: session.last_receive(),
             last_send: session.last_send(),
             closed: None,
-            closing: asked.or_else(|| {
-                session
-                    .closing
-                    .load(Ordering::Relaxed)
-                    .then_some(CloseReason::Completed)
-            }),
+            closing: session.ending(),
             totals: session.traffic.totals(),
             queued_bytes: session.queued_bytes(),
             trace: session.trace,

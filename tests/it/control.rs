@@ -340,16 +340,14 @@ fn services_by_v1(address: &str) -> BTreeSet<String> {
         .build()
         .unwrap();
     let ask = async {
-        let mut client = ServerReflectionClient::connect(format!("http://{address}"))
-            .await
-            .unwrap();
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+        let channel = endpoint.unwrap().connect().await.unwrap();
+        let mut client = ServerReflectionClient::new(channel);
         let request = tonic_reflection::pb::v1::ServerReflectionRequest {
             host: String::new(),
             message_request: Some(MessageRequest::ListServices(String::new())),
         };
-        let (asked, requests) = tokio::sync::mpsc::channel(1);
-        asked.send(request).await.unwrap();
-        let requests = tonic::codegen::tokio_stream::wrappers::ReceiverStream::new(requests);
+        let requests = tonic::codegen::tokio_stream::once(request);
         let answers = client.server_reflection_info(requests).await.unwrap();
         answers.into_inner().message().await.unwrap().unwrap()
     };
