@@ -70,16 +70,8 @@ pub(super) struct ServeArgs {
     pub(super) set: Vec<String>,
 }
 
-/// Which configuration is checked.
-#[derive(Debug, Args)]
-pub(super) struct CheckArgs {
-    /// A configuration file (TOML, JSON or YAML); later ones win
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Vec<PathBuf>,
-    /// One setting, such as listeners.ack.bind=127.0.0.1:9000; wins over files and the environment
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(super) set: Vec<String>,
-}
+/// The same, to be checked.
+pub(super) type CheckArgs = ServeArgs;
 
 /// A noun of the control plane: what to do with it, and how to get there.
 #[derive(Debug, Args)]

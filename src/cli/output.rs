@@ -4,6 +4,7 @@
 //! that is added to a message appears without a line here. A list is always `{"plural": […]}`, an empty one too.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::sync::LazyLock;
 use std::time::SystemTime;
@@ -143,6 +144,11 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 /// Whether stdout is a terminal, which would obey what a peer sent.
 pub(super) fn on_a_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Whether a terminal may be written to in colour: `NO_COLOR` (no-color.org) forbids it when it is not empty.
+pub(super) fn colour_wanted() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Bytes made safe to look at. The ASCII bytes of `kept` stay as they are: the backslash where ambiguity is better

@@ -65,7 +65,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
             let name = locate(client, &name).await?;
             let asked = api::GetSessionRequest {
                 name,
-                view: api::SessionView::Full.into(),
+                ..Default::default()
             };
             let answer = client.call(client.sessions().get_session(asked)).await?;
             show(format, answer.session)

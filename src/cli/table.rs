@@ -3,17 +3,19 @@
 //! The layout is a pure function of the cells and the screen. Every cell goes through the escaper here, so that no
 //! noun can forget it: a peer's words and addresses end up in tables.
 
-use std::env;
 use std::io;
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use prost_types::Timestamp;
 
-use super::output::{legible, on_a_terminal};
+use super::output::{colour_wanted, legible, on_a_terminal};
 
 /// What stands between two columns.
 const GAP: &str = "  ";
+
+/// A cell that would be cut shorter than this says nothing; such a line may as well wrap.
+const LEGIBLE: usize = 4;
 
 /// What a table is drawn on.
 #[derive(Debug, Default)]
@@ -25,7 +27,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// What stdout is. `NO_COLOR` (no-color.org) counts when it is not empty.
+    /// What stdout is.
     pub(super) fn stdout() -> Self {
         if !on_a_terminal() {
             return Self::default();
@@ -36,7 +38,7 @@ impl Screen {
             .filter(|width| *width > 0);
         Self {
             width,
-            colour: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            colour: colour_wanted(),
         }
     }
 }
@@ -86,11 +88,11 @@ impl Table {
         let mut used = 0;
         for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
             let last = at + 1 == cells.len();
-            let room = screen
-                .width
-                .filter(|_| last)
-                .map(|width| width.saturating_sub(used));
-            let cell = room.map_or(cell.as_str(), |room| cut(cell, room.max(1)));
+            let room = screen.width.and_then(|width| width.checked_sub(used));
+            let cell = match room {
+                Some(room) if last && room >= LEGIBLE => cut(cell, room),
+                _ => cell,
+            };
             let named = self
                 .columns
                 .get(at)
@@ -216,6 +218,18 @@ mod tests {
         });
         let expected = "NAME  STATE   LAST\nack   \x1b[32mactive\x1b[0m  a rather\n你好  \x1b[31mfailed\x1b[0m  -\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn where_there_is_no_room_at_all_nothing_is_cut() {
+        let narrow = |width| {
+            let text = table().render(&Screen {
+                width: Some(width),
+                colour: false,
+            });
+            text.contains("a rather long sentence")
+        };
+        assert_eq!([5, 17, 18].map(narrow), [true, true, false]);
     }
 
     #[test]

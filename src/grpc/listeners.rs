@@ -1,5 +1,7 @@
 //! `ListenerService`.
 
+use std::time::Duration;
+
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, listener};
@@ -139,14 +141,15 @@ impl api::listener_service_server::ListenerService for Control {
     }
 }
 
-/// A grace that was asked for.
-pub(super) fn grace(
-    asked: Option<prost_types::Duration>,
-) -> Result<Option<std::time::Duration>, Status> {
-    asked
-        .map(std::time::Duration::try_from)
-        .transpose()
-        .map_err(|_| invalid_field("GRACE_INVALID", "grace", "a duration is not negative"))
+/// A grace that was asked for: none is longer than the API's own durations may be.
+pub(super) fn grace(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
+    const LONGEST: Duration = Duration::from_secs(315_576_000_000);
+    let wrong = |rule: &str| invalid_field("GRACE_INVALID", "grace", rule);
+    match asked.map(Duration::try_from).transpose() {
+        Err(_) => Err(wrong("a duration is not negative")),
+        Ok(Some(grace)) if grace > LONGEST => Err(wrong("a duration is at most 10,000 years")),
+        Ok(grace) => Ok(grace),
+    }
 }
 
 /// A refusal as callers get it.

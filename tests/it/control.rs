@@ -509,7 +509,13 @@ fn who_does_not_speak_grpc_is_told() {
         talk.send(hello);
         let answer = String::from_utf8(talk.rest()).unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{hello:?}: {answer}");
-        assert!(answer.contains("gRPC"), "{hello:?}: {answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length = format!("content-length: {}", body.len());
+        assert!(
+            head.lines().any(|line| line == length),
+            "{length}: {answer}"
+        );
+        assert!(body.contains("gRPC"), "{hello:?}: {answer}");
     }
     // HTTP/2 that is no gRPC does not bring it down.
     let mut talk = Talk::to(service.grpc());

@@ -178,7 +178,7 @@ fn blanked(whole: &str, texts: bool) -> String {
                 None => (1, false),
             },
             [b'\'', ..] => (character(rest), texts),
-            _ => (1, false),
+            _ => (whole[at..].chars().next().map_or(1, char::len_utf8), false),
         };
         if is_blank {
             out.push_str(&blank(&whole[at..at + length]));
@@ -439,7 +439,7 @@ fn only_the_command_line_prints() {
 #[test]
 fn no_task_is_spawned_that_nobody_waits_for() {
     let words = [
-        "tokio::spawn(",
+        "tokio::spawn",
         "task::spawn(",
         "Handle::current()",
         "thread::spawn(",

@@ -7,16 +7,16 @@
     reason = "a test that cannot go on has failed"
 )]
 
-// mod ack;
-// mod chat;
+mod ack;
+mod chat;
 mod configuration;
 mod control;
-// mod drain;
+mod drain;
 mod house;
 mod life;
-// mod limits;
-// mod numbers;
-// mod shell;
+mod limits;
+mod numbers;
+mod shell;
 mod support;
-// mod telemetry;
-// mod uppercase;
+mod telemetry;
+mod uppercase;

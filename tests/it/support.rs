@@ -577,18 +577,6 @@ impl Talk {
         }
     }
 
-    /// Neither a byte nor a close for so long.
-    pub(crate) fn expect_silence(&mut self, time: Duration) {
-        self.0.set_read_timeout(Some(time)).unwrap();
-        let mut bytes = [0; 1024];
-        match self.0.read(&mut bytes) {
-            Ok(0) => panic!("a close instead of silence"),
-            Ok(n) => panic!("instead of silence: {}", bytes[..n].escape_ascii()),
-            Err(e) => assert!(is_timeout(&e), "instead of silence: {e}"),
-        }
-        self.0.set_read_timeout(Some(TIMEOUT)).unwrap();
-    }
-
     /// Sends no more, and still reads.
     pub(crate) fn half_close(&mut self) {
         self.0.shutdown(Shutdown::Write).unwrap();
@@ -621,10 +609,6 @@ impl Talk {
         self.send(command);
         self.frame()
     }
-}
-
-fn is_timeout(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// A UDP peer, which hears one address alone.
@@ -670,16 +654,5 @@ impl Peer {
             bytes.escape_ascii(),
             got.escape_ascii()
         );
-    }
-
-    /// No datagram for so long.
-    pub(crate) fn expect_silence(&self, time: Duration) {
-        self.0.set_read_timeout(Some(time)).unwrap();
-        let mut bytes = vec![0; 65_536];
-        match self.0.recv(&mut bytes) {
-            Ok(n) => panic!("instead of silence: {}", bytes[..n].escape_ascii()),
-            Err(e) => assert!(is_timeout(&e), "instead of silence: {e}"),
-        }
-        self.0.set_read_timeout(Some(TIMEOUT)).unwrap();
     }
 }

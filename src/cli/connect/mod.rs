@@ -49,7 +49,12 @@ pub(super) struct ConnectArgs {
     #[arg(long)]
     free: bool,
     /// Send this line instead of reading any, then leave; may be repeated
-    #[arg(short = 'c', long = "once", value_name = "LINE")]
+    #[arg(
+        short = 'c',
+        long = "once",
+        value_name = "LINE",
+        allow_hyphen_values = true
+    )]
     lines: Vec<String>,
     /// How long to wait for an answer; by default 10s over UDP and for ever over TCP
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]

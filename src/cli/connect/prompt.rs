@@ -14,6 +14,7 @@ use reedline::{DefaultPrompt, DefaultPromptSegment, Reedline, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::super::exit::Failure;
+use super::super::output::colour_wanted;
 use super::{MAX_MESSAGE, again};
 
 /// What happened next.
@@ -117,7 +118,7 @@ impl Prompt {
 
 /// An editor that is left, its line unfinished, as soon as the socket has something to say.
 fn editor(watched: Option<&OwnedFd>) -> io::Result<Reedline> {
-    let editor = Reedline::create();
+    let editor = Reedline::create().with_ansi_colors(colour_wanted());
     let Some(socket) = watched else {
         return Ok(editor);
     };

@@ -81,6 +81,10 @@ impl DatagramHandler for Visits {
             if !self.desk.hear(&session, door, datagram.data) {
                 door.counters.refuse("too_many_unanswered");
             }
+            if door.session(session.id).is_none() {
+                // It was ended between our finding it and its message; nobody else will close it.
+                self.desk.close(session.id);
+            }
             door.telemetry.message(&door.labels, &session.trace);
         }
     }

@@ -48,7 +48,7 @@ pub(super) async fn run<G>(
     let mut outcome = Outcome::default();
     tokio::select! {
         biased;
-        () = running.collect(rules, began + rules.timeout, &mut outcome) => {}
+        () = running.collect(rules, later(began, rules.timeout), &mut outcome) => {}
         gone = gone => return Err(gone),
     }
     match running.finish(rules, &outcome) {
@@ -67,6 +67,12 @@ pub(super) async fn run<G>(
         ));
     }
     Ok(outcome)
+}
+
+/// `duration` after `moment`; a year for whoever asks for ages.
+fn later(moment: Instant, duration: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+    moment + duration.min(YEAR)
 }
 
 fn spawn_refusal(error: &io::Error) -> Refusal {
@@ -129,7 +135,7 @@ impl Running {
                 _ = self.pidfd.readable(), if !exited => {
                     exited = true;
                     if !rules.wait_for_background {
-                        until = deadline.min(Instant::now() + rules.linger);
+                        until = deadline.min(later(Instant::now(), rules.linger));
                     }
                 }
                 () = tokio::time::sleep_until(until) => {

@@ -1,0 +1,257 @@
+//! Leaving in order: who owes nothing goes at once, who is owed an answer gets it, time and a second signal end the
+//! rest, and nothing that a stranger holds open keeps the process.
+
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::chat::waiting;
+use super::limits::close_reason;
+use super::shell::{Gate, Sleeper};
+use super::support::{Service, Talk, eventually, no_grpcurl};
+
+const UNATTENDED: &str = "no operator is available";
+
+fn config(grace: &str) -> String {
+    format!(
+        r#"
+        [shutdown]
+        grace = "{grace}"
+        [listeners.ack]
+        protocol = "ack"
+        bind = "127.0.0.1:0"
+        [listeners.chat]
+        protocol = "chat"
+        bind = "127.0.0.1:0"
+        [listeners.qq]
+        protocol = "chat"
+        transport = "udp"
+        bind = "127.0.0.1:0"
+        [listeners.shell]
+        protocol = "shell"
+        policy = "any"
+        bind = "127.0.0.1:0"
+        "#
+    )
+}
+
+fn health(service: &Service) -> String {
+    let status = service.call("grpc.health.v1.Health/Check", &json!({}), "status");
+    status.as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_signal_drains_in_order() {
+    if no_grpcurl() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::INT] {
+        let service = Service::start(&config("25s"));
+        let (mut idle, mut idle_shell) = (service.talk("ack"), service.talk("shell"));
+        idle.send("hello");
+        idle.expect("received data!!");
+        assert_eq!(idle_shell.command("echo hi").stdout, b"hi\n");
+        let (mut client, peer) = (service.talk("chat"), service.peer("qq"));
+        client.send("anybody?");
+        peer.send("anybody?");
+        waiting(&service, "chat", 1);
+        waiting(&service, "qq", 1);
+        let (gate, mut busy) = (Gate::new(&service), service.talk("shell"));
+        busy.send(gate.command());
+        gate.wait_for_command();
+        assert_eq!(health(&service), "SERVING");
+        assert_eq!(service.http_get("/readyz").0, 200);
+
+        service.signal(signal);
+        // Who is owed nothing goes at once, and so does who can be answered now.
+        assert_eq!(idle.rest(), b"");
+        assert_eq!(idle_shell.rest(), b"");
+        assert_eq!(client.rest(), UNATTENDED.as_bytes());
+        peer.expect(UNATTENDED);
+        // Doors are closed before sessions are asked.
+        for listener in ["ack", "chat", "shell"] {
+            let error = TcpStream::connect(service.address(listener)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{listener}");
+        }
+        // Whoever asks learns that we are leaving, while one is still waited for.
+        eventually("the process is not serving", || {
+            health(&service) == "NOT_SERVING"
+        });
+        assert_eq!(service.http_get("/readyz"), (503, "draining\n".into()));
+        assert_eq!(service.listener("shell")["state"], "STATE_DRAINING");
+        let new = json!({"listener_id": "late", "listener": {"bind": "127.0.0.1:0", "ack": {}}});
+        let error = service
+            .grpcurl("ListenerService/CreateListener", &new)
+            .unwrap_err();
+        assert_eq!(
+            (error.code, error.reason()),
+            ("UNAVAILABLE", "SERVER_DRAINING")
+        );
+        // It gets its answer, and the process ends.
+        gate.open();
+        assert_eq!(busy.frame().stdout, b"done\n");
+        assert_eq!(busy.rest(), b"");
+        assert_eq!(service.wait().code, 0);
+    }
+}
+
+#[test]
+fn what_outlasts_the_grace_is_cut_with_all_that_it_started() {
+    let service = Service::start(&config("300ms"));
+    let (sleeper, mut busy) = (Sleeper::new(), service.talk("shell"));
+    busy.send(sleeper.command());
+    sleeper.wait_for_command();
+    let asked = Instant::now();
+    service.terminate();
+    busy.expect_closed();
+    let waited = asked.elapsed();
+    assert!(waited >= Duration::from_millis(300), "{waited:?}");
+    assert_eq!(service.wait().code, 0);
+    sleeper.expect_gone();
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[test]
+fn a_second_signal_skips_the_waiting() {
+    for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::TERM)] {
+        let service = Service::start(&config("1h"));
+        let (sleeper, mut busy) = (Sleeper::new(), service.talk("shell"));
+        busy.send(sleeper.command());
+        sleeper.wait_for_command();
+        service.signal(first);
+        eventually("it drains", || service.http_get("/readyz").0 == 503);
+        let asked = Instant::now();
+        service.signal(second);
+        busy.expect_closed();
+        assert_eq!(service.wait().code, 0);
+        sleeper.expect_gone();
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            asked.elapsed()
+        );
+    }
+}
+
+#[test]
+fn one_listener_drains_as_all_do() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(&config("25s"));
+    let (mut idle, mut client) = (service.talk("ack"), service.talk("chat"));
+    let peer = service.peer("qq");
+    idle.send("hello");
+    idle.expect("received data!!");
+    client.send("anybody?");
+    peer.send("anybody?");
+    waiting(&service, "chat", 1);
+    waiting(&service, "qq", 1);
+    for listener in ["ack", "chat", "qq"] {
+        let request = json!({ "name": format!("listeners/{listener}") });
+        let stopped = service.call("ListenerService/StopListener", &request, "listener");
+        assert_eq!(stopped["state"], "STATE_STOPPED");
+    }
+    assert_eq!(idle.rest(), b"");
+    assert_eq!(client.rest(), UNATTENDED.as_bytes());
+    peer.expect(UNATTENDED);
+    for (listener, of) in [
+        ("ack", idle.local()),
+        ("chat", client.local()),
+        ("qq", peer.local()),
+    ] {
+        assert_eq!(
+            close_reason(&service, listener, of),
+            "drained",
+            "{listener}"
+        );
+    }
+    assert_eq!(service.talk("shell").command("echo hi").stdout, b"hi\n");
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const END_HEADERS: u8 = 4;
+
+/// A peer that has begun to speak HTTP/2 and never listens: not to a GOAWAY, not to a ping.
+fn deaf(address: SocketAddr) -> Talk {
+    let mut talk = Talk::to(address);
+    talk.send(
+        [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            &frame(SETTINGS, 0, 0, &[])[..],
+        ]
+        .concat(),
+    );
+    talk
+}
+
+/// One that holds a stream of server reflection open, on which it has been answered once.
+fn reflecting(address: SocketAddr) -> Talk {
+    let mut talk = deaf(address);
+    let mut head = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (
+            ":path",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        ),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        // A literal that is not indexed, with a new name, neither of them in Huffman's code.
+        head.push(0);
+        for text in [name, value] {
+            head.push(u8::try_from(text.len()).unwrap());
+            head.extend_from_slice(text.as_bytes());
+        }
+    }
+    talk.send(frame(HEADERS, END_HEADERS, 1, &head));
+    // One message, not compressed, of 3 bytes: field 7, `list_services`, is "*".
+    talk.send(frame(DATA, 0, 1, b"\0\0\0\0\x03\x3a\x01*"));
+    loop {
+        let head = talk.read(9);
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let payload = talk.read(length);
+        if head[3] == DATA && head[8] == 1 {
+            let said = String::from_utf8_lossy(&payload).into_owned();
+            assert!(said.contains("switchboard.v1.ListenerService"), "{said}");
+            return talk;
+        }
+    }
+}
+
+#[test]
+fn nothing_that_a_stranger_holds_open_keeps_the_process() {
+    let service = Service::start(&config("1s"));
+    let (grpc, http) = (service.grpc(), service.http());
+    let silent = [Talk::to(grpc), Talk::to(http)];
+    let (idle, stream) = (deaf(grpc), reflecting(grpc));
+    // HTTP/1.1 keeps the connection for the next request, which never ends.
+    let mut kept = Talk::to(http);
+    kept.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(kept.recv(1024).starts_with(b"HTTP/1.1 200"));
+    kept.0.write_all(b"GET /metrics HTT").unwrap();
+    let asked = Instant::now();
+    service.terminate();
+    assert_eq!(service.wait().code, 0);
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(1 + 6), "{took:?}");
+    drop((silent, idle, stream, kept));
+}
