@@ -19,7 +19,7 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::CreateListenerResponse> {
         let asked = request.into_inner();
         if asked.persistence == api::Persistence::Durable as i32 {
-            return Err(unsupported("persistence = PERSISTENCE_DURABLE"));
+            return Err(unsupported("persistence"));
         }
         let name = asked.listener_id.parse::<ListenerName>();
         let spec = spec::read(asked.listener.unwrap_or_default());

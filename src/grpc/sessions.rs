@@ -69,7 +69,7 @@ impl api::session_service_server::SessionService for Control {
 
 fn basic(view: i32) -> Result<(), Status> {
     match api::SessionView::try_from(view) {
-        Ok(api::SessionView::Full) => Err(unsupported("view = SESSION_VIEW_FULL")),
+        Ok(api::SessionView::Full) => Err(unsupported("view")),
         Ok(_) => Ok(()),
         Err(_) => Err(invalid_field(
             "VIEW_INVALID",

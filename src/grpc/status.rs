@@ -51,7 +51,7 @@ pub(super) fn invalid_field(reason: &str, field: &str, description: impl Into<St
 
 /// A part of a request that this version cannot act upon, and must not pass over in silence.
 pub(super) fn unsupported(field: &str) -> Status {
-    let message = format!("{field} is not supported yet; leave it unset");
+    let message = format!("{field}: what is asked for is not supported yet; leave it unset");
     let metadata = vec![("field", field.to_owned())];
     status(
         Code::Unimplemented,

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::lifecycle::{Action, Input};
 use super::listener::{self, Listener};
-use super::{Error, Life, ListenerName, Spec, Supervisor, View};
+use super::{Desired, Error, Life, ListenerName, Spec, Supervisor, View};
 use crate::config::Origin;
 use crate::net::{BindError, Transport};
 use crate::protocol::Protocol;
@@ -66,6 +66,7 @@ impl Supervisor {
             if start {
                 let bounds = listener.bounds(self.0.most_sessions);
                 listener::bind(&listener.spec, &bounds).map_err(Error::Bind)?;
+                listener.life.desired = Desired::Active;
             }
             return Ok(listener.view(self.0.most_sessions));
         }

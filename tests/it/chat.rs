@@ -281,6 +281,29 @@ fn a_full_table_of_udp_peers_lets_the_longest_idle_go() {
 }
 
 #[test]
+fn a_datagram_of_any_length_is_a_message_and_an_answer_is_one() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(
+        "[listeners.qq]\nprotocol = \"chat\"\ntransport = \"udp\"\nbind = \"127.0.0.1:0\"\n",
+    );
+    let client = service.peer("qq");
+    let long = "x".repeat(65_507);
+    client.send("");
+    client.send(&long);
+    let talk = waiting(&service, "qq", 2);
+    assert_eq!(talk["lastMessage"]["text"], long);
+    let error = reply(&service, &talk, &json!({ "text": format!("{long}x") })).unwrap_err();
+    let refused = ("INVALID_ARGUMENT", "REPLY_INVALID");
+    assert_eq!((error.code, error.reason()), refused);
+    reply(&service, &talk, &json!({ "text": "nothing?" })).unwrap();
+    client.expect("nothing?");
+    reply(&service, &talk, &json!({ "text": long })).unwrap();
+    client.expect(&long);
+}
+
+#[test]
 fn text_is_read_and_written_in_the_clients_encoding_and_shown_without_its_tricks() {
     if no_grpcurl() {
         return;

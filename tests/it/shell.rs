@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -351,4 +352,34 @@ fn both_outputs_are_read_at_the_same_time() {
         (1_000_000, 2_000_000)
     );
     assert_eq!(frame.header["exit_code"], 3);
+}
+
+#[test]
+fn an_answer_waits_ten_seconds_for_a_peer_that_does_not_read_and_no_longer() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(
+        "[listeners.shell]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n\
+         limits = { idle_timeout = \"1s\" }\n",
+    );
+    let (mut deaf, mut leaving) = (service.talk("shell"), service.talk("shell"));
+    // More than all the buffers on the way hold.
+    for talk in [&mut deaf, &mut leaving] {
+        talk.send("head -c 60000000 /dev/zero");
+    }
+    let peer = leaving.local();
+    leaving.read(1_000_000);
+    leaving.reset();
+    assert_eq!(close_reason(&service, "shell", peer), "client_reset");
+    let began = std::time::Instant::now();
+    let closed = || service.count("shell", "activeSessions") == 0;
+    eventually("nine seconds have passed", || {
+        began.elapsed() > Duration::from_secs(9) || closed()
+    });
+    assert!(!closed(), "{:?}", began.elapsed());
+    assert_eq!(
+        close_reason(&service, "shell", deaf.local()),
+        "slow_consumer"
+    );
 }

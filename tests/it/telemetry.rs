@@ -183,22 +183,21 @@ fn series(line: &str) -> Option<(&str, Vec<(&str, &str)>)> {
     is_name(name).then_some((name, pairs))
 }
 
-/// Every series of a scrape, each line of which must be one that Prometheus reads.
-fn scrape(service: &Service) -> Vec<String> {
+/// Every series of a scrape with the kind of its metric; each line must be one that Prometheus reads.
+fn scrape(service: &Service) -> Vec<(String, String)> {
     let (status, text) = service.http_get("/metrics");
     assert_eq!(status, 200);
     assert!(text.ends_with('\n'));
-    let mut typed = "";
+    let (mut metric, mut kind) = ("", "");
     let mut all = Vec::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').unwrap();
+            (metric, kind) = rest.split_once(' ').unwrap();
             assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-            typed = name;
         } else if !line.starts_with("# HELP ") {
             let (name, labels) = series(line).unwrap_or_else(|| panic!("not a series: {line}"));
-            assert!(name.starts_with(typed), "{line} under {typed}");
-            all.push(format!("{name} {labels:?}"));
+            assert!(name.starts_with(metric), "{line} under {metric}");
+            all.push((kind.to_owned(), format!("{name} {labels:?}")));
         }
     }
     let distinct: std::collections::BTreeSet<_> = all.iter().collect();
@@ -235,10 +234,10 @@ fn a_scrape_has_every_listener_no_peer_and_nothing_of_a_deleted_one() {
     late.send("short");
     late.expect("SHORT");
 
-    let of = |all: &[String], name: &str, listener: &str| {
+    let of = |all: &[(String, String)], name: &str, listener: &str| {
         let label = format!("(\"switchboard_listener_name\", \"{listener}\")");
         all.iter()
-            .filter(|s| s.starts_with(name) && s.contains(&label))
+            .filter(|(_, s)| s.starts_with(name) && s.contains(&label))
             .count()
     };
     let all = scrape(&service);
@@ -257,19 +256,24 @@ fn a_scrape_has_every_listener_no_peer_and_nothing_of_a_deleted_one() {
             "no {name} of {listener} in {all:#?}"
         );
     }
-    let peer = all
-        .iter()
-        .find(|s| s.contains("127.0.0.1") || s.contains("local-0"));
-    assert_eq!(peer, None);
+    let of_a_peer = |text: &str| text.contains("127.0.0.1") || text.contains("local-0");
+    assert_eq!(all.iter().find(|(_, s)| of_a_peer(s)), None);
 
     let request = json!({ "name": "listeners/goes", "force": true });
     service
         .grpcurl("ListenerService/DeleteListener", &request)
         .unwrap();
+    // What is observed goes with its listener. What was recorded, a distribution, stays: of so many names and no more.
     let all = scrape(&service);
-    assert_eq!(of(&all, "switchboard_listener_", "goes"), 0);
-    assert_eq!(all.iter().find(|s| s.contains("\"goes\"")), None);
-    assert!(of(&all, "", "stays") > 0);
+    let observed = |(kind, s): &&(String, String)| kind != "histogram" && s.contains("\"goes\"");
+    assert_eq!(all.iter().find(observed), None);
+    assert!(of(&all, "switchboard_listener_status", "stays") > 0);
     let snapshot = service.call("MetricService/GetMetricSnapshot", &json!({}), "snapshot");
-    assert!(!snapshot.to_string().contains("\"goes\""), "{snapshot}");
+    let observed = |s: &&Value| {
+        let metric = s["metric"].as_str().unwrap_or_default();
+        let recorded = metric.ends_with(".count") || metric.ends_with(".sum");
+        !recorded && s["attributes"]["switchboard.listener.name"] == "goes"
+    };
+    let all = snapshot["series"].as_array().unwrap();
+    assert_eq!(all.iter().find(observed), None);
 }
