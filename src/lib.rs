@@ -1,8 +1,9 @@
 //! Switchboard: a process that runs socket listeners, and is run from outside.
 //!
 //! ```text
-//!  6  main, cli          arguments in, exit code out; every client of the control plane
-//!  5  app, settings      binds, runs, drains; the whole file's shape
+//!  7  main, cli          arguments in, exit code out; every client of the control plane
+//!  6  app                binds, runs, drains
+//!  5  settings           the whole file's shape
 //!  4  grpc, http         translate, and nothing else
 //!  3  supervisor         named listeners and their lives
 //!  2  protocol           what is said on a socket: ack, chat, shell, uppercase

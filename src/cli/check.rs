@@ -10,10 +10,9 @@ use crate::settings::Settings;
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     match Settings::load(&args.config, &args.set) {
         Ok((settings, _)) => {
-            println!(
-                "the configuration is valid: {} listeners",
-                settings.listeners.len()
-            );
+            let count = settings.listeners.len();
+            let noun = if count == 1 { "listener" } else { "listeners" };
+            println!("the configuration is valid: {count} {noun}");
             OK.into()
         }
         Err(problems) => {

@@ -58,8 +58,11 @@ impl Service<http::Request<Incoming>> for Layered {
             let (parent, state) = (header("traceparent"), header("tracestate"));
             let span = telemetry.call(&method, parent, state, is_mutation(&method));
             let answering = AssertUnwindSafe(async move { routes.call(request).await });
-            let answer = Caught(Box::pin(answering)).await;
+            let mut answer = Caught(Box::pin(answering)).await;
             let code = code(&answer);
+            if let Some(bare) = without_reason(&answer) {
+                answer = super::status::explained(&bare, word(code)).into_http();
+            }
             telemetry.call_ended(&method, word(code), began.elapsed());
             span.finish(word(code));
             Ok(answer)
@@ -101,6 +104,12 @@ fn is_mutation(method: &str) -> bool {
 /// The code of an answer; that of a stream still to come is told as OK.
 fn code(answer: &http::Response<Body>) -> Code {
     Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+/// The status of an answer that is nothing but a status, and says no more than its message.
+fn without_reason(answer: &http::Response<Body>) -> Option<Status> {
+    let status = Status::from_header_map(answer.headers())?;
+    (status.code() != Code::Ok && status.details().is_empty()).then_some(status)
 }
 
 /// The code as conventions write it.

@@ -1,11 +1,12 @@
 //! A listener's definition in the two vocabularies: every field that is wrong is named, and what
 //! this version cannot obey is refused rather than passed over.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use super::api;
-use crate::net::{Framing, Limits, Transport, parse_network};
-use crate::protocol::{Protocol, ack, chat, shell, uppercase};
+use crate::net::{Address, Framing, Limits, Transport, parse_network};
+use crate::protocol::{Fault, Protocol, ack, chat, shell, uppercase};
 use crate::supervisor::{Spec, Violation};
 
 /// Gathers what is wrong on the way.
@@ -14,40 +15,44 @@ struct Reader {
     violations: Vec<Violation>,
 }
 
-/// Reads a definition. Whether it is to start is `desired_state`'s to say.
+/// Reads a definition, and whether it is to start. Everything that is wrong comes at once: fields
+/// that cannot be read do not keep the others from being checked.
 pub(super) fn read(listener: api::Listener) -> Result<(Spec, bool), Vec<Violation>> {
     let mut reader = Reader::default();
-    let bind = match listener.bind.parse() {
-        Ok(bind) => Some(bind),
-        Err(fault) => reader.wrong("bind", fault),
-    };
+    let bind = listener.bind.parse().unwrap_or_else(|fault: String| {
+        reader.wrong::<()>("bind", fault);
+        ANYWHERE
+    });
     let limits = reader.limits(listener.limits.unwrap_or_default());
     let start = reader.wants_start(listener.desired_state);
-    let protocol = match listener.protocol {
-        Some(protocol) => Some(reader.protocol(protocol)),
-        None => reader.wrong(
+    let Some(protocol) = listener.protocol else {
+        reader.wrong::<()>(
             "protocol",
             "one of ack, shell, uppercase and chat must be set",
-        ),
+        );
+        reader.obeyed(limits.check(Transport::Tcp), "limits");
+        return Err(reader.violations);
     };
-    match (bind, protocol) {
-        (Some(bind), Some(protocol)) if reader.violations.is_empty() => {
-            let (display_name, labels) =
-                (listener.display_name, listener.labels.into_iter().collect());
-            Ok((
-                Spec {
-                    bind,
-                    display_name,
-                    labels,
-                    limits,
-                    protocol,
-                },
-                start,
-            ))
-        }
-        _ => Err(reader.violations),
+    let protocol = reader.protocol(protocol);
+    reader.obeyed(limits.check(protocol.transport()), "limits");
+    reader.obeyed(protocol.check(bind, &limits), protocol.word());
+    let (display_name, labels) = (listener.display_name, listener.labels.into_iter().collect());
+    let spec = Spec {
+        bind,
+        display_name,
+        labels,
+        limits,
+        protocol,
+    };
+    if reader.violations.is_empty() {
+        Ok((spec, start))
+    } else {
+        Err(reader.violations)
     }
 }
+
+/// Stands for an address that could not be read while the rest is checked.
+const ANYWHERE: Address = Address(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
 
 impl Reader {
     fn wrong<T>(&mut self, field: &str, description: impl Into<String>) -> Option<T> {
@@ -57,6 +62,20 @@ impl Reader {
             description: description.into(),
         });
         None
+    }
+
+    /// Values that can be read and not obeyed; their keys are as in files, where a protocol's keys
+    /// stand beside the common ones.
+    fn obeyed(&mut self, faults: Vec<Fault>, part: &str) {
+        for (key, fault) in faults {
+            let common = key == "bind" || key.starts_with("limits.");
+            let field = if common {
+                key.to_owned()
+            } else {
+                format!("{part}.{key}")
+            };
+            self.wrong::<()>(&field, fault);
+        }
     }
 
     /// A field that this version does not obey must be unset.

@@ -82,42 +82,44 @@ fn precondition(
     details
 }
 
+/// The table: every refusal has its code and its reason.
+fn code_and_reason(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::NoListener(_) => (Code::NotFound, "LISTENER_NOT_FOUND"),
+        Error::NoSession(_) => (Code::NotFound, "SESSION_NOT_FOUND"),
+        Error::Exists(_) => (Code::AlreadyExists, "LISTENER_ALREADY_EXISTS"),
+        Error::Invalid(_) => (Code::InvalidArgument, "LISTENER_CONFIG_INVALID"),
+        Error::Bind(bind) => (Code::FailedPrecondition, bind.reason()),
+        Error::Denied { .. } => (Code::FailedPrecondition, "LISTENER_STATE_INVALID"),
+        Error::NoDesk(_) => (Code::FailedPrecondition, "NO_DESK"),
+        Error::Etag { .. } => (Code::Aborted, "ETAG_MISMATCH"),
+        Error::ShellForbidden => (Code::PermissionDenied, "SHELL_NOT_ALLOWED"),
+        Error::Stopping => (Code::Unavailable, "SERVER_DRAINING"),
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        let plain = |code, reason| status(code, message.clone(), with_reason(reason, Vec::new()));
-        Self(match error {
-            Error::NoListener(name) => {
-                about_listener(Code::NotFound, "LISTENER_NOT_FOUND", &name, message)
-            }
-            Error::Exists(name) => about_listener(
-                Code::AlreadyExists,
-                "LISTENER_ALREADY_EXISTS",
-                &name,
-                message,
-            ),
-            Error::NoSession(name) => {
-                let details = with_reason("SESSION_NOT_FOUND", Vec::new());
-                let details = resource(details, "Session", &name, &message);
-                status(Code::NotFound, message, details)
-            }
+        let (code, reason) = code_and_reason(&error);
+        let mut bare = with_reason(reason, Vec::new());
+        let details = match error {
             Error::Invalid(violations) => {
                 let in_listener = |v: Violation| Violation {
                     field: format!("listener.{}", v.field),
                     ..v
                 };
-                invalid(
-                    "LISTENER_CONFIG_INVALID",
+                return Self(invalid(
+                    reason,
                     violations.into_iter().map(in_listener).collect(),
-                )
+                ));
             }
-            Error::Bind(bind) => unmet(
-                bind.reason(),
-                Vec::new(),
-                "ADDRESS",
-                &bind.address.to_string(),
-                message,
-            ),
+            Error::NoListener(name) | Error::Exists(name) => {
+                resource(bare, "Listener", &listener_name(&name), &message)
+            }
+            Error::NoSession(name) => resource(bare, "Session", &name, &message),
+            Error::Bind(bind) => precondition(bare, "ADDRESS", &bind.address.to_string(), &message),
+            Error::NoDesk(name) => precondition(bare, "PROTOCOL", &listener_name(&name), &message),
             Error::Denied {
                 listener,
                 state: is,
@@ -129,54 +131,36 @@ impl From<Error> for Failure {
                     ("allowed", allowed(is).to_owned()),
                     ("active_sessions", sessions.to_string()),
                 ];
-                unmet(
-                    "LISTENER_STATE_INVALID",
-                    metadata,
-                    "STATE",
-                    &listener_name(&listener),
-                    message,
-                )
+                let details = with_reason(reason, metadata);
+                precondition(details, "STATE", &listener_name(&listener), &message)
             }
-            Error::NoDesk(name) => unmet(
-                "NO_DESK",
-                Vec::new(),
-                "PROTOCOL",
-                &listener_name(&name),
-                message,
-            ),
             Error::Etag { current, .. } => {
-                let details = with_reason("ETAG_MISMATCH", vec![("current_etag", current)]);
-                let details = precondition(details, "ETAG", "etag", &message);
-                status(Code::Aborted, message, details)
+                let details = with_reason(reason, vec![("current_etag", current)]);
+                precondition(details, "ETAG", "etag", &message)
             }
-            Error::ShellForbidden => plain(Code::PermissionDenied, "SHELL_NOT_ALLOWED"),
+            Error::ShellForbidden => bare,
             Error::Stopping => {
-                let mut details = with_reason("SERVER_DRAINING", Vec::new());
-                details.set_retry_info(Some(Duration::from_secs(5)));
-                status(Code::Unavailable, message, details)
+                bare.set_retry_info(Some(Duration::from_secs(5)));
+                bare
             }
-        })
+        };
+        Self(status(code, message, details))
     }
 }
 
-/// Something about a listener as a resource.
-fn about_listener(code: Code, reason: &str, name: &str, message: String) -> Status {
-    let details = with_reason(reason, Vec::new());
-    let details = resource(details, "Listener", &listener_name(name), &message);
-    status(code, message, details)
+/// The state of the system does not allow it.
+fn unmet(reason: &str, kind: &str, subject: &str, message: &str) -> Status {
+    let details = precondition(with_reason(reason, Vec::new()), kind, subject, message);
+    status(Code::FailedPrecondition, message, details)
 }
 
-/// The state of the system does not allow it.
-fn unmet(
-    reason: &str,
-    metadata: Metadata,
-    kind: &str,
-    subject: &str,
-    message: impl Into<String>,
-) -> Status {
-    let message = message.into();
-    let details = precondition(with_reason(reason, metadata), kind, subject, &message);
-    status(Code::FailedPrecondition, message, details)
+/// A status that a library made has no reason; it gets its code's name for one.
+pub(super) fn explained(bare: &Status, word: &str) -> Status {
+    let message = match bare.code() {
+        Code::Unimplemented => "this method is not available yet",
+        _ => bare.message(),
+    };
+    status(bare.code(), message, with_reason(word, Vec::new()))
 }
 
 /// What may be asked of a listener in this state.
@@ -198,11 +182,11 @@ pub(super) fn reply(error: &ReplyError, name: &str) -> Status {
         ReplyError::NotFound => no_conversation(name),
         ReplyError::Closed => {
             let message = "the peer of this conversation is gone";
-            unmet("CONVERSATION_CLOSED", Vec::new(), "STATE", name, message)
+            unmet("CONVERSATION_CLOSED", "STATE", name, message)
         }
         ReplyError::NothingWaits => {
             let message = "no message of this conversation waits for an answer";
-            unmet("NOTHING_TO_ANSWER", Vec::new(), "STATE", name, message)
+            unmet("NOTHING_TO_ANSWER", "STATE", name, message)
         }
         ReplyError::NoSuchMessage(sequence) => {
             let message = format!("the conversation has no message {sequence}");

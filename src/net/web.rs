@@ -40,9 +40,8 @@ const FIRST_BYTES: Duration = Duration::from_secs(5);
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const NOT_HTTP2: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
-    content-length: 55\r\n\r\nthis port speaks gRPC (HTTP/2 with prior knowledge) only";
+/// Told to whoever speaks something else to a port of gRPC.
+const NOT_HTTP2: &str = "this port speaks gRPC (HTTP/2 with prior knowledge) only\n";
 
 /// Runs every task of a server, so that its end can be waited for.
 #[derive(Clone)]
@@ -168,11 +167,28 @@ async fn prefaced(mut tcp: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite 
         io::Result::Ok(())
     };
     tokio::time::timeout(FIRST_BYTES, read).await??;
-    if head[..got] != PREFACE[..got] || got < head.len() {
-        // Best effort: the connection is closed either way.
-        let _ = tcp.write_all(NOT_HTTP2).await;
+    if got < head.len() || head != *PREFACE {
+        // Best effort, and not for long: the connection is closed either way.
+        let _ = tokio::time::timeout(FIRST_BYTES, turn_away(tcp)).await;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2"));
     }
     let (read, write) = tcp.into_split();
     Ok(tokio::io::join(Cursor::new(head).chain(read), write))
 }
+
+/// Says what this port speaks, and reads what is still under way: closed with bytes unread, the
+/// connection would be reset, and the answer lost with it.
+async fn turn_away(mut tcp: TcpStream) -> io::Result<()> {
+    let length = NOT_HTTP2.len();
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    tcp.write_all(head.as_bytes()).await?;
+    tcp.write_all(NOT_HTTP2.as_bytes()).await?;
+    tcp.shutdown().await?;
+    tokio::io::copy(&mut tcp.take(MOST_UNREAD), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// Read of a stranger's request before it is cut off: 64 KiB.
+const MOST_UNREAD: u64 = 64 << 10;

@@ -27,8 +27,8 @@ const FLOORS: [(&str, u8); 11] = [
     ("grpc", 4),
     ("http", 4),
     ("settings", 5),
-    ("app", 5),
-    ("cli", 6),
+    ("app", 6),
+    ("cli", 7),
 ];
 
 /// The whole top level, but for names with a dot in front.
