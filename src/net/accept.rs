@@ -152,12 +152,7 @@ impl Visit {
         let mut stream = Stream::new(tcp, self.door.clone(), self.session.clone());
         let reason = handler.serve(&mut stream).await;
         self.session.note_ending(reason);
-        stream.close(reason).await;
-        // A cut while the rest was flushed says more than what the handler knew.
-        self.reason = match self.session.asked() {
-            Some(super::Ask::Cut(cut)) => cut,
-            _ => reason,
-        };
+        self.reason = stream.close(reason).await;
     }
 }
 

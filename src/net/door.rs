@@ -239,6 +239,9 @@ impl Door {
             self.counters.stalls.fetch_add(1, Ordering::Relaxed);
             return Some(Ask::Cut(CloseReason::SlowConsumer));
         }
+        if session.is_ending() {
+            return None;
+        }
         let busy = session.owed.load(Ordering::Relaxed) > 0 || session.queued_bytes() > 0;
         if !busy && session.quiet_for() > self.bounds.idle_timeout {
             return Some(Ask::Cut(CloseReason::Idle));

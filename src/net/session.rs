@@ -124,6 +124,11 @@ impl Session {
         self.ending.store(reason as u8, Ordering::Release);
     }
 
+    /// Whether its work is over.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire) != 0
+    }
+
     /// Why it is on its way out, if it is.
     pub fn ending(&self) -> Option<CloseReason> {
         let ending = CloseReason::from_number(self.ending.load(Ordering::Acquire));

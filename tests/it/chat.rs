@@ -218,6 +218,16 @@ fn nobody_waits_for_ever() {
     let (peer, unattended) = ("AUTHOR_PEER", "AUTHOR_UNATTENDED");
     assert_eq!(authors, [peer, peer, unattended, unattended]);
 
+    // One that is gone is owed nothing, though it had said all before.
+    let mut client = service.talk("flood");
+    let peer = client.local();
+    client.send("hello\n");
+    waiting(&service, "flood", 1);
+    client.half_close();
+    client.reset();
+    assert_eq!(close_reason(&service, "flood", peer), "client_reset");
+    assert_eq!(inbox(&service, "flood")[0]["state"], "STATE_CLOSED");
+
     // Nor does the desk gather without bound what nobody answers.
     let mut client = service.talk("flood");
     client.send("x\n".repeat(10_000));

@@ -352,12 +352,36 @@ fn who_does_not_read_is_closed_and_nobody_waits_for_it() {
 }
 
 #[test]
+fn a_burst_ends_nobody_whose_kernel_has_room_for_it() {
+    let service = Service::start(
+        r#"
+        [listeners.room]
+        protocol = "chat"
+        mode = "room"
+        pace = "free"
+        greeting = "welcome"
+        bind = "127.0.0.1:0"
+        "#,
+    );
+    // Twice the outbox, and less than what the kernel takes for one who has not read yet.
+    let burst = [&[b'y'; 999][..], b"\n"].concat().repeat(512);
+    for _ in 0..20 {
+        let [mut speaker, mut listener] = [(); 2].map(|()| service.talk("room"));
+        speaker.expect("welcome\n");
+        listener.expect("welcome\n");
+        speaker.send(&burst);
+        listener.expect(&burst);
+    }
+}
+
+#[test]
 fn a_closed_session_ends_at_once_and_is_remembered() {
     if no_grpcurl() {
         return;
     }
     let service = Service::start(
         "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n\
+         [listeners.qq]\nprotocol = \"chat\"\ntransport = \"udp\"\nbind = \"127.0.0.1:0\"\n\
          [listeners.shell]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n",
     );
     let mut late = Vec::new();
@@ -407,6 +431,15 @@ fn a_closed_session_ends_at_once_and_is_remembered() {
     let error = std::io::Read::read(&mut talk.0, &mut [0; 16]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(close_reason(&service, "ack", talk.local()), "kicked");
+
+    // A UDP peer has no connection to reset; its session goes all the same.
+    let peer = service.peer("qq");
+    peer.send("hello");
+    let name = session_of(&service, "qq", peer.local());
+    let request = json!({ "name": name });
+    service.call("SessionService/CloseSession", &request, "session");
+    assert_eq!(close_reason(&service, "qq", peer.local()), "kicked");
+    assert_eq!(service.count("qq", "activeSessions"), 0);
 
     // With some it finishes what it owes.
     let (mut talk, gate) = (service.talk("shell"), Gate::new(&service));

@@ -90,6 +90,22 @@ fn a_command_ends_with_its_peer_whole() {
     sleeper.expect_gone();
     assert_eq!(close_reason(&service, "shell", peer), "client_reset");
 
+    // The same of one that has said more than is read while its command runs, and of one that has said all.
+    let junk = "x".repeat(200_000);
+    for (more, half_closed) in [(&*junk, false), ("", true)] {
+        let (sleeper, mut talk) = (Sleeper::new(), service.talk("shell"));
+        let peer = talk.local();
+        talk.send(sleeper.command());
+        sleeper.wait_for_command();
+        talk.send(more);
+        if half_closed {
+            talk.half_close();
+        }
+        talk.reset();
+        sleeper.expect_gone();
+        assert_eq!(close_reason(&service, "shell", peer), "client_reset");
+    }
+
     let (sleeper, mut talk) = (Sleeper::new(), service.talk("shell"));
     talk.send(sleeper.command());
     sleeper.wait_for_command();
@@ -129,7 +145,7 @@ fn a_command_over_its_limits_is_ended_whole_and_its_session_goes_on() {
         protocol = "shell"
         policy = "any"
         bind = "127.0.0.1:0"
-        command_timeout = "700ms"
+        command_timeout = "1500ms"
         max_output_bytes = 1000
         "#,
     );

@@ -68,17 +68,23 @@ impl Stream {
         .await
     }
 
-    /// Ends the connection: what is queued goes out first unless the session was cut.
-    pub(in crate::net) async fn close(mut self, reason: CloseReason) {
+    /// Ends the connection: what is queued goes out first unless the session was cut. Returns why
+    /// it ended at last: a cut meanwhile says more than what its handler knew.
+    pub(in crate::net) async fn close(mut self, reason: CloseReason) -> CloseReason {
         if self.session.abort.load(Ordering::Acquire) {
             // An error leaves an ordinary close, which is all that is left to do.
             let _ = self.tcp.set_zero_linger();
-            return;
+            return reason;
         }
-        if self.flush().await.is_err() || reason == CloseReason::ClientReset {
-            return;
+        if reason == CloseReason::ClientReset {
+            return reason;
         }
+        if let Err(cut) = self.flush().await {
+            return cut;
+        }
+        // It fails when the peer is gone, and then there is nothing to end.
         let _ = rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write);
+        self.skip();
         let said_last_word = matches!(
             reason,
             CloseReason::Completed
@@ -89,6 +95,7 @@ impl Stream {
         if !self.ended && (said_last_word || !self.input.unread().is_empty()) {
             let _ = tokio::time::timeout(LINGER.0, self.discard(LINGER.1)).await;
         }
+        reason
     }
 
     async fn discard(&mut self, most: usize) {
