@@ -32,7 +32,13 @@ impl Room {
         }
         loop {
             match stream.next().await {
-                Event::Message => self.tell(stream),
+                Event::Message => {
+                    if self.tell(stream) {
+                        // Who fills outboxes faster than their tasks get to run would end members
+                        // that read as fast as they can. One turn for them; nobody is waited for.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Event::Violation(violation) => {
                     let reason = Event::Violation(violation).reason();
                     let max = stream.door().bounds.max_message_bytes;
@@ -47,25 +53,27 @@ impl Room {
         }
     }
 
-    /// Gives the message to every other member's outbox; nobody waits for a slow one.
-    fn tell(&self, stream: &Stream) {
+    /// Gives the message to every other member's outbox; nobody waits for a slow one. True when an
+    /// outbox is more than half full.
+    fn tell(&self, stream: &Stream) -> bool {
         let message = strip_telnet(stream.message());
         if message.is_empty() {
-            return;
+            return false;
         }
         let framed = self.framing.wrap(&message);
         let (speaker, door) = (stream.session(), stream.door());
+        let (outbox, mut fullest) = (door.bounds.outbox_bytes, 0);
         let members = crate::net::lock(&self.members);
-        for (id, member) in &*members {
-            if *id != speaker.id {
-                member.deliver(framed.clone(), door.bounds.outbox_bytes);
-            }
+        for (_, member) in members.iter().filter(|(id, _)| **id != speaker.id) {
+            member.deliver(framed.clone(), outbox);
+            fullest = fullest.max(member.queued_bytes());
         }
         let others = members.len().saturating_sub(1);
         drop(members);
         if let Some(span) = door.telemetry.message(&door.labels, &speaker.trace) {
             span.finish(Some(others));
         }
+        fullest > outbox / 2
     }
 }
 
