@@ -81,6 +81,7 @@ impl App {
             telemetry,
             allow_shell: settings.grpc.allow_shell,
             facts: Arc::new(facts),
+            answers: Arc::default(),
             unfinished: tokio_util::task::TaskTracker::new(),
         };
         Ok(Self {

@@ -11,7 +11,7 @@ use super::sessions::parent;
 use super::status::{self, invalid_field};
 use super::{Control, api, page};
 use crate::net::SessionId;
-use crate::protocol::chat::{Body, Conversation, Desk};
+use crate::protocol::chat::{Body, Conversation, Desk, Message};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -37,22 +37,14 @@ impl api::chat_service_server::ChatService for Control {
         }
         all.sort_by_key(|(place, ..)| *place);
         let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
-        let mut behind: Vec<_> = all
-            .into_iter()
-            .filter(|(p, ..)| Some(*p) > after)
-            .take(size + 1)
-            .collect();
-        let more = behind.len() > size;
-        behind.truncate(size);
-        let last = behind.last().filter(|_| more).map(|(place, ..)| *place);
-        let view = |(_, listener, desk, c): (_, String, Arc<Desk>, _)| {
-            conversation(&listener, &desk, c, &self.supervisor)
-        };
+        let behind = all.into_iter().filter(|(place, ..)| Some(*place) > after);
+        let (conversations, last) = page::cut(behind, size, |(_, listener, desk, view)| {
+            conversation(listener, desk, view.clone(), &self.supervisor)
+        });
+        let token = |(place, ..): (Place, _, _, _)| page::token(list, &show_place(place));
         Ok(Response::new(api::ListConversationsResponse {
-            conversations: behind.into_iter().map(view).collect(),
-            next_page_token: last
-                .map(|l| page::token(list, &show_place(l)))
-                .unwrap_or_default(),
+            conversations,
+            next_page_token: last.map(token).unwrap_or_default(),
             total_size,
         }))
     }
@@ -101,30 +93,22 @@ impl api::chat_service_server::ChatService for Control {
         let list = ("messages", &asked.parent);
         let after = page::cursor(list, &asked.page_token)?;
         let (listener, desk, id) = self.history(&asked.parent)?;
+        let key = |m: &Message| format!("{}.{}", m.conversation, m.sequence);
         let mut said = desk.messages(id);
         if let Some(after) = after {
-            let key =
-                |m: &crate::protocol::chat::Message| format!("{}.{}", m.conversation, m.sequence);
             // When the last one seen is forgotten by now, so is all before it.
-            let seen = said
-                .iter()
-                .position(|m| key(m) == after)
-                .map_or(0, |at| at + 1);
-            said.drain(..seen);
+            let seen = said.iter().position(|m| key(m) == after);
+            said.drain(..seen.map_or(0, |at| at + 1));
         }
-        let more = said.len() > size;
-        said.truncate(size);
-        let last = said
-            .last()
-            .filter(|_| more)
-            .map(|m| format!("{}.{}", m.conversation, m.sequence));
-        let name = |id| conversation_name(&listener, &self.supervisor.session_label(id));
+        let (messages, last) = page::cut(said, size, |said| {
+            let label = self.supervisor.session_label(said.conversation);
+            message(conversation_name(&listener, &label), &desk, said.clone())
+        });
         Ok(Response::new(api::ListMessagesResponse {
-            messages: said
-                .into_iter()
-                .map(|m| message(name(m.conversation), &desk, m))
-                .collect(),
-            next_page_token: last.map(|l| page::token(list, &l)).unwrap_or_default(),
+            messages,
+            next_page_token: last
+                .map(|l| page::token(list, &key(&l)))
+                .unwrap_or_default(),
         }))
     }
 }

@@ -1,7 +1,8 @@
 //! `grpc.health.v1`: `""` for the process, `listeners/NAME` for each listener.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
@@ -14,35 +15,44 @@ pub(super) fn service() -> (HealthServer<impl Health>, HealthReporter) {
     (service, reporter)
 }
 
-/// Follows the listeners for as long as there is a supervisor; the process itself is NOT_SERVING once it drains.
-pub(super) async fn report(mut reporter: HealthReporter, supervisor: Supervisor) {
+/// Follows the listeners until `stop`; the process itself is NOT_SERVING once it drains. At the end
+/// every name is taken back, which ends the streams of those who watch.
+pub(super) async fn report(
+    mut reporter: HealthReporter,
+    supervisor: Supervisor,
+    stop: CancellationToken,
+) {
     let mut changes = supervisor.changes();
-    let mut known = BTreeSet::new();
+    let mut known = BTreeSet::<String>::new();
     loop {
         let process = if supervisor.is_stopping() {
             ServingStatus::NotServing
         } else {
             ServingStatus::Serving
         };
-        reporter.set_service_status("", process).await;
-        let mut current = BTreeSet::new();
+        let mut current = BTreeMap::from([(String::new(), process)]);
         for view in supervisor.list() {
-            let name = listener_name(view.name.as_str());
-            let serving = view.life.state == State::Active && process == ServingStatus::Serving;
-            let status = if serving {
+            let serves = view.life.state == State::Active && process == ServingStatus::Serving;
+            let status = if serves {
                 ServingStatus::Serving
             } else {
                 ServingStatus::NotServing
             };
-            reporter.set_service_status(&name, status).await;
-            current.insert(name);
+            current.insert(listener_name(view.name.as_str()), status);
         }
-        for gone in known.difference(&current) {
+        for (name, status) in &current {
+            reporter.set_service_status(name, *status).await;
+        }
+        for gone in known.iter().filter(|name| !current.contains_key(*name)) {
             reporter.clear_service_status(gone).await;
         }
-        known = current;
-        if changes.changed().await.is_err() {
-            return;
+        known = current.into_keys().collect();
+        let changed = stop.run_until_cancelled(changes.changed()).await;
+        if !matches!(changed, Some(Ok(()))) {
+            break;
         }
+    }
+    for name in &known {
+        reporter.clear_service_status(name).await;
     }
 }

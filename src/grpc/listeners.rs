@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{bare_name, listener};
 use super::status::{Failure, invalid, invalid_field, unsupported};
 use super::{Control, api, page, spec};
-use crate::supervisor::{Error, ListenerName, View};
+use crate::supervisor::{Error, ListenerName, View, Violation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -18,32 +18,10 @@ impl api::listener_service_server::ListenerService for Control {
         request: Request<api::CreateListenerRequest>,
     ) -> Answer<api::CreateListenerResponse> {
         let asked = request.into_inner();
-        if asked.persistence == api::Persistence::Durable as i32 {
-            return Err(unsupported("persistence"));
-        }
-        let name = asked.listener_id.parse::<ListenerName>();
-        let spec = spec::read(asked.listener.unwrap_or_default());
-        let (name, (spec, start)) = match (name, spec) {
-            (Ok(name), Ok(spec)) => (name, spec),
-            (name, spec) => {
-                let mut violations = spec.err().unwrap_or_default();
-                if let Err(description) = name {
-                    let field = "listener_id".to_owned();
-                    violations.insert(0, crate::supervisor::Violation { field, description });
-                }
-                return Err(invalid("LISTENER_CONFIG_INVALID", violations));
-            }
-        };
-        let options = (asked.validate_only, self.allow_shell);
-        let view = self
-            .supervisor
-            .create(name, spec, start, options)
-            .map_err(refused)?;
-        let warnings = Vec::new();
-        Ok(Response::new(api::CreateListenerResponse {
-            listener: Some(listener(view)),
-            warnings,
-        }))
+        self.once(&asked.request_id, &asked, async {
+            self.create(asked.clone())
+        })
+        .await
     }
 
     async fn get_listener(
@@ -74,18 +52,12 @@ impl api::listener_service_server::ListenerService for Control {
                 .as_deref()
                 .is_none_or(|after| view.name.as_str() > after)
         };
-        let mut listeners: Vec<_> = all.into_iter().filter(behind).take(size + 1).collect();
-        let more = listeners.len() > size;
-        listeners.truncate(size);
-        let last = listeners
-            .last()
-            .filter(|_| more)
-            .map(|view| view.name.to_string());
+        let behind = all.into_iter().filter(behind);
+        let (listeners, last) = page::cut(behind, size, |view| listener(view.clone()));
+        let token = |last: View| page::token("listeners", last.name.as_str());
         Ok(Response::new(api::ListListenersResponse {
-            listeners: listeners.into_iter().map(listener).collect(),
-            next_page_token: last
-                .map(|l| page::token("listeners", &l))
-                .unwrap_or_default(),
+            listeners,
+            next_page_token: last.map(token).unwrap_or_default(),
             total_size,
         }))
     }
@@ -95,14 +67,14 @@ impl api::listener_service_server::ListenerService for Control {
         request: Request<api::DeleteListenerRequest>,
     ) -> Answer<api::DeleteListenerResponse> {
         let asked = request.into_inner();
-        let supervisor = self.supervisor.clone();
-        self.whole(async move {
-            let name = bare_name(&asked.name);
-            let deleted = supervisor.delete(name, &asked.etag, asked.force, asked.validate_only);
-            deleted.await.map_err(refused)
-        })
-        .await?;
-        Ok(Response::new(api::DeleteListenerResponse {}))
+        let (supervisor, own) = (self.supervisor.clone(), asked.clone());
+        let deleted = self.whole(async move {
+            let name = bare_name(&own.name);
+            let deleted = supervisor.delete(name, &own.etag, own.force, own.validate_only);
+            deleted.await.map_err(refused)?;
+            Ok(api::DeleteListenerResponse {})
+        });
+        self.once(&asked.request_id, &asked, deleted).await
     }
 
     async fn start_listener(
@@ -110,13 +82,16 @@ impl api::listener_service_server::ListenerService for Control {
         request: Request<api::StartListenerRequest>,
     ) -> Answer<api::StartListenerResponse> {
         let asked = request.into_inner();
-        let view = self
-            .supervisor
-            .start(bare_name(&asked.name), &asked.etag)
-            .map_err(refused)?;
-        Ok(Response::new(api::StartListenerResponse {
-            listener: Some(listener(view)),
-        }))
+        let start = async {
+            let view = self
+                .supervisor
+                .start(bare_name(&asked.name), &asked.etag)
+                .map_err(refused)?;
+            Ok(api::StartListenerResponse {
+                listener: Some(listener(view)),
+            })
+        };
+        self.once(&asked.request_id, &asked, start).await
     }
 
     async fn stop_listener(
@@ -125,19 +100,49 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::StopListenerResponse> {
         let asked = request.into_inner();
         let grace = grace(asked.grace)?;
-        let supervisor = self.supervisor.clone();
-        let view = self
-            .whole(async move {
-                let name = bare_name(&asked.name);
-                supervisor
-                    .stop(name, &asked.etag, grace, &asked.reason)
-                    .await
-                    .map_err(refused)
+        let (supervisor, own) = (self.supervisor.clone(), asked.clone());
+        let stopped = self.whole(async move {
+            let stopped = supervisor.stop(bare_name(&own.name), &own.etag, grace, &own.reason);
+            let view = stopped.await.map_err(refused)?;
+            Ok(api::StopListenerResponse {
+                listener: Some(listener(view)),
             })
-            .await?;
-        Ok(Response::new(api::StopListenerResponse {
+        });
+        self.once(&asked.request_id, &asked, stopped).await
+    }
+}
+
+impl Control {
+    fn create(
+        &self,
+        asked: api::CreateListenerRequest,
+    ) -> Result<api::CreateListenerResponse, Status> {
+        if asked.persistence == api::Persistence::Durable as i32 {
+            return Err(unsupported("persistence"));
+        }
+        let name = asked.listener_id.parse::<ListenerName>();
+        let spec = spec::read(asked.listener.unwrap_or_default());
+        let (name, (spec, start)) = match (name, spec) {
+            (Ok(name), Ok(spec)) => (name, spec),
+            (name, spec) => {
+                let mut violations = spec.err().unwrap_or_default();
+                if let Err(description) = name {
+                    let field = "listener_id".to_owned();
+                    violations.insert(0, Violation { field, description });
+                }
+                return Err(invalid("LISTENER_CONFIG_INVALID", violations));
+            }
+        };
+        let options = (asked.validate_only, self.allow_shell);
+        let view = self
+            .supervisor
+            .create(name, spec, start, options)
+            .map_err(refused)?;
+        let warnings = Vec::new();
+        Ok(api::CreateListenerResponse {
             listener: Some(listener(view)),
-        }))
+            warnings,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ mod convert;
 mod health;
 mod listeners;
 mod metrics;
+mod once;
 mod page;
 mod server;
 mod sessions;
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+
+pub use once::Answers;
 
 use crate::net::{Address, web};
 use crate::supervisor::Supervisor;
@@ -88,6 +91,8 @@ pub struct Control {
     pub allow_shell: bool,
     /// Facts about the process.
     pub facts: Arc<Facts>,
+    /// What was answered under a request id.
+    pub answers: Arc<Answers>,
     /// Mutations that go on though their caller has left.
     pub unfinished: TaskTracker,
 }
@@ -151,10 +156,9 @@ pub async fn serve(
             control
         ));
     let calls = call::Layered::new(routes.prepare(), control.telemetry.clone());
-    tokio::select! {
-        () = web::serve(listener, web::Version::Http2, calls, stop, insist.clone()) => {}
-        () = health::report(reporter, control.supervisor.clone()) => {}
-    }
+    let reporting = health::report(reporter, control.supervisor.clone(), stop.clone());
+    let serving = web::serve(listener, web::Version::Http2, calls, stop, insist.clone());
+    tokio::join!(reporting, serving);
     control.unfinished.close();
     insist.run_until_cancelled(control.unfinished.wait()).await;
     Ok(())

@@ -22,6 +22,30 @@ pub(super) fn size(asked: i32) -> Result<usize, Status> {
     }
 }
 
+/// A page ends at this many bytes, with one item at least: what clients say may be long, and an
+/// answer has a limit.
+const MAX_BYTES: usize = 1 << 20;
+
+/// The first `size` of `items`, or fewer when they are long, each made by `show`; and the last of
+/// them when there are more behind it.
+pub(super) fn cut<T, M: prost::Message>(
+    items: impl IntoIterator<Item = T>,
+    size: usize,
+    mut show: impl FnMut(&T) -> M,
+) -> (Vec<M>, Option<T>) {
+    let (mut page, mut bytes, mut last) = (Vec::new(), 0, None);
+    for item in items {
+        let shown = show(&item);
+        bytes += shown.encoded_len();
+        if page.len() == size || (bytes > MAX_BYTES && !page.is_empty()) {
+            return (page, last);
+        }
+        page.push(shown);
+        last = Some(item);
+    }
+    (page, None)
+}
+
 /// A token for the rest of `list` behind `cursor`.
 pub(super) fn token(list: impl Hash, cursor: &str) -> String {
     format!("{:016x}{cursor}", fingerprint(list, cursor))
@@ -79,6 +103,20 @@ mod tests {
         ] {
             assert!(cursor(list, given).is_err(), "{given}");
         }
+    }
+
+    #[test]
+    fn a_page_ends_at_its_size_in_items_or_bytes_and_never_empty() {
+        let show = |text: &String| text.clone();
+        let short: Vec<_> = (0..5).map(|i| i.to_string()).collect();
+        assert_eq!(
+            cut(short.clone(), 2, show),
+            (vec!["0".into(), "1".into()], Some("1".into()))
+        );
+        assert_eq!(cut(short.clone(), 5, show), (short, None));
+        let long = vec!["x".repeat(MAX_BYTES); 3];
+        let (page, last) = cut(long, 3, show);
+        assert!(page.len() == 1 && last.is_some());
     }
 
     #[test]

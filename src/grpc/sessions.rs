@@ -55,15 +55,19 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::CloseSessionResponse> {
         let asked = request.into_inner();
         let grace = grace(asked.grace)?;
-        let view = self
-            .supervisor
-            .close_session(&asked.name, grace)
-            .map_err(refused)?;
-        let session = session(view, &self.supervisor);
-        tracing::info!(session = %session.name, reason = %crate::telemetry::escape(&asked.reason), "session closed by a caller");
-        Ok(Response::new(api::CloseSessionResponse {
-            session: Some(session),
-        }))
+        let close = async {
+            let view = self
+                .supervisor
+                .close_session(&asked.name, grace)
+                .map_err(refused)?;
+            let session = session(view, &self.supervisor);
+            let reason = crate::telemetry::escape(&asked.reason);
+            tracing::info!(session = %session.name, %reason, "session closed by a caller");
+            Ok(api::CloseSessionResponse {
+                session: Some(session),
+            })
+        };
+        self.once(&asked.request_id, &asked, close).await
     }
 }
 

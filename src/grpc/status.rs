@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::convert::{listener_name, state};
 use crate::protocol::chat::{Message, ReplyError};
-use crate::supervisor::{Error, State, Violation};
+use crate::supervisor::{Error, State, Violation, shown};
 
 /// Whose reasons these are.
 const DOMAIN: &str = "switchboard";
@@ -27,11 +27,24 @@ fn status(code: Code, message: impl Into<String>, details: ErrorDetails) -> Stat
     Status::with_error_details(code, message, details)
 }
 
+/// Most violations that are told, and most characters of each: a status travels in headers.
+const MOST_TOLD: (usize, usize) = (20, 300);
+
 /// Every field that is wrong, at once.
-pub(super) fn invalid(reason: &str, violations: Vec<Violation>) -> Status {
+pub(super) fn invalid(reason: &str, mut violations: Vec<Violation>) -> Status {
+    let more = violations.len().saturating_sub(MOST_TOLD.0);
+    violations.truncate(MOST_TOLD.0);
+    if more > 0 {
+        let description = format!("and {more} more are wrong");
+        violations.push(Violation {
+            field: String::new(),
+            description,
+        });
+    }
     let mut details = with_reason(reason, Vec::new());
     let mut lines = Vec::new();
     for Violation { field, description } in violations {
+        let description: String = description.chars().take(MOST_TOLD.1).collect();
         lines.push(format!("{field}: {description}"));
         details.add_bad_request_violation(field, description);
     }
@@ -68,6 +81,7 @@ pub(super) fn internal(fault: &str) -> Status {
 }
 
 fn resource(mut details: ErrorDetails, kind: &str, name: &str, message: &str) -> ErrorDetails {
+    let name = shown(name);
     details.set_resource_info(format!("switchboard.v1.{kind}"), name, "", message);
     details
 }
@@ -235,10 +249,7 @@ fn answered(first: &Message) -> Status {
 }
 
 pub(super) fn no_conversation(name: &str) -> Status {
-    let message = format!(
-        "there is no conversation `{}`",
-        crate::telemetry::escape(name)
-    );
+    let message = format!("there is no conversation `{}`", shown(name));
     let details = with_reason("CONVERSATION_NOT_FOUND", Vec::new());
     status(
         Code::NotFound,

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustix::net::{SocketFlags, accept_with};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,14 +59,12 @@ impl Incoming {
 
     /// A connection that the kernel has already made and queued, if there is one: those in the
     /// queue when a listener closes would be reset.
-    fn queued(&mut self) -> Option<(TcpStream, SocketAddr)> {
-        match self
-            .listener
-            .poll_accept(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(Ok(accepted)) => Some(accepted),
-            _ => None,
-        }
+    fn queued(&self) -> Option<(TcpStream, SocketAddr)> {
+        // Asked of the kernel itself: the runtime's own accept would stop at its budget.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let tcp = std::net::TcpStream::from(accept_with(&self.listener, flags).ok()?);
+        let peer = tcp.peer_addr().ok()?;
+        Some((TcpStream::from_std(tcp).ok()?, peer))
     }
 
     async fn recover(&mut self, error: &std::io::Error) {
@@ -120,9 +118,18 @@ pub async fn accept_streams(
         .ok()
         .filter(|a| !a.ip().is_unspecified());
     let mut incoming = Incoming::new(listener, door.counters.clone());
+    // After the stop no more than the queue can hold: a flood of new ones must not hold the drain.
+    let mut queue = door.bounds.accept_backlog;
     loop {
-        let accepted = stop.run_until_cancelled(incoming.accept()).await;
-        let Some((tcp, peer)) = accepted.or_else(|| incoming.queued()) else {
+        let accepted = match stop.run_until_cancelled(incoming.accept()).await {
+            Some(accepted) => Some(accepted),
+            None if queue < 0 => None,
+            None => {
+                queue -= 1;
+                incoming.queued()
+            }
+        };
+        let Some((tcp, peer)) = accepted else {
             return;
         };
         let Some(local) = local.or_else(|| tcp.local_addr().ok()) else {

@@ -1,9 +1,9 @@
 //! The datagram loop: a batch in, a batch of answers out, no allocation for either.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -12,16 +12,19 @@ use tracing::warn;
 
 use super::door::{Door, canonical};
 use super::handler::DatagramHandler;
-use super::kernel::{self, Arrival, BATCH, Departure, SLOT};
+use super::kernel::{self, Arrival, BATCH, Departure, Local, SLOT};
 
 /// The largest datagram that UDP over IPv4 carries.
 pub const MAX_DATAGRAM: usize = 65_507;
+
+/// After a failure to receive.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A socket and the address of ours that one peer knows: its answers come from there.
 #[derive(Debug, Clone)]
 pub struct PeerSocket {
     socket: Arc<UdpSocket>,
-    from: Option<IpAddr>,
+    from: Option<Local>,
 }
 
 impl PeerSocket {
@@ -43,7 +46,7 @@ pub struct Datagram<'a> {
     pub peer: SocketAddr,
     /// What it says.
     pub data: &'a [u8],
-    local: Option<IpAddr>,
+    local: Option<Local>,
 }
 
 /// Datagrams that came together, and the answers to them.
@@ -59,7 +62,7 @@ pub struct Batch<'a> {
 #[derive(Debug, Default)]
 pub struct Answers {
     bytes: Vec<u8>,
-    ends: Vec<(SocketAddr, Option<IpAddr>, usize)>,
+    ends: Vec<(SocketAddr, Option<Local>, usize)>,
 }
 
 impl Answers {
@@ -105,8 +108,8 @@ impl<'a> Batch<'a> {
     /// The address of ours that `datagram` was sent to.
     pub fn local(&self, datagram: &Datagram<'_>) -> SocketAddr {
         let mut local = self.socket.local_addr().unwrap_or(datagram.peer);
-        if let Some(ip) = datagram.local {
-            local.set_ip(ip);
+        if let Some(known) = datagram.local {
+            local.set_ip(known.ip);
         }
         local
     }
@@ -135,6 +138,8 @@ pub async fn serve_datagrams(
                     .accept_errors
                     .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 warn!(listener = %door.labels.listener, %error, "receiving datagrams failed");
+                // One that stays must not spin.
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
         }

@@ -172,16 +172,6 @@ impl Door {
         }
         let totals = session.traffic.totals();
         self.counters.ended.absorb(totals);
-        let open_for = session.since.elapsed();
-        self.telemetry
-            .session_ended(&self.labels, reason.word(), open_for);
-        debug!(
-            listener = %self.labels.listener, session = %session.id, reason = reason.word(),
-            received_messages = totals.received_messages, sent_messages = totals.sent_messages,
-            received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
-            open_ms = u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX),
-            trace_id = %session.trace, "session ended"
-        );
         self.closures.push(Closed {
             id: session.id,
             peer: session.peer,
@@ -194,6 +184,16 @@ impl Door {
             totals,
             trace: session.trace,
         });
+        let open_for = session.since.elapsed();
+        self.telemetry
+            .session_ended(&self.labels, reason.word(), open_for);
+        debug!(
+            listener = %self.labels.listener, session = %session.id, reason = reason.word(),
+            received_messages = totals.received_messages, sent_messages = totals.sent_messages,
+            received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
+            open_ms = u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX),
+            trace_id = %session.trace, "session ended"
+        );
     }
 
     /// Traffic of this listener: of sessions that ended, in all runs, and of those that live.
@@ -259,7 +259,11 @@ impl Door {
     }
 }
 
-/// An IPv4 peer is the same peer on an IPv6 socket.
+/// An IPv4 peer is the same peer on an IPv6 socket. The scope of a link-local address stays: it is
+/// part of the way back.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        v4 => SocketAddr::new(v4, address.port()),
+    }
 }

@@ -42,6 +42,14 @@ pub struct Drained {
 /// How long a cut session may take to let go of what it holds.
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
 
+impl Drop for Running {
+    /// Nobody can reach it any more, so nobody may come in either.
+    fn drop(&mut self) {
+        self.accepting.cancel();
+        self.sweeping.cancel();
+    }
+}
+
 impl Running {
     /// Runs `door` on a bound socket. Must be called within the runtime.
     pub fn start(door: Arc<Door>, bound: Bound) -> io::Result<Self> {

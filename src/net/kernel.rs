@@ -24,19 +24,26 @@ pub(super) const SLOT: usize = 65_536;
 /// Room for one `in6_pktinfo` with its header.
 const CONTROL: usize = 64;
 
+/// An address of ours that a peer knows, and the interface that it was asked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Local {
+    pub(super) ip: IpAddr,
+    interface: u32,
+}
+
 /// Where one datagram of a batch came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) peer: SocketAddr,
     /// The address that it was sent to, on a wildcard bind.
-    pub(super) local: Option<IpAddr>,
+    pub(super) local: Option<Local>,
     pub(super) length: usize,
 }
 
 /// One datagram to send.
 pub(super) struct Departure<'a> {
     pub(super) peer: SocketAddr,
-    pub(super) local: Option<IpAddr>,
+    pub(super) local: Option<Local>,
     pub(super) data: &'a [u8],
 }
 
@@ -144,7 +151,7 @@ fn address(name: &libc::sockaddr_storage) -> SocketAddr {
 }
 
 /// The address that a datagram was sent to, if the kernel told.
-fn destination(header: &libc::msghdr) -> Option<IpAddr> {
+fn destination(header: &libc::msghdr) -> Option<Local> {
     // SAFETY: the header is one that recvmmsg filled in, its control block is still in place.
     let control = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
     match (control.cmsg_level, control.cmsg_type) {
@@ -152,13 +159,25 @@ fn destination(header: &libc::msghdr) -> Option<IpAddr> {
             // SAFETY: level and type say that an in_pktinfo follows.
             let info: libc::in_pktinfo =
                 unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast()) };
-            Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into())
+            // Not the address in the header, which may be a broadcast one: ours that stands for it.
+            let ip = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into();
+            Some(Local { ip, interface: 0 })
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
             // SAFETY: level and type say that an in6_pktinfo follows.
             let info: libc::in6_pktinfo =
                 unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast()) };
-            Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
+            let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            // Only a link-local address is nothing without its interface.
+            let interface = if ip.is_unicast_link_local() {
+                info.ipi6_ifindex
+            } else {
+                0
+            };
+            Some(Local {
+                ip: ip.into(),
+                interface,
+            })
         }
         _ => None,
     }
@@ -207,8 +226,8 @@ pub(super) fn send(socket: &impl AsFd, batch: &[Departure<'_>]) -> io::Result<us
 }
 
 /// Writes the source address into a header's control block; returns the length used.
-fn leave_from(header: &libc::msghdr, local: IpAddr) -> usize {
-    match local {
+fn leave_from(header: &libc::msghdr, local: Local) -> usize {
+    match local.ip {
         IpAddr::V4(ip) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: 0,
@@ -224,7 +243,7 @@ fn leave_from(header: &libc::msghdr, local: IpAddr) -> usize {
                 ipi6_addr: libc::in6_addr {
                     s6_addr: ip.octets(),
                 },
-                ipi6_ifindex: 0,
+                ipi6_ifindex: local.interface,
             };
             put_control(header, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
         }
@@ -286,7 +305,10 @@ mod tests {
         client.send_to(b"", asked).unwrap();
         let (mut buffer, mut arrivals) = (vec![0; BATCH * SLOT], Vec::new());
         receive(&service, &mut buffer, &mut arrivals).unwrap();
-        let seen: Vec<_> = arrivals.iter().map(|a| (a.local, a.length)).collect();
+        let seen: Vec<_> = arrivals
+            .iter()
+            .map(|a| (a.local.map(|l| l.ip), a.length))
+            .collect();
         assert_eq!(seen, [(Some(asked.ip()), 3), (Some(asked.ip()), 0)]);
         let answer = Departure {
             peer: arrivals[0].peer,

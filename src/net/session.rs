@@ -174,14 +174,21 @@ impl Session {
     /// Claims room for `bytes` among those that wait. A message that finds the queue empty always
     /// fits, however long: a slow peer is one that lets things gather.
     pub(super) fn reserve(&self, bytes: usize, outbox_bytes: usize) -> bool {
-        let before = self.queued.fetch_add(bytes, Ordering::AcqRel);
-        if before == 0 {
+        if self.queued.load(Ordering::Acquire) == 0 {
+            // Before the bytes count: a sweep in between must not see them with an old clock.
             self.moved.store(self.age_ms(), Ordering::Relaxed);
-        } else if before + bytes > outbox_bytes {
+        }
+        let before = self.queued.fetch_add(bytes, Ordering::AcqRel);
+        if before > 0 && before + bytes > outbox_bytes {
             self.queued.fetch_sub(bytes, Ordering::AcqRel);
             return false;
         }
         true
+    }
+
+    /// Something is done for it just now: it is not idle.
+    pub fn touch(&self) {
+        self.last_send.store(self.age_ms(), Ordering::Relaxed);
     }
 
     /// Bytes that wait for the peer to read.

@@ -38,6 +38,10 @@ const CONNECTIONS: usize = 512;
 /// For the first request's head, or the HTTP/2 preface, to be there.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
 
+/// How long an HTTP/1 connection lasts, and how long its last answer may take: peers that ask and
+/// do not read would hold every place for ever.
+const HTTP1_AGE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(10));
+
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Told to whoever speaks something else to a port of gRPC.
@@ -121,9 +125,11 @@ where
             let mut serving = pin!(builder.serve_connection(TokioIo::new(tcp), service));
             tokio::select! {
                 ended = serving.as_mut() => return Ok(ended?),
-                () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+                () = tokio::time::sleep(HTTP1_AGE.0) => {}
+                () = stop.cancelled() => {}
             }
-            Ok(serving.await?)
+            serving.as_mut().graceful_shutdown();
+            Ok(tokio::time::timeout(HTTP1_AGE.1, serving).await??)
         }
         Version::Http2 => {
             let io = TokioIo::new(prefaced(tcp).await?);

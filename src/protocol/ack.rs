@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Fault;
 use crate::net::{CloseReason, Event, Framing, Handler, Serving, Stream, StreamHandler};
 
 /// What an ack listener is told.
@@ -35,6 +36,15 @@ mod text {
 }
 
 impl Settings {
+    /// What cannot be obeyed.
+    pub(super) fn check(&self) -> Vec<Fault> {
+        if self.framing == Framing::Line && self.reply.contains(&b'\n') {
+            let rule = "a line end would make two answers of one; frame by length, or leave it out";
+            return vec![("reply", rule.into())];
+        }
+        Vec::new()
+    }
+
     /// The answer as it is sent, frame and all.
     fn framed_reply(&self) -> Bytes {
         let reply = if self.reply.is_empty() {

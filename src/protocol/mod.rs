@@ -61,10 +61,10 @@ impl Protocol {
     /// Everything in it that cannot be obeyed on this address and with these limits.
     pub fn check(&self, bind: Address, limits: &Limits) -> Vec<Fault> {
         match self {
-            Self::Ack(_) => Vec::new(),
+            Self::Ack(settings) => settings.check(),
             Self::Shell(settings) => settings.check(bind, limits),
             Self::Uppercase(settings) => settings.check(),
-            Self::Chat(settings) => settings.check(),
+            Self::Chat(settings) => settings.check(limits),
         }
     }
 

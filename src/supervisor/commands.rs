@@ -97,6 +97,14 @@ impl Supervisor {
 
     /// One step that binds and serves where the life says so.
     fn bring_up(&self, listener: &mut Listener, input: Input) -> Result<(), Error> {
+        if listener.deleting || self.is_stopping() {
+            let name = listener.name.to_string();
+            return Err(if listener.deleting {
+                Error::NoListener(name)
+            } else {
+                Error::Stopping
+            });
+        }
         let (life, action) = step(listener, input)?;
         if action == Action::Bind {
             let running = listener
@@ -157,10 +165,10 @@ impl Supervisor {
         let view = self.change(name, etag, |listener| {
             step(listener, Input::Delete { force })?;
             if validate_only {
-                Ok(())
-            } else {
-                self.wind_down(listener, Duration::ZERO, "deleted")
+                return Ok(());
             }
+            listener.deleting = true;
+            self.wind_down(listener, Duration::ZERO, "deleted")
         })?;
         if validate_only {
             return Ok(());

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::commands::{enter, step};
 use super::lifecycle::{Action, Input};
-use super::listener::{Draining, Listener, over};
+use super::listener::{Draining, LONGEST_GRACE, Listener, over};
 use super::{Error, ListenerName, State, Supervisor, View};
 use crate::net::Running;
 
@@ -69,10 +69,13 @@ impl Supervisor {
 
     /// A drain that is under way ends no later than `grace` from now.
     fn hasten(&self, listener: &mut Listener, grace: Duration) {
-        if let Some(draining) = &mut listener.draining {
-            let insist = draining.insist.clone();
-            draining.deadline = draining.deadline.min(SystemTime::now() + grace);
-            let cut = self.0.cut.clone();
+        let Some(draining) = &mut listener.draining else {
+            return;
+        };
+        let deadline = SystemTime::now() + grace.min(LONGEST_GRACE);
+        if deadline < draining.deadline {
+            draining.deadline = deadline;
+            let (insist, cut) = (draining.insist.clone(), self.0.cut.clone());
             self.0.tasks.spawn(async move {
                 over(after(grace), insist.clone(), cut).await;
                 insist.cancel();
@@ -141,7 +144,7 @@ impl Supervisor {
             }
         }
         self.announce();
-        let deadline = Instant::now() + grace;
+        let deadline = after(grace);
         self.0.tasks.close();
         let all_cut = self.0.cut.clone();
         tokio::select! {
@@ -159,9 +162,7 @@ impl Supervisor {
     }
 }
 
-/// Far enough away for whoever asks for centuries.
+/// So long from now.
 fn after(grace: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(grace)
-        .unwrap_or_else(|| now + Duration::from_secs(86_400 * 365))
+    Instant::now() + grace.min(LONGEST_GRACE)
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::lifecycle::{Denied, State};
-use super::spec::Violation;
+use super::spec::{Violation, shown};
 use crate::net::BindError;
 
 /// A refusal. Its text may be read by any caller.
@@ -49,11 +49,12 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoListener(name) => write!(f, "there is no listener `{name}`"),
+            Self::NoListener(name) => write!(f, "there is no listener `{}`", shown(name)),
             Self::NoSession(name) => {
                 write!(
                     f,
-                    "there is no session `{name}`, and none of this name closed lately"
+                    "there is no session `{}`, and none of this name closed lately",
+                    shown(name)
                 )
             }
             Self::Exists(name) => write!(f, "there is a listener `{name}` already"),

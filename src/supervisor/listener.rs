@@ -28,6 +28,8 @@ pub(super) struct Listener {
     pub(super) labels: Labels,
     pub(super) running: Option<Arc<Running>>,
     pub(super) draining: Option<Draining>,
+    /// It is being deleted: nothing brings it up any more.
+    pub(super) deleting: bool,
     pub(super) counters: Arc<Counters>,
     pub(super) closures: Arc<Closures>,
     pub(super) failure: Option<Failure>,
@@ -139,6 +141,7 @@ impl Listener {
             life: Life::STOPPED,
             running: None,
             draining: None,
+            deleting: false,
             counters: Arc::default(),
             closures: Arc::default(),
             failure: None,
@@ -259,12 +262,15 @@ pub(super) fn bind(spec: &Spec, bounds: &Bounds) -> Result<crate::net::Bound, Bi
     }
 }
 
+/// Far enough away for whoever asks for ages.
+pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(365 * 86_400);
+
 impl Draining {
     pub(super) fn new(grace: Duration, sessions_at_start: usize, reason: String) -> Self {
         let began = SystemTime::now();
         Self {
             began,
-            deadline: began + grace,
+            deadline: began + grace.min(LONGEST_GRACE),
             sessions_at_start,
             reason,
             insist: CancellationToken::new(),

@@ -26,7 +26,7 @@ pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Draining, Failure, Status, TURNED_AWAY, View};
 pub use sessions::{SessionPage, SessionView, split_session_name};
-pub use spec::{ListenerName, Spec, Violation};
+pub use spec::{ListenerName, Spec, Violation, shown};
 
 use crate::protocol::chat::Desk;
 use crate::telemetry::Telemetry;

@@ -175,9 +175,9 @@ impl Supervisor {
                 self.0.tasks.spawn(async move {
                     // When the process stops, its drain sees to every session.
                     let waited = stopping
-                        .run_until_cancelled(tokio::time::sleep(grace))
+                        .run_until_cancelled(outstayed(&door, id, grace))
                         .await;
-                    if waited.is_some() && door.session(id).is_some() {
+                    if waited == Some(true) {
                         door.abort(&session, CloseReason::Kicked);
                     }
                 });
@@ -185,6 +185,17 @@ impl Supervisor {
         }
         self.session(name)
     }
+}
+
+/// True when the session is still there after `grace`; false soon after it has gone.
+async fn outstayed(door: &Door, id: SessionId, grace: Duration) -> bool {
+    let mut left = grace;
+    while !left.is_zero() && door.session(id).is_some() {
+        let nap = left.min(Duration::from_secs(1));
+        tokio::time::sleep(nap).await;
+        left -= nap;
+    }
+    door.session(id).is_some()
 }
 
 fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {

@@ -38,11 +38,16 @@ impl FromStr for ListenerName {
         if fits {
             return Ok(Self(text.to_owned()));
         }
-        let shown: String = crate::telemetry::escape(text).chars().take(80).collect();
+        let shown = shown(text);
         Err(format!(
             "`{shown}` is not a listener's name: a lower-case letter, then at most 62 of a-z, 0-9 and -"
         ))
     }
+}
+
+/// A name that a caller gave, as it may stand in an answer: short, and nothing but text.
+pub fn shown(name: &str) -> String {
+    crate::telemetry::escape(name).chars().take(120).collect()
 }
 
 impl TryFrom<String> for ListenerName {

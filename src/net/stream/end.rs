@@ -13,6 +13,7 @@ use super::send::flush;
 use super::{Event, Stream};
 use crate::net::buffer::Buffer;
 use crate::net::close::{Ask, CloseReason};
+use crate::net::framing::Framing;
 
 /// How long and how much an ended session goes on reading, so that what the peer still had under
 /// way does not make the kernel reset the connection before the last answer is read.
@@ -21,11 +22,16 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
 impl Stream {
     /// Ready when the session must end whatever it is doing: it was cut, or its peer reset the
     /// connection. A peer that only ended its side is not gone. What the peer sends meanwhile is
-    /// kept for the next call of [`next`](Self::next), up to one message's worth. Cancel safe.
+    /// kept for the next call of [`next`](Self::next), up to one message's worth; the current
+    /// message is forgotten. Cancel safe.
     pub async fn gone(&mut self) -> CloseReason {
+        self.skip();
         loop {
             // While there is room to read, a reset shows there; later only as an error condition.
-            let full = self.input.unread().len() >= self.door.bounds.max_message_bytes;
+            // With raw framing a read is a message: a second one must not be read into the first.
+            let unread = self.input.unread().len();
+            let most = self.door.bounds.max_message_bytes;
+            let full = unread >= most || (unread > 0 && self.framing == Framing::Raw);
             if self.ended || full {
                 let mut failed = pin!(self.tcp.ready(Interest::ERROR));
                 return std::future::poll_fn(|cx| match self.session.poll_asked(cx) {

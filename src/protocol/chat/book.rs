@@ -2,7 +2,7 @@
 //!
 //! In lockstep every message gets exactly one answer, in the order of the messages: an answer to a
 //! later one is held until the earlier ones are answered. The book says what is to be sent when;
-//! it never sends.
+//! it never sends. What waits for an answer is never forgotten; what was answered is, in time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -15,10 +15,15 @@ use crate::net::SessionId;
 #[derive(Debug)]
 struct Pending {
     sequence: u64,
-    since: Instant,
-    time: SystemTime,
-    /// Written but held back: an earlier message is not answered.
-    held: Option<Vec<u8>>,
+    slot: Slot,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// Nobody has answered it.
+    Waiting { question: Message, since: Instant },
+    /// Answered, and held back: an earlier message is not.
+    Held(Vec<u8>),
 }
 
 /// One conversation.
@@ -28,7 +33,9 @@ pub(super) struct Entry {
     pub(super) open: bool,
     last_sequence: u64,
     pending: VecDeque<Pending>,
-    pending_bytes: usize,
+    waiting_bytes: usize,
+    /// Its messages among those that were said.
+    remembered: usize,
 }
 
 /// Why an answer is refused.
@@ -47,17 +54,32 @@ pub(super) struct Book {
     entries: BTreeMap<SessionId, Entry>,
     said: VecDeque<Message>,
     said_bytes: usize,
+    waiting_bytes: usize,
     lockstep: bool,
 }
 
-/// Messages of one client that may wait at once, and their bytes.
+/// Messages of one client that may be pending at once, and the bytes of those that wait.
 const MAX_PENDING: (usize, usize) = (256, 1 << 20);
+
+/// Bytes that may wait in all conversations of a listener.
+const MAX_WAITING: usize = 64 << 20;
 
 /// What is remembered of all conversations of a listener: a message counts its text and this much.
 const REMEMBERED_BYTES: usize = 8 << 20;
 const MESSAGE_COST: usize = 256;
 
 impl Entry {
+    fn new(peer: SocketAddr) -> Self {
+        Self {
+            peer,
+            open: true,
+            last_sequence: 0,
+            pending: VecDeque::new(),
+            waiting_bytes: 0,
+            remembered: 0,
+        }
+    }
+
     pub(super) fn state(&self) -> ConversationState {
         match (self.open, self.unanswered() > 0) {
             (false, _) => ConversationState::Closed,
@@ -66,17 +88,70 @@ impl Entry {
         }
     }
 
-    /// Messages that nobody has answered.
+    /// Messages that nobody has answered, oldest first.
+    fn waiting(&self) -> impl DoubleEndedIterator<Item = (&Message, Instant)> {
+        self.pending
+            .iter()
+            .filter_map(|pending| match &pending.slot {
+                Slot::Waiting { question, since } => Some((question, *since)),
+                Slot::Held(_) => None,
+            })
+    }
+
+    /// How many messages nobody has answered.
     pub(super) fn unanswered(&self) -> usize {
-        self.pending.iter().filter(|p| p.held.is_none()).count()
+        self.waiting().count()
     }
 
     /// When the oldest unanswered message came.
     pub(super) fn waiting_since(&self) -> Option<(Instant, SystemTime)> {
-        self.pending
-            .iter()
-            .find(|p| p.held.is_none())
-            .map(|p| (p.since, p.time))
+        self.waiting()
+            .next()
+            .map(|(question, since)| (since, question.time))
+    }
+
+    /// The place of the message that an answer is for; the oldest unanswered one for 0.
+    fn place(&self, in_reply_to: u64) -> Option<usize> {
+        self.pending.iter().position(|pending| {
+            let named = in_reply_to == 0 || pending.sequence == in_reply_to;
+            named && matches!(pending.slot, Slot::Waiting { .. })
+        })
+    }
+
+    /// Answers the pending message at `place`: the question, and what may go out now.
+    fn release(
+        &mut self,
+        place: usize,
+        answer: Vec<u8>,
+        lockstep: bool,
+    ) -> (Option<Message>, Vec<Vec<u8>>) {
+        let slot = std::mem::replace(&mut self.pending[place].slot, Slot::Held(answer));
+        let question = match slot {
+            Slot::Waiting { question, .. } => Some(question),
+            Slot::Held(_) => None,
+        };
+        let mut ready = Vec::new();
+        if lockstep {
+            while let Some(Pending {
+                slot: Slot::Held(_),
+                ..
+            }) = self.pending.front()
+            {
+                ready.extend(self.pending.pop_front().and_then(Pending::held));
+            }
+        } else {
+            ready.extend(self.pending.remove(place).and_then(Pending::held));
+        }
+        (question, ready)
+    }
+}
+
+impl Pending {
+    fn held(self) -> Option<Vec<u8>> {
+        match self.slot {
+            Slot::Held(answer) => Some(answer),
+            Slot::Waiting { .. } => None,
+        }
     }
 }
 
@@ -86,11 +161,12 @@ impl Book {
             entries: BTreeMap::new(),
             said: VecDeque::new(),
             said_bytes: 0,
+            waiting_bytes: 0,
             lockstep,
         }
     }
 
-    /// Enters a message of a client; false when too many of its wait already.
+    /// Enters a message of a client; false when too many wait already.
     pub(super) fn hear(
         &mut self,
         id: SessionId,
@@ -98,26 +174,18 @@ impl Book {
         raw: &[u8],
         (since, time): (Instant, SystemTime),
     ) -> bool {
-        let entry = self.entries.entry(id).or_insert_with(|| Entry {
-            peer,
-            open: true,
-            last_sequence: 0,
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-        });
-        if entry.pending.len() >= MAX_PENDING.0 || entry.pending_bytes + raw.len() > MAX_PENDING.1 {
+        let entry = self.entries.entry(id).or_insert_with(|| Entry::new(peer));
+        let crowded = entry.pending.len() >= MAX_PENDING.0
+            || entry.waiting_bytes + raw.len() > MAX_PENDING.1
+            || self.waiting_bytes + raw.len() > MAX_WAITING;
+        if crowded {
             return false;
         }
         entry.last_sequence += 1;
-        entry.pending_bytes += raw.len();
+        entry.waiting_bytes += raw.len();
+        self.waiting_bytes += raw.len();
         let sequence = entry.last_sequence;
-        entry.pending.push_back(Pending {
-            sequence,
-            since,
-            time,
-            held: None,
-        });
-        self.remember(Message {
+        let question = Message {
             conversation: id,
             sequence,
             author: Author::Peer,
@@ -126,6 +194,10 @@ impl Book {
             time,
             in_reply_to: 0,
             request_id: String::new(),
+        };
+        entry.pending.push_back(Pending {
+            sequence,
+            slot: Slot::Waiting { question, since },
         });
         true
     }
@@ -142,38 +214,44 @@ impl Book {
         if !entry.open {
             return Err(Refused::Closed);
         }
-        let waits =
-            |p: &Pending| p.held.is_none() && (in_reply_to == 0 || p.sequence == in_reply_to);
-        let place = entry.pending.iter().position(waits);
-        if place.is_none() && in_reply_to != 0 {
-            let answered = self
-                .said
-                .iter()
-                .find(|m| m.conversation == id && m.in_reply_to == in_reply_to);
-            let known = in_reply_to <= entry.last_sequence;
-            return Err(match answered {
-                Some(answer) => Refused::AnsweredAlready(Box::new(answer.clone())),
-                None if known => Refused::NothingWaits,
-                None => Refused::NoSuchMessage,
-            });
-        }
-        if place.is_none() && self.lockstep {
-            return Err(Refused::NothingWaits);
+        let place = entry.place(in_reply_to);
+        if place.is_none() && (in_reply_to != 0 || self.lockstep) {
+            return Err(self.refused(id, in_reply_to));
         }
         entry.last_sequence += 1;
         message.sequence = entry.last_sequence;
-        message.in_reply_to = place.map_or(0, |place| entry.pending[place].sequence);
-        let ready = match place {
-            Some(place) => release(entry, place, message.raw.clone(), self.lockstep),
-            None => vec![message.raw.clone()],
-        };
-        entry.pending_bytes = if entry.pending.is_empty() {
-            0
-        } else {
-            entry.pending_bytes
-        };
+        let mut ready = vec![message.raw.clone()];
+        if let Some(place) = place {
+            message.in_reply_to = entry.pending[place].sequence;
+            let (question, released) = entry.release(place, message.raw.clone(), self.lockstep);
+            ready = released;
+            if let Some(question) = question {
+                entry.waiting_bytes -= question.raw.len();
+                self.waiting_bytes -= question.raw.len();
+                self.remember(question);
+            }
+        }
         self.remember(message.clone());
         Ok((message, ready))
+    }
+
+    /// Why nothing waits for this answer.
+    fn refused(&self, id: SessionId, in_reply_to: u64) -> Refused {
+        if in_reply_to == 0 {
+            return Refused::NothingWaits;
+        }
+        let answers = |m: &&Message| m.conversation == id && m.in_reply_to == in_reply_to;
+        match self.said.iter().find(answers) {
+            Some(answer) => Refused::AnsweredAlready(Box::new(answer.clone())),
+            None if self
+                .entries
+                .get(&id)
+                .is_some_and(|e| in_reply_to <= e.last_sequence) =>
+            {
+                Refused::NothingWaits
+            }
+            None => Refused::NoSuchMessage,
+        }
     }
 
     /// The first answer that was given under this request id, if it is one.
@@ -188,27 +266,36 @@ impl Book {
 
     /// Conversations with a message that nobody answered since `before`, and that message.
     pub(super) fn overdue(&self, before: Instant) -> Vec<(SessionId, u64)> {
-        let late = |p: &&Pending| p.held.is_none() && p.since <= before;
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.open)
-            .flat_map(|(id, entry)| entry.pending.iter().filter(late).map(|p| (*id, p.sequence)))
+        let late = |(question, since): (&Message, Instant)| {
+            (since <= before).then_some((question.conversation, question.sequence))
+        };
+        let open = self.entries.values().filter(|entry| entry.open);
+        open.flat_map(|entry| entry.waiting().filter_map(late))
             .collect()
     }
 
     /// Messages of one client that nobody answered.
     pub(super) fn unanswered(&self, id: SessionId) -> Vec<u64> {
-        let pending = self.entries.get(&id).map(|e| &e.pending);
-        let pending = pending.into_iter().flatten().filter(|p| p.held.is_none());
-        pending.map(|p| p.sequence).collect()
+        let waiting = self.entries.get(&id).into_iter().flat_map(Entry::waiting);
+        waiting.map(|(question, _)| question.sequence).collect()
     }
 
     /// Its peer is gone. What was said stays for a while.
     pub(super) fn close(&mut self, id: SessionId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.open = false;
-            entry.pending = VecDeque::new();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.open = false;
+        self.waiting_bytes -= std::mem::take(&mut entry.waiting_bytes);
+        let pending = std::mem::take(&mut entry.pending);
+        // Counted until all of it is entered, so that the entry is there to count it.
+        entry.remembered += 1;
+        for pending in pending {
+            if let Slot::Waiting { question, .. } = pending.slot {
+                self.remember(question);
+            }
         }
+        self.forget_one(id);
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Entry> {
@@ -219,11 +306,39 @@ impl Book {
         self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
-    /// What was said, oldest first; in one conversation or in all.
-    pub(super) fn said(&self, id: Option<SessionId>) -> impl DoubleEndedIterator<Item = &Message> {
-        self.said
-            .iter()
-            .filter(move |m| id.is_none_or(|id| m.conversation == id))
+    /// What was said and what waits, oldest first; in one conversation or in all.
+    pub(super) fn messages(&self, id: Option<SessionId>) -> Vec<&Message> {
+        let waiting = self
+            .entries
+            .values()
+            .flat_map(Entry::waiting)
+            .map(|(question, _)| question);
+        let all = self.said.iter().chain(waiting);
+        let mut wanted: Vec<_> = all
+            .filter(|m| id.is_none_or(|id| m.conversation == id))
+            .collect();
+        wanted.sort_by_key(|m| (m.time, m.conversation, m.sequence));
+        wanted
+    }
+
+    /// The message of this number, if it waits.
+    pub(super) fn question(&self, id: SessionId, sequence: u64) -> Option<&Message> {
+        let mut waiting = self.entries.get(&id)?.waiting();
+        waiting
+            .find(|(question, _)| question.sequence == sequence)
+            .map(|(question, _)| question)
+    }
+
+    /// What the peer of a conversation said last, as far as it is known.
+    pub(super) fn last_heard(&self, id: SessionId) -> Option<&Message> {
+        let waiting = self
+            .entries
+            .get(&id)?
+            .waiting()
+            .next_back()
+            .map(|(question, _)| question);
+        let heard = |m: &&Message| m.conversation == id && m.author == Author::Peer;
+        waiting.or_else(|| self.said.iter().rev().find(heard))
     }
 
     /// How many conversations wait, and the longest wait.
@@ -239,6 +354,9 @@ impl Book {
     }
 
     fn remember(&mut self, message: Message) {
+        if let Some(entry) = self.entries.get_mut(&message.conversation) {
+            entry.remembered += 1;
+        }
         self.said_bytes += message.raw.len() + MESSAGE_COST;
         self.said.push_back(message);
         while self.said_bytes > REMEMBERED_BYTES {
@@ -246,36 +364,19 @@ impl Book {
                 return;
             };
             self.said_bytes -= oldest.raw.len() + MESSAGE_COST;
-            // A closed conversation goes with the last that is known of it.
-            let closed = self
-                .entries
-                .get(&oldest.conversation)
-                .is_some_and(|e| !e.open);
-            if closed
-                && !self
-                    .said
-                    .iter()
-                    .any(|m| m.conversation == oldest.conversation)
-            {
-                self.entries.remove(&oldest.conversation);
+            self.forget_one(oldest.conversation);
+        }
+    }
+
+    /// One message less is known of a conversation; a closed one goes with its last.
+    fn forget_one(&mut self, id: SessionId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.remembered -= 1;
+            if !entry.open && entry.remembered == 0 {
+                self.entries.remove(&id);
             }
         }
     }
-}
-
-/// Answers the pending message at `place`; returns what may go out now.
-fn release(entry: &mut Entry, place: usize, answer: Vec<u8>, lockstep: bool) -> Vec<Vec<u8>> {
-    if !lockstep {
-        entry.pending.remove(place);
-        return vec![answer];
-    }
-    entry.pending[place].held = Some(answer);
-    let mut ready = Vec::new();
-    while let Some(answer) = entry.pending.front_mut().and_then(|p| p.held.take()) {
-        entry.pending.pop_front();
-        ready.push(answer);
-    }
-    ready
 }
 
 #[cfg(test)]
@@ -353,7 +454,7 @@ mod tests {
         hear(&mut book, "a");
         book.close(ID);
         assert_eq!(answer(&mut book, 0, "A"), Err(Refused::Closed));
-        assert_eq!(book.said(Some(ID)).count(), 1);
+        assert_eq!(book.messages(Some(ID)).len(), 1);
         assert!(book.overdue(Instant::now()).is_empty());
     }
 
@@ -376,6 +477,51 @@ mod tests {
         assert_eq!(book.entries.len(), book.said.len());
     }
 
+    #[test]
+    fn an_answered_message_makes_room_for_the_next() {
+        let mut book = Book::new(true);
+        let long = "x".repeat(300_000);
+        assert!(hear(&mut book, &long) && hear(&mut book, &long));
+        for _ in 0..20 {
+            answer(&mut book, 0, "y").unwrap();
+            assert!(hear(&mut book, &long));
+        }
+        assert_eq!(book.waiting_bytes, 600_000);
+        book.close(ID);
+        assert_eq!(book.waiting_bytes, 0);
+    }
+
+    #[test]
+    fn a_conversation_that_closes_after_it_was_forgotten_goes_too() {
+        let mut book = Book::new(false);
+        hear(&mut book, "a");
+        answer(&mut book, 0, "A").unwrap();
+        let other = SessionId(2);
+        for _ in 0..100 {
+            book.hear(other, ([127, 0, 0, 1], 10).into(), &[7; 500_000], now());
+            let again = Message {
+                conversation: other,
+                ..reply("B", "")
+            };
+            book.answer(other, 0, again).unwrap();
+        }
+        assert_eq!(book.messages(Some(ID)).len(), 0);
+        book.close(ID);
+        assert!(book.get(ID).is_none() && book.get(other).is_some());
+    }
+
+    #[test]
+    fn what_waits_is_not_forgotten() {
+        let mut book = Book::new(false);
+        hear(&mut book, "still here");
+        for id in 10..20_010u128 {
+            let id = SessionId(id);
+            book.hear(id, ([127, 0, 0, 1], 9).into(), &[7; 1000], now());
+            book.close(id);
+        }
+        assert_eq!(book.messages(Some(ID))[0].raw, b"still here");
+    }
+
     proptest! {
         #[test]
         fn in_lockstep_answers_leave_one_each_and_in_order(order in Just((1u64..=12).collect::<Vec<_>>()).prop_shuffle()) {
@@ -383,7 +529,7 @@ mod tests {
             let mut sequences = Vec::new();
             for i in 0..order.len() {
                 hear(&mut book, &i.to_string());
-                sequences.push(book.said(Some(ID)).next_back().unwrap().sequence);
+                sequences.push(book.last_heard(ID).unwrap().sequence);
             }
             let mut left = Vec::new();
             for place in &order {

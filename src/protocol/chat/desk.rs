@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::{Bytes, BytesMut};
+
 use super::book::{Book, Refused};
 use super::message::{Author, Body, Conversation, Message, Replied, ReplyError};
 use super::text::{Charset, encode};
@@ -85,7 +87,7 @@ impl Desk {
             });
         }
         let raw = self.encoded(&state, id, body)?;
-        let warnings = self.warnings(&raw);
+        let mut warnings = self.warnings(&raw);
         let message = Message {
             conversation: id,
             sequence: 0,
@@ -96,15 +98,18 @@ impl Desk {
             in_reply_to: 0,
             request_id: request_id.to_owned(),
         };
-        let message = self
-            .give(&mut state, id, in_reply_to, message)
-            .map_err(|refused| match refused {
-                Refused::NoConversation => ReplyError::NotFound,
-                Refused::Closed => ReplyError::Closed,
-                Refused::NothingWaits => ReplyError::NothingWaits,
-                Refused::NoSuchMessage => ReplyError::NoSuchMessage(in_reply_to),
-                Refused::AnsweredAlready(answer) => ReplyError::Answered(answer),
-            })?;
+        let (message, taken) =
+            self.give(&mut state, id, in_reply_to, message)
+                .map_err(|refused| match refused {
+                    Refused::NoConversation => ReplyError::NotFound,
+                    Refused::Closed => ReplyError::Closed,
+                    Refused::NothingWaits => ReplyError::NothingWaits,
+                    Refused::NoSuchMessage => ReplyError::NoSuchMessage(in_reply_to),
+                    Refused::AnsweredAlready(answer) => ReplyError::Answered(answer),
+                })?;
+        if !taken {
+            warnings.push("it was not delivered: the peer does not take what it is sent".into());
+        }
         Ok(Replied { message, warnings })
     }
 
@@ -113,13 +118,8 @@ impl Desk {
         let raw = match body {
             Body::Raw(raw) => raw.to_vec(),
             Body::Text(text) => {
-                let mut heard = state
-                    .book
-                    .said(Some(id))
-                    .rev()
-                    .filter(|m| m.author == Author::Peer);
-                let last = heard.next().map_or(&[][..], |m| &m.raw);
-                encode(text, self.charset.detect(last)).map_err(ReplyError::Unmappable)?
+                let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
+                encode(text, self.charset.detect(heard)).map_err(ReplyError::Unmappable)?
             }
         };
         if raw.is_empty() {
@@ -152,32 +152,52 @@ impl Desk {
         Vec::new()
     }
 
-    /// Enters an answer and hands what may go out to the session.
+    /// Enters an answer and hands what may go out to the session; false when it does not take it.
     fn give(
         &self,
         state: &mut State,
         id: SessionId,
         in_reply_to: u64,
         message: Message,
-    ) -> Result<Message, Refused> {
+    ) -> Result<(Message, bool), Refused> {
         let (message, ready) = state.book.answer(id, in_reply_to, message)?;
-        if let Some((session, door)) = state.peers.get(&id) {
-            // What is released answers one message each; an unasked one answers none.
-            let answers = if message.in_reply_to == 0 {
-                0
-            } else {
-                ready.len()
-            };
-            session
-                .owed
-                .fetch_sub(u32::try_from(answers).unwrap_or(0), Ordering::AcqRel);
-            for answer in ready {
-                if !session.deliver(self.framing.wrap(&answer), door.bounds.outbox_bytes) {
-                    door.counters.refuse("answer_not_sent");
-                }
-            }
+        let Some((session, door)) = state.peers.get(&id) else {
+            return Ok((message, true));
+        };
+        // What is released answers one message each; an unasked one answers none.
+        let answers = if message.in_reply_to == 0 {
+            0
+        } else {
+            ready.len()
+        };
+        session.touch();
+        session
+            .owed
+            .fetch_sub(u32::try_from(answers).unwrap_or(0), Ordering::AcqRel);
+        let framed = ready.iter().map(|answer| self.framing.wrap(answer));
+        let mut taken = true;
+        for piece in self.together(session, framed) {
+            taken &= session.deliver(piece, door.bounds.outbox_bytes);
         }
-        Ok(message)
+        if !taken {
+            door.counters.refuse("answer_not_sent");
+        }
+        Ok((message, taken))
+    }
+
+    /// Answers that are released together go over a stream in one piece: they are as long as an
+    /// operator made them wait, which says nothing about how fast their peer reads.
+    fn together(
+        &self,
+        session: &Session,
+        framed: impl ExactSizeIterator<Item = Bytes>,
+    ) -> Vec<Bytes> {
+        if framed.len() < 2 || matches!(session.route(), Route::Datagram(_)) {
+            return framed.collect();
+        }
+        let mut one = BytesMut::new();
+        framed.for_each(|piece| one.extend_from_slice(&piece));
+        vec![one.freeze()]
     }
 
     /// Answers what has waited too long.
@@ -200,7 +220,7 @@ impl Desk {
     }
 
     fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) {
-        let heard = state.book.said(Some(id)).find(|m| m.sequence == sequence);
+        let heard = state.book.question(id, sequence);
         let encoding = self.charset.detect(heard.map_or(&[], |m| &m.raw));
         let reply = &self.unattended_reply;
         let message = Message {
@@ -240,7 +260,13 @@ impl Desk {
             })
             .collect();
         let mut last: HashMap<SessionId, &Message> = HashMap::new();
-        last.extend(state.book.said(None).map(|m| (m.conversation, m)));
+        last.extend(
+            state
+                .book
+                .messages(None)
+                .into_iter()
+                .map(|m| (m.conversation, m)),
+        );
         for conversation in &mut all {
             conversation.last = last.get(&conversation.id).map(|m| (*m).clone());
         }
@@ -255,11 +281,8 @@ impl Desk {
 
     /// What was said, oldest first: in one conversation or in all.
     pub fn messages(&self, id: Option<SessionId>) -> Vec<Message> {
-        crate::net::lock(&self.state)
-            .book
-            .said(id)
-            .cloned()
-            .collect()
+        let state = crate::net::lock(&self.state);
+        state.book.messages(id).into_iter().cloned().collect()
     }
 
     /// What a message says, every control and direction character made visible.

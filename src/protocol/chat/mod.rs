@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Built, Fault};
 use crate::config::duration;
-use crate::net::{Framing, Handler, Transport};
+use crate::net::{Framing, Handler, Limits, Transport};
 
 pub use desk::Desk;
 pub use message::{Author, Body, Conversation, ConversationState, Message, Replied, ReplyError};
@@ -83,9 +83,12 @@ pub enum Pace {
     Free,
 }
 
+/// With every control character made visible it still fits one answer of the control plane.
+const MAX_MESSAGE: u32 = 512 << 10;
+
 impl Settings {
     /// What cannot be obeyed.
-    pub(super) fn check(&self) -> Vec<Fault> {
+    pub(super) fn check(&self, limits: &Limits) -> Vec<Fault> {
         let mut faults = Vec::new();
         if let Err(fault) = text::Charset::from_label(&self.encoding) {
             faults.push(("encoding", fault));
@@ -108,6 +111,16 @@ impl Settings {
         if self.pace == Pace::Lockstep && !self.greeting.is_empty() {
             let rule = "a lockstep client takes a greeting for its first answer; set pace \"free\"";
             faults.push(("greeting", rule.into()));
+        }
+        if self.transport == Transport::Udp && !self.greeting.is_empty() {
+            let rule = "over udp nobody is there before the first message, so nobody is greeted";
+            faults.push(("greeting", rule.into()));
+        }
+        if limits.max_message_bytes > MAX_MESSAGE {
+            let rule = format!(
+                "a chat message has at most {MAX_MESSAGE} bytes, to fit what an operator is shown at once"
+            );
+            faults.push(("limits.max_message_bytes", rule));
         }
         let cannot = self.unattended_reply().chars().any(char::is_control);
         if cannot || text::encode(self.unattended_reply(), self.charset().detect(b"")).is_err() {
@@ -181,7 +194,11 @@ mod tests {
             unattended_reply: "a\nb".into(),
             ..Settings::default()
         };
-        let keys: Vec<_> = wrong.check().into_iter().map(|f| f.0).collect();
+        let keys: Vec<_> = wrong
+            .check(&Limits::default())
+            .into_iter()
+            .map(|f| f.0)
+            .collect();
         assert_eq!(
             keys,
             [
@@ -190,10 +207,11 @@ mod tests {
                 "transport",
                 "framing",
                 "greeting",
+                "greeting",
                 "unattended_reply"
             ]
         );
-        assert!(Settings::default().check().is_empty());
+        assert!(Settings::default().check(&Limits::default()).is_empty());
     }
 
     #[test]

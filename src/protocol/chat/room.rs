@@ -56,7 +56,10 @@ impl Room {
     /// Gives the message to every other member's outbox; nobody waits for a slow one. True when an
     /// outbox is more than half full.
     fn tell(&self, stream: &Stream) -> bool {
-        let message = strip_telnet(stream.message());
+        let message = match self.framing {
+            Framing::Terminal => strip_telnet(stream.message()),
+            _ => stream.message().into(),
+        };
         if message.is_empty() {
             return false;
         }

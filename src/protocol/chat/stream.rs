@@ -36,6 +36,8 @@ impl Visits {
             match stream.next().await {
                 Event::Message => {
                     if !self.hear(stream) {
+                        // One message too many; those before it still get their answers.
+                        self.desk.settle(stream.session().id);
                         return CloseReason::Limit;
                     }
                 }
@@ -55,7 +57,7 @@ impl Visits {
     fn hear(&self, stream: &Stream) -> bool {
         let message = stream.message();
         let (session, door) = (stream.session(), stream.door());
-        let message = if self.free {
+        let message = if self.framing == Framing::Terminal {
             strip_telnet(message)
         } else {
             message.into()

@@ -44,7 +44,7 @@ pub(super) async fn run<G>(
         Ok(running) => running,
         Err(error) => return Ok(Outcome::refused(spawn_refusal(&error))),
     };
-    started(running.group.0.id());
+    started(running.group.child.id());
     let mut outcome = Outcome::default();
     tokio::select! {
         biased;
@@ -95,10 +95,15 @@ async fn start(plan: Plan, rules: &Rules) -> io::Result<Running> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let spawned = tokio::task::spawn_blocking(move || command.spawn().map(Group));
+    let spawned = tokio::task::spawn_blocking(move || {
+        command.spawn().map(|child| Group {
+            child,
+            reaped: false,
+        })
+    });
     let mut group = spawned.await.map_err(io::Error::other)??;
-    let output = Pipe::new(group.0.stdout.take().map(OwnedFd::from))?;
-    let errors = Pipe::new(group.0.stderr.take().map(OwnedFd::from))?;
+    let output = Pipe::new(group.child.stdout.take().map(OwnedFd::from))?;
+    let errors = Pipe::new(group.child.stderr.take().map(OwnedFd::from))?;
     let pidfd = crate::net::watch(pidfd_open(group.pid()?, PidfdFlags::NONBLOCK)?)?;
     Ok(Running {
         group,
@@ -140,6 +145,7 @@ impl Running {
                 }
                 () = tokio::time::sleep_until(until) => {
                     outcome.timed_out = !exited || rules.wait_for_background;
+                    self.take_what_is_there(rules.max_output, outcome);
                     return;
                 }
             }
@@ -150,13 +156,30 @@ impl Running {
         }
     }
 
+    /// Takes what was written by now, however late we came to read it.
+    fn take_what_is_there(&mut self, most: usize, outcome: &mut Outcome) {
+        loop {
+            let room = most.saturating_sub(outcome.stdout.len() + outcome.stderr.len());
+            let read = match self.output.try_read(&mut outcome.stdout, room) {
+                None => self.errors.try_read(&mut outcome.stderr, room),
+                read => read,
+            };
+            match read {
+                None => return,
+                Some(read) => outcome.truncated = read > room,
+            }
+            if outcome.truncated {
+                return;
+            }
+        }
+    }
+
     /// Ends what is left of the group and reaps the command.
     fn finish(mut self, rules: &Rules, outcome: &Outcome) -> io::Result<ExitStatus> {
         if outcome.timed_out || outcome.truncated || !rules.wait_for_background {
             self.group.kill();
         }
-        // It has exited, or was killed just now: this does not wait for long.
-        self.group.0.wait()
+        self.group.reap()
     }
 }
 
@@ -184,48 +207,65 @@ impl Pipe {
             };
             if receiver.readable().await.is_err() {
                 self.0 = None;
-                return 0;
             }
-            into.reserve(CHUNK);
-            let before = into.len();
-            match receiver.try_read_buf(into) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(0) | Err(_) => {
-                    self.0 = None;
-                    return 0;
-                }
-                Ok(count) => {
-                    into.truncate(before + room);
-                    return count;
-                }
+            if let Some(read) = self.try_read(into, room) {
+                return read;
+            }
+        }
+    }
+
+    /// The same without waiting; none when there is nothing, now or for ever.
+    fn try_read(&mut self, into: &mut Vec<u8>, room: usize) -> Option<usize> {
+        let receiver = self.0.as_ref()?;
+        into.reserve(CHUNK);
+        let before = into.len();
+        match receiver.try_read_buf(into) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+            Ok(0) | Err(_) => {
+                self.0 = None;
+                None
+            }
+            Ok(count) => {
+                into.truncate(before + room);
+                Some(count)
             }
         }
     }
 }
 
-/// A command and all that it started. Dropped, it is killed and reaped.
-struct Group(Child);
+/// A command and all that it started. Dropped before it was reaped, all of it is killed.
+struct Group {
+    child: Child,
+    reaped: bool,
+}
 
 impl Group {
     fn pid(&self) -> io::Result<Pid> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         pid.ok_or_else(|| io::Error::other("the command has no process number"))
     }
 
+    /// Kills whoever is left. Until it is reaped the command holds its number, so that this is
+    /// nobody else's group, even when the command itself has exited.
     fn kill(&self) {
         if let Ok(pid) = self.pid() {
             // It fails when nobody is left, which is what was wanted.
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
+
+    /// It has exited, or was killed just now: this does not wait for long.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        self.reaped = true;
+        self.child.wait()
+    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Not yet reaped, so the number is still ours.
-        if let Ok(None) = self.0.try_wait() {
+        if !self.reaped {
             self.kill();
-            let _ = self.0.wait();
+            let _ = self.reap();
         }
     }
 }
@@ -283,6 +323,54 @@ mod tests {
             "{:?}",
             outcome.duration
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_left_by_a_command_that_has_exited_is_ended_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let rules = Rules {
+            wait_for_background: true,
+            ..rules()
+        };
+        let plan = Plan {
+            program: "/bin/sh".into(),
+            arguments: vec![
+                "-c".into(),
+                format!("sleep 1000 & echo $! > {}", file.display()),
+            ],
+        };
+        let written = async {
+            while !std::fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n')) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let gone = run(plan, &rules, |_| {}, written).await;
+        assert_eq!(gone, Err(()));
+        let pid: i32 = std::fs::read_to_string(&file)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let over = |stat: String| stat.is_empty() || stat.contains(") Z ");
+        let until = Instant::now() + Duration::from_secs(5);
+        while !over(state()) && Instant::now() < until {
+            tokio::task::yield_now().await;
+        }
+        assert!(over(state()), "{}", state());
+    }
+
+    #[tokio::test]
+    async fn without_a_linger_what_was_written_is_still_read() {
+        let rules = Rules {
+            linger: Duration::ZERO,
+            ..rules()
+        };
+        for _ in 0..50 {
+            let outcome = sh("head -c 60000 /dev/zero", &rules).await;
+            assert_eq!(outcome.stdout.len(), 60_000);
+        }
     }
 
     #[tokio::test]

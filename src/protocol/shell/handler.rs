@@ -11,7 +11,7 @@ use super::exec::{self, Rules};
 use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
 use super::{Policy, Settings, transcode};
-use crate::net::{CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
+use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
 use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
 
 /// A running shell listener.
@@ -26,6 +26,9 @@ pub(super) struct Shell {
     queue_timeout: Duration,
     turns: Arc<Semaphore>,
 }
+
+/// The kernel's buffers take an answer of this many bytes at once.
+const SHORT_ANSWER: usize = 256 << 10;
 
 /// A peer that does not take its answer for this long is a slow consumer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -105,7 +108,8 @@ impl Shell {
         while let Ok(event) = tokio::time::timeout(self.quiet, stream.next()).await {
             match event {
                 Event::Message => command.extend_from_slice(stream.message()),
-                Event::Ended => break,
+                // What has come by now is a command; what ends the session is seen after it.
+                Event::Ended | Event::Asked(Ask::Finish(_)) => break,
                 event => return Err(event),
             }
             if command.len() > max {
@@ -121,10 +125,13 @@ impl Shell {
             .telemetry
             .command(&door.labels, &stream.session().trace);
         let exists = |path: &std::path::Path| path.is_file();
-        let outcome = match policy::plan(command, self.policy, &self.programs, exists) {
+        let (outcome, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
             Ok(plan) => self.run(stream, plan, &mut span).await?,
-            Err(refusal) => Outcome::refused(refusal),
+            Err(refusal) => (Outcome::refused(refusal), None),
         };
+        // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
+        // by the turns and not by the sessions.
+        let _turn = turn.filter(|_| outcome.stdout.len() + outcome.stderr.len() > SHORT_ANSWER);
         if let Some(error) = &outcome.error {
             door.counters.refuse(error.code);
         }
@@ -142,21 +149,20 @@ impl Shell {
         stream: &mut Stream,
         plan: Plan,
         span: &mut Command,
-    ) -> Result<Outcome, CloseReason> {
+    ) -> Result<(Outcome, Option<SemaphorePermit<'_>>), CloseReason> {
         let turn = match self.turns.try_acquire() {
             Ok(turn) => Some(turn),
             Err(_) => self.wait_for_turn(stream).await?,
         };
-        let Some(_turn) = turn else {
-            let message = format!(
-                "all commands that may run at once do; waited {:?}",
-                self.queue_timeout
-            );
-            return Ok(Outcome::refused(Refusal::new("busy", message)));
-        };
+        if turn.is_none() {
+            let waited = self.queue_timeout;
+            let message = format!("all commands that may run at once do; waited {waited:?}");
+            return Ok((Outcome::refused(Refusal::new("busy", message)), None));
+        }
         let program = plan.program.to_string_lossy().into_owned();
         let started = |pid| span.spawned(&program, pid);
-        exec::run(plan, &self.rules, started, stream.gone()).await
+        let outcome = exec::run(plan, &self.rules, started, stream.gone()).await?;
+        Ok((outcome, turn))
     }
 
     async fn wait_for_turn(

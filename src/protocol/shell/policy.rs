@@ -127,21 +127,39 @@ fn named_by(word: &str, program: &str, exists: impl Fn(&Path) -> bool) -> Option
     (base == word).then(place)
 }
 
-/// Whether a message is the first line of an HTTP request. A browser can be made to send one to
-/// any port of its own machine, with a body that somebody else wrote: it is never run.
+/// Whether a first message is, or begins, the first line of an HTTP request. A browser can be made
+/// to send one to any port of its own machine, with a target, headers and a body that somebody else
+/// wrote: none of it is ever run. The line may come in pieces, and may be longer than a message.
 pub(super) fn is_http_request(message: &[u8]) -> bool {
-    let line = message.split(|&b| b == b'\n').next().unwrap_or_default();
+    const METHODS: [&[u8]; 10] = [
+        b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE",
+        b"PRI",
+    ];
+    let end = memchr::memchr(b'\n', message);
+    let line = &message[..end.unwrap_or(message.len())];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut words = line.split(|&b| b == b' ');
-    let method = words.next().unwrap_or_default();
-    let version = words.next_back().unwrap_or_default();
-    !method.is_empty()
-        && method.iter().all(|b| b.is_ascii_uppercase() || *b == b'-')
-        && version
-            .strip_prefix(b"HTTP/")
-            .is_some_and(|v| v.first().is_some_and(u8::is_ascii_digit))
-        && words.next().is_some()
+    let mut words = line.splitn(2, |&b| b == b' ');
+    let (method, rest) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
+    let known = METHODS.contains(&method);
+    let target = [&b"/"[..], b"*", b"http:", b"https:"]
+        .iter()
+        .any(|start| rest.starts_with(start));
+    let last = rest.rsplit(|&b| b == b' ').next().unwrap_or_default();
+    let version = last
+        .strip_prefix(b"HTTP/")
+        .is_some_and(|v| v.first().is_some_and(u8::is_ascii_digit));
+    // A page may make up a method; such a line is known by its target, and by its version or by
+    // being longer than anybody types.
+    let made_up = target && (version || (end.is_none() && line.len() >= LONGEST_TYPED));
+    let begun = target || version || rest.is_empty() || method == b"CONNECT";
+    (known && begun) || made_up
 }
+
+/// No person's first command has as many bytes and still no end.
+const LONGEST_TYPED: usize = 8 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -208,14 +226,28 @@ mod tests {
 
     #[test]
     fn an_http_request_is_known_by_its_first_line() {
+        let long = format!("brew /{}", "a".repeat(70_000));
         for yes in [
             "GET / HTTP/1.1\r\nHost: x",
             "POST /x y HTTP/1.0",
             "PRI * HTTP/2.0\r\n",
+            "GET",
+            "GET /",
+            "GET /a-line-that-is-not-all-here-yet",
+            "CONNECT example.org:443",
+            "brew /pot HTTP/1.1\r\n",
+            &long,
         ] {
             assert!(is_http_request(yes.as_bytes()), "{yes}");
         }
-        for no in ["echo GET / HTTP/1.1", "GET /", "ls", "", "HTTP/1.1"] {
+        for no in [
+            "echo GET / HTTP/1.1",
+            "ls /",
+            "GETTY x",
+            "ls",
+            "",
+            "HTTP/1.1",
+        ] {
             assert!(!is_http_request(no.as_bytes()), "{no}");
         }
     }
