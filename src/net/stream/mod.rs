@@ -70,6 +70,8 @@ pub struct Stream {
     /// Taken from the outbox and not yet with the kernel.
     unsent: VecDeque<Bytes>,
     ended: bool,
+    /// It has been asked to finish, and what had come by then was read.
+    looked: bool,
     bucket: Option<Box<TokenBucket>>,
 }
 
@@ -90,6 +92,7 @@ impl Stream {
             consumed: 0,
             unsent: VecDeque::new(),
             ended: false,
+            looked: false,
             bucket,
         }
     }
@@ -134,8 +137,10 @@ impl Stream {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            if let Poll::Ready(ask) = self.session.poll_asked(cx) {
-                return Poll::Ready(Event::Asked(ask));
+            match self.session.poll_asked(cx) {
+                Poll::Ready(Ask::Finish(_)) if self.take_last_words(cx) => {}
+                Poll::Ready(ask) => return Poll::Ready(Event::Asked(ask)),
+                Poll::Pending => {}
             }
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 return Poll::Ready(Event::Reset);
@@ -153,6 +158,24 @@ impl Stream {
                 Err(_) => return Poll::Ready(Event::Reset),
             }
         }
+    }
+
+    /// Whether a session that is to finish has messages here that came before it was asked: those
+    /// are still answered. Looks once at what the kernel has; what comes later is too late.
+    fn take_last_words(&mut self, cx: &mut Context<'_>) -> bool {
+        if !std::mem::replace(&mut self.looked, true) && !self.ended {
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) | Poll::Pending => {}
+                // The next read says so too.
+                Poll::Ready(Err(_)) => return false,
+            }
+        }
+        let max = self.door.bounds.max_message_bytes;
+        let first = self
+            .framing
+            .cut(self.input.unread(), self.scanned, max, self.ended);
+        !matches!(first, Cut::More { .. })
     }
 
     /// The first whole message among the bytes that are here.

@@ -8,35 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::message::{Author, ConversationState, Message};
+use super::entry::{Entry, Pending, Slot};
+use super::message::{Author, Message};
 use crate::net::SessionId;
-
-/// A message that its client waits at.
-#[derive(Debug)]
-struct Pending {
-    sequence: u64,
-    slot: Slot,
-}
-
-#[derive(Debug)]
-enum Slot {
-    /// Nobody has answered it.
-    Waiting { question: Message, since: Instant },
-    /// Answered, and held back: an earlier message is not.
-    Held(Vec<u8>),
-}
-
-/// One conversation.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) peer: SocketAddr,
-    pub(super) open: bool,
-    last_sequence: u64,
-    pending: VecDeque<Pending>,
-    waiting_bytes: usize,
-    /// Its messages among those that were said.
-    remembered: usize,
-}
 
 /// Why an answer is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,93 +41,6 @@ const MAX_WAITING: usize = 64 << 20;
 /// What is remembered of all conversations of a listener: a message counts its text and this much.
 const REMEMBERED_BYTES: usize = 8 << 20;
 const MESSAGE_COST: usize = 256;
-
-impl Entry {
-    fn new(peer: SocketAddr) -> Self {
-        Self {
-            peer,
-            open: true,
-            last_sequence: 0,
-            pending: VecDeque::new(),
-            waiting_bytes: 0,
-            remembered: 0,
-        }
-    }
-
-    pub(super) fn state(&self) -> ConversationState {
-        match (self.open, self.unanswered() > 0) {
-            (false, _) => ConversationState::Closed,
-            (true, true) => ConversationState::Waiting,
-            (true, false) => ConversationState::Answered,
-        }
-    }
-
-    /// Messages that nobody has answered, oldest first.
-    fn waiting(&self) -> impl DoubleEndedIterator<Item = (&Message, Instant)> {
-        self.pending
-            .iter()
-            .filter_map(|pending| match &pending.slot {
-                Slot::Waiting { question, since } => Some((question, *since)),
-                Slot::Held(_) => None,
-            })
-    }
-
-    /// How many messages nobody has answered.
-    pub(super) fn unanswered(&self) -> usize {
-        self.waiting().count()
-    }
-
-    /// When the oldest unanswered message came.
-    pub(super) fn waiting_since(&self) -> Option<(Instant, SystemTime)> {
-        self.waiting()
-            .next()
-            .map(|(question, since)| (since, question.time))
-    }
-
-    /// The place of the message that an answer is for; the oldest unanswered one for 0.
-    fn place(&self, in_reply_to: u64) -> Option<usize> {
-        self.pending.iter().position(|pending| {
-            let named = in_reply_to == 0 || pending.sequence == in_reply_to;
-            named && matches!(pending.slot, Slot::Waiting { .. })
-        })
-    }
-
-    /// Answers the pending message at `place`: the question, and what may go out now.
-    fn release(
-        &mut self,
-        place: usize,
-        answer: Vec<u8>,
-        lockstep: bool,
-    ) -> (Option<Message>, Vec<Vec<u8>>) {
-        let slot = std::mem::replace(&mut self.pending[place].slot, Slot::Held(answer));
-        let question = match slot {
-            Slot::Waiting { question, .. } => Some(question),
-            Slot::Held(_) => None,
-        };
-        let mut ready = Vec::new();
-        if lockstep {
-            while let Some(Pending {
-                slot: Slot::Held(_),
-                ..
-            }) = self.pending.front()
-            {
-                ready.extend(self.pending.pop_front().and_then(Pending::held));
-            }
-        } else {
-            ready.extend(self.pending.remove(place).and_then(Pending::held));
-        }
-        (question, ready)
-    }
-}
-
-impl Pending {
-    fn held(self) -> Option<Vec<u8>> {
-        match self.slot {
-            Slot::Held(answer) => Some(answer),
-            Slot::Waiting { .. } => None,
-        }
-    }
-}
 
 impl Book {
     pub(super) fn new(lockstep: bool) -> Self {
@@ -381,6 +268,7 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::ConversationState;
     use super::*;
     use proptest::prelude::*;
 

@@ -6,6 +6,7 @@
 mod book;
 mod datagram;
 mod desk;
+mod entry;
 mod message;
 mod room;
 mod stream;

@@ -1,0 +1,121 @@
+//! One conversation: which of its messages wait, which are answered and held back.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
+
+use super::message::{ConversationState, Message};
+
+/// A message that its client waits at.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) sequence: u64,
+    pub(super) slot: Slot,
+}
+
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// Nobody has answered it.
+    Waiting { question: Message, since: Instant },
+    /// Answered, and held back: an earlier message is not.
+    Held(Vec<u8>),
+}
+
+/// One conversation.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) peer: SocketAddr,
+    pub(super) open: bool,
+    pub(super) last_sequence: u64,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) waiting_bytes: usize,
+    /// Its messages among those that were said.
+    pub(super) remembered: usize,
+}
+
+impl Entry {
+    pub(super) fn new(peer: SocketAddr) -> Self {
+        Self {
+            peer,
+            open: true,
+            last_sequence: 0,
+            pending: VecDeque::new(),
+            waiting_bytes: 0,
+            remembered: 0,
+        }
+    }
+
+    pub(super) fn state(&self) -> ConversationState {
+        match (self.open, self.unanswered() > 0) {
+            (false, _) => ConversationState::Closed,
+            (true, true) => ConversationState::Waiting,
+            (true, false) => ConversationState::Answered,
+        }
+    }
+
+    /// Messages that nobody has answered, oldest first.
+    pub(super) fn waiting(&self) -> impl DoubleEndedIterator<Item = (&Message, Instant)> {
+        self.pending
+            .iter()
+            .filter_map(|pending| match &pending.slot {
+                Slot::Waiting { question, since } => Some((question, *since)),
+                Slot::Held(_) => None,
+            })
+    }
+
+    /// How many messages nobody has answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.waiting().count()
+    }
+
+    /// When the oldest unanswered message came.
+    pub(super) fn waiting_since(&self) -> Option<(Instant, SystemTime)> {
+        self.waiting()
+            .next()
+            .map(|(question, since)| (since, question.time))
+    }
+
+    /// The place of the message that an answer is for; the oldest unanswered one for 0.
+    pub(super) fn place(&self, in_reply_to: u64) -> Option<usize> {
+        self.pending.iter().position(|pending| {
+            let named = in_reply_to == 0 || pending.sequence == in_reply_to;
+            named && matches!(pending.slot, Slot::Waiting { .. })
+        })
+    }
+
+    /// Answers the pending message at `place`: the question, and what may go out now.
+    pub(super) fn release(
+        &mut self,
+        place: usize,
+        answer: Vec<u8>,
+        lockstep: bool,
+    ) -> (Option<Message>, Vec<Vec<u8>>) {
+        let slot = std::mem::replace(&mut self.pending[place].slot, Slot::Held(answer));
+        let question = match slot {
+            Slot::Waiting { question, .. } => Some(question),
+            Slot::Held(_) => None,
+        };
+        let mut ready = Vec::new();
+        if lockstep {
+            while let Some(Pending {
+                slot: Slot::Held(_),
+                ..
+            }) = self.pending.front()
+            {
+                ready.extend(self.pending.pop_front().and_then(Pending::held));
+            }
+        } else {
+            ready.extend(self.pending.remove(place).and_then(Pending::held));
+        }
+        (question, ready)
+    }
+}
+
+impl Pending {
+    fn held(self) -> Option<Vec<u8>> {
+        match self.slot {
+            Slot::Held(answer) => Some(answer),
+            Slot::Waiting { .. } => None,
+        }
+    }
+}
