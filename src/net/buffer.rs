@@ -21,59 +21,69 @@ thread_local! {
 /// Bytes read and not yet consumed. Empty, it owns no memory.
 #[derive(Debug, Default)]
 pub struct Buffer {
+    /// All of it is initialised, so that a read need not clear what it overwrites.
     bytes: Vec<u8>,
     start: usize,
+    end: usize,
 }
 
 impl Buffer {
     /// What waits to be consumed.
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..self.end]
     }
 
     /// Drops the first `count` bytes, and the memory with the last of them.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
-        if self.start >= self.bytes.len() {
+        if self.start >= self.end {
             self.release();
         }
     }
 
-    /// Makes room for at least one more byte behind what is unread, and hands the vector over to
-    /// be read into; its length afterwards is what counts.
-    pub fn fill(&mut self) -> &mut Vec<u8> {
-        if self.bytes.capacity() < CAPACITY {
-            let mut lent = FREE
-                .take_one()
-                .unwrap_or_else(|| Vec::with_capacity(CAPACITY));
-            lent.extend_from_slice(self.unread());
-            self.bytes = lent;
-            self.start = 0;
-        } else if self.start > 0 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+    /// Room for at least one byte, and at most `most`, behind what is unread. What was put there is
+    /// entered with [`filled`](Self::filled).
+    pub fn room(&mut self, most: usize) -> &mut [u8] {
+        if self.bytes.len() < CAPACITY {
+            let mut lent = FREE.take_one().unwrap_or_else(|| vec![0; CAPACITY]);
+            let unread = self.unread().len();
+            lent[..unread].copy_from_slice(self.unread());
+            (self.bytes, self.start, self.end) = (lent, 0, unread);
+        } else if self.end == self.bytes.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.end == self.bytes.len() {
+                self.bytes.resize(self.end + CAPACITY, 0);
+            }
         }
-        if self.bytes.len() == self.bytes.capacity() {
-            self.bytes.reserve(CAPACITY);
+        let room = &mut self.bytes[self.end..];
+        let most = most.min(room.len());
+        &mut room[..most]
+    }
+
+    /// `count` bytes of the room hold something now.
+    pub fn filled(&mut self, count: usize) {
+        self.end += count;
+        if self.start == self.end {
+            self.release();
         }
-        &mut self.bytes
     }
 
     /// Gives the lent buffer back while the peer is waited for; a short partial message moves to
     /// memory of its own size.
     pub fn park(&mut self) {
-        if self.bytes.capacity() >= CAPACITY && self.unread().len() <= SMALL {
+        if self.bytes.len() >= CAPACITY && self.unread().len() <= SMALL {
             let rest = self.unread().to_vec();
             self.release();
+            self.end = rest.len();
             self.bytes = rest;
         }
     }
 
     fn release(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        self.start = 0;
-        if bytes.capacity() == CAPACITY {
-            bytes.clear();
+        let bytes = std::mem::take(&mut self.bytes);
+        (self.start, self.end) = (0, 0);
+        if bytes.len() == CAPACITY {
             FREE.keep(bytes);
         }
     }
@@ -110,17 +120,25 @@ impl FreeList for std::thread::LocalKey<RefCell<Vec<Vec<u8>>>> {
 mod tests {
     use super::*;
 
+    fn put(buffer: &mut Buffer, bytes: &[u8]) {
+        buffer.room(usize::MAX)[..bytes.len()].copy_from_slice(bytes);
+        buffer.filled(bytes.len());
+    }
+
     #[test]
     fn an_idle_buffer_owns_nothing_and_a_partial_message_its_own_size() {
         let mut buffer = Buffer::default();
-        buffer.fill().extend_from_slice(b"one two");
+        put(&mut buffer, b"one two");
         buffer.consume(4);
         buffer.park();
         assert_eq!(buffer.unread(), b"two");
         assert!(buffer.bytes.capacity() < 64);
-        buffer.fill().extend_from_slice(b"!");
+        put(&mut buffer, b"!");
         assert_eq!(buffer.unread(), b"two!");
         buffer.consume(4);
+        assert_eq!(buffer.bytes.capacity(), 0);
+        buffer.room(10);
+        buffer.filled(0);
         assert_eq!(buffer.bytes.capacity(), 0);
     }
 
@@ -128,10 +146,13 @@ mod tests {
     fn a_long_message_grows_past_one_read() {
         let mut buffer = Buffer::default();
         for _ in 0..5 {
-            let bytes = buffer.fill();
-            let room = bytes.capacity() - bytes.len();
-            bytes.extend(std::iter::repeat_n(7, room));
+            let room = buffer.room(usize::MAX);
+            room.fill(7);
+            let count = room.len();
+            buffer.filled(count);
         }
         assert!(buffer.unread().len() >= 5 * CAPACITY);
+        assert!(buffer.unread().iter().all(|b| *b == 7));
+        assert_eq!(buffer.room(3).len(), 3);
     }
 }

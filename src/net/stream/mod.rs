@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -138,7 +139,7 @@ impl Stream {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             match self.session.poll_asked(cx) {
-                Poll::Ready(Ask::Finish(_)) if self.take_last_words(cx) => {}
+                Poll::Ready(Ask::Finish(_)) if self.take_last_words() => {}
                 Poll::Ready(ask) => return Poll::Ready(Event::Asked(ask)),
                 Poll::Pending => {}
             }
@@ -162,19 +163,22 @@ impl Stream {
 
     /// Whether a session that is to finish has messages here that came before it was asked: those
     /// are still answered. Looks once at what the kernel has; what comes later is too late.
-    fn take_last_words(&mut self, cx: &mut Context<'_>) -> bool {
+    fn take_last_words(&mut self) -> bool {
         if !std::mem::replace(&mut self.looked, true) && !self.ended {
-            match self.poll_read(cx) {
-                Poll::Ready(Ok(0)) => self.ended = true,
-                Poll::Ready(Ok(_)) | Poll::Pending => {}
-                // The next read says so too.
-                Poll::Ready(Err(_)) => return false,
+            // Asked of the kernel itself: of a new connection the runtime may not know yet.
+            let room = self.input.room(most_at_once(self.framing, &self.door));
+            match rustix::net::recv(&self.tcp, room, RecvFlags::DONTWAIT) {
+                Ok((count, _)) => {
+                    self.ended = count == 0;
+                    self.input.filled(count);
+                }
+                // Nothing is there, or the next read says what is wrong.
+                Err(_) => self.input.filled(0),
             }
         }
         let max = self.door.bounds.max_message_bytes;
-        let first = self
-            .framing
-            .cut(self.input.unread(), self.scanned, max, self.ended);
+        let unread = self.input.unread();
+        let first = self.framing.cut(unread, self.scanned, max, self.ended);
         !matches!(first, Cut::More { .. })
     }
 
@@ -210,24 +214,19 @@ impl Stream {
     /// Reads once into a lent buffer, which is only taken when there is something to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.tcp.poll_read_ready(cx))?;
-        let max = self.door.bounds.max_message_bytes;
-        let bytes = self.input.fill();
-        let filled = bytes.len();
-        let room = bytes.capacity() - filled;
-        // With raw framing a read is a message, so it must not be longer than one.
-        let room = if self.framing == Framing::Raw {
-            room.min(max)
-        } else {
-            room
-        };
-        bytes.resize(filled + room, 0);
-        let mut read = ReadBuf::new(&mut bytes[filled..]);
+        let room = self.input.room(most_at_once(self.framing, &self.door));
+        let mut read = ReadBuf::new(room);
         let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
         let count = read.filled().len();
-        bytes.truncate(filled + count);
-        if count == 0 {
-            self.input.consume(0);
-        }
+        self.input.filled(count);
         polled.map_ok(|()| count)
+    }
+}
+
+/// With raw framing a read is a message, so it must not be longer than one.
+fn most_at_once(framing: Framing, door: &Door) -> usize {
+    match framing {
+        Framing::Raw => door.bounds.max_message_bytes,
+        _ => usize::MAX,
     }
 }
