@@ -82,7 +82,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
                 name: qualified(&name),
             };
             let answer = client.call(client.listeners().get_listener(asked)).await?;
-            show(format, answer.listener)
+            output::answered(format, answer.listener)
         }
         Action::Create(args) => create(*args, client, format).await,
         Action::Start { name } => {
@@ -93,7 +93,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
             let answer = client
                 .call_with_grace(None, client.listeners().start_listener(asked))
                 .await?;
-            show(format, answer.listener)
+            output::answered(format, answer.listener)
         }
         Action::Stop {
             name,
@@ -108,7 +108,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
             };
             let mut listeners = client.listeners();
             let sent = client.call_with_grace(grace, listeners.stop_listener(asked));
-            show(format, sent.await?.listener)
+            output::answered(format, sent.await?.listener)
         }
         Action::Delete { name, force } => {
             let name = qualified(&name);
@@ -160,12 +160,7 @@ async fn create(args: CreateArgs, client: &Client, format: Format) -> Result<(),
     if args.dry_run {
         eprintln!("dry run: nothing was changed");
     }
-    show(format, answer.listener)
-}
-
-fn show(format: Format, listener: Option<api::Listener>) -> Result<(), Failure> {
-    let listener = listener.ok_or_else(|| Failure::error("the answer holds no listener"))?;
-    output::one(format, &listener)
+    output::answered(format, answer.listener)
 }
 
 impl Resource for api::Listener {

@@ -53,6 +53,12 @@ pub(super) trait Resource: prost::Message + Sized {
     fn table(items: &[Self], view: &View) -> Table;
 }
 
+/// Shows the resource that an answer is about.
+pub(super) fn answered<R: Resource>(format: Format, resource: Option<R>) -> Result<(), Failure> {
+    let none = || Failure::error(format_args!("the answer holds no {}", R::MESSAGE));
+    one(format, &resource.ok_or_else(none)?)
+}
+
 /// Prints one resource.
 pub(super) fn one<T: Resource>(format: Format, item: &T) -> Result<(), Failure> {
     let items = std::slice::from_ref(item);

@@ -68,7 +68,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
                 ..Default::default()
             };
             let answer = client.call(client.sessions().get_session(asked)).await?;
-            show(format, answer.session)
+            output::answered(format, answer.session)
         }
         Action::Close {
             name,
@@ -83,7 +83,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
             };
             let mut sessions = client.sessions();
             let sent = client.call_with_grace(grace, sessions.close_session(asked));
-            show(format, sent.await?.session)
+            output::answered(format, sent.await?.session)
         }
     }
 }
@@ -119,11 +119,6 @@ async fn locate(client: &Client, typed: &str) -> Result<String, Failure> {
         .map(|session| session.name)
         .find(|name| id(name) == typed);
     found.ok_or_else(|| Failure::Here(NOT_FOUND, format!("no session has the id {typed:?}")))
-}
-
-fn show(format: Format, session: Option<api::Session>) -> Result<(), Failure> {
-    let session = session.ok_or_else(|| Failure::error("the answer holds no session"))?;
-    output::one(format, &session)
 }
 
 impl Resource for api::Session {
