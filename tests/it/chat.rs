@@ -424,3 +424,61 @@ fn a_room_gives_each_message_to_all_the_others() {
         ("FAILED_PRECONDITION", "NO_DESK")
     );
 }
+
+#[test]
+fn answers_that_were_held_leave_together_however_long_they_are() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(DESK);
+    let mut client = service.talk("chat");
+    client.send("1\n2\n3\n");
+    let talk = waiting(&service, "chat", 3);
+    // Each fits an outbox, the three of them do not; and the client reads.
+    let long = "x".repeat(180_000);
+    for sequence in [2, 3, 1] {
+        let keys = json!({ "text": long, "in_reply_to": sequence });
+        reply(&service, &talk, &keys).unwrap();
+    }
+    let answer = format!("{long}\n");
+    client.expect(&answer.repeat(3));
+}
+
+#[test]
+fn one_question_too_many_does_not_cost_the_others_their_answers() {
+    let service = Service::start(DESK);
+    let mut client = service.talk("chat");
+    client.send("?\n".repeat(300));
+    client.expect("no operator is available\n".repeat(256));
+    client.expect_closed();
+}
+
+#[test]
+fn an_inbox_of_long_messages_comes_in_pages_that_fit() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(DESK);
+    // Every byte is shown as five characters.
+    let hostile = format!("{}\n", "\u{1}".repeat(60_000));
+    let mut clients: Vec<_> = (0..20).map(|_| service.talk("chat")).collect();
+    clients.iter_mut().for_each(|client| client.send(&hostile));
+    let (mut seen, mut token) = (0, Value::from(""));
+    eventually("all of them wait", || {
+        let request = json!({ "parent": "listeners/chat", "page_size": 1 });
+        let page = service.grpcurl("ChatService/ListConversations", &request);
+        page.is_ok_and(|page| page["totalSize"] == 20)
+    });
+    loop {
+        let request = json!({ "parent": "listeners/chat", "page_token": token });
+        let page = service
+            .grpcurl("ChatService/ListConversations", &request)
+            .unwrap();
+        seen += page["conversations"].as_array().unwrap().len();
+        token = page["nextPageToken"].clone();
+        if token.is_null() {
+            break;
+        }
+    }
+    assert_eq!(seen, 20);
+}

@@ -255,3 +255,17 @@ fn nothing_that_a_stranger_holds_open_keeps_the_process() {
     assert!(took < Duration::from_secs(1 + 6), "{took:?}");
     drop((silent, idle, stream, kept));
 }
+
+#[test]
+fn who_had_asked_before_the_end_is_answered() {
+    let service = Service::start(&config("5s"));
+    // Their questions stand in the kernel, some before they are accepted.
+    let mut talks: Vec<_> = (0..200).map(|_| service.talk("ack")).collect();
+    talks.iter_mut().for_each(|talk| talk.send("?"));
+    service.terminate();
+    for talk in &mut talks {
+        talk.expect("received data!!");
+        talk.expect_closed();
+    }
+    assert_eq!(service.wait().code, 0);
+}

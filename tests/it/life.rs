@@ -423,3 +423,55 @@ fn what_was_counted_outlives_a_stop() {
     });
     assert_eq!(counted("sentBytes"), 30);
 }
+
+#[test]
+fn a_deleted_listener_is_not_brought_back_by_a_start_on_its_way() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(OTHER);
+    for round in 0..5 {
+        let id = format!("door-{round}");
+        let made = create(&service, &ack(&id, &json!({}))).unwrap();
+        let address = address(&made);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                // Refused or not: what counts is what is left.
+                scope.spawn(|| start(&service, &id).is_ok());
+            }
+            let request = json!({ "name": format!("listeners/{id}"), "force": true });
+            service
+                .grpcurl("ListenerService/DeleteListener", &request)
+                .unwrap();
+        });
+        assert!(
+            TcpListener::bind(address).is_ok(),
+            "{address} is still held"
+        );
+    }
+}
+
+#[test]
+fn a_request_made_twice_is_done_once() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(OTHER);
+    let mut request = ack("door", &json!({}));
+    request["request_id"] = "4a8f6b9e-0c5d-4f0e-9d0a-3a6c1f6f2b11".into();
+    let first = create(&service, &request).unwrap();
+    assert_eq!(create(&service, &request).unwrap(), first);
+    // The same id is not another request's.
+    request["listener_id"] = "window".into();
+    let reused = create(&service, &request).unwrap_err();
+    assert_eq!(
+        (reused.code, &*reused.reason()),
+        ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+    );
+    let delete = json!({ "name": "listeners/door", "force": true, "request_id": "b" });
+    for _ in 0..2 {
+        service
+            .grpcurl("ListenerService/DeleteListener", &delete)
+            .unwrap();
+    }
+}
