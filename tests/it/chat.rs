@@ -441,7 +441,7 @@ fn answers_that_were_held_leave_together_however_long_they_are() {
         reply(&service, &talk, &keys).unwrap();
     }
     let answer = format!("{long}\n");
-    client.expect(&answer.repeat(3));
+    client.expect(answer.repeat(3));
 }
 
 #[test]

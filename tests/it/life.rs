@@ -465,7 +465,7 @@ fn a_request_made_twice_is_done_once() {
     request["listener_id"] = "window".into();
     let reused = create(&service, &request).unwrap_err();
     assert_eq!(
-        (reused.code, &*reused.reason()),
+        (reused.code, reused.reason()),
         ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
     );
     let delete = json!({ "name": "listeners/door", "force": true, "request_id": "b" });
