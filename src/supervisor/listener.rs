@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use super::lifecycle::Life;
+use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
 use crate::config::Origin;
 use crate::net::{
@@ -195,14 +195,21 @@ impl Listener {
         doubled.min(Duration::from_secs(30))
     }
 
+    /// Notes a failure. A try that was planned stays planned.
     pub(super) fn fail(&mut self, error: &BindError, again_after: Option<Duration>) {
         let now = SystemTime::now();
+        let failed = self.life.state == State::Failed;
+        let planned = self
+            .failure
+            .take()
+            .filter(|_| failed)
+            .and_then(|f| f.next_try);
         self.failures_in_a_row += 1;
         self.failure = Some(Failure {
             reason: error.reason(),
             message: error.to_string(),
             at: now,
-            next_try: again_after.map(|wait| now + wait),
+            next_try: again_after.map(|wait| now + wait).or(planned),
         });
     }
 
