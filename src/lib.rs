@@ -21,13 +21,7 @@
 //! - What a client sends reaches a log or a terminal only through `telemetry::escape`; the text of
 //!   commands and of chats reaches no log, span or metric at all.
 //!
-//! # A protocol more
-//!
-//! 1. `protocol/NAME.rs`: its `Settings`, a `handler` that is a [`net::StreamHandler`] or a
-//!    [`net::DatagramHandler`], and its tests.
-//! 2. An arm in [`protocol::Protocol`]; the compiler asks for what else must know.
-//! 3. Its message in `listener.proto`, and the two conversions in `grpc/spec.rs`.
-//! 4. `tests/it/NAME.rs`, its promises.
+//! How a protocol is added stands in the README.
 
 pub mod app;
 pub mod cli;

@@ -19,7 +19,10 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind(whose, error) => write!(f, "{whose}: {error}"),
+            Self::Bind(whose, error) => write!(
+                f,
+                "{whose}: {error}; is another switchboard running? {whose}.address says where this one listens"
+            ),
             Self::Telemetry(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }

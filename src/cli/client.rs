@@ -15,6 +15,9 @@ use crate::grpc::api::metric_service_client::MetricServiceClient;
 use crate::grpc::api::server_service_client::ServerServiceClient;
 use crate::grpc::api::session_service_client::SessionServiceClient;
 
+/// Where the control plane listens unless told otherwise.
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
+
 /// What a call may take, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -30,7 +33,7 @@ pub(super) struct ControlArgs {
     /// Where the control plane listens: a URL, HOST:PORT or unix:PATH
     #[arg(long, global = true, value_name = "URL", env = "SWITCHBOARD_ENDPOINT")]
     #[arg(
-        default_value = "http://127.0.0.1:50051",
+        default_value = DEFAULT_ENDPOINT,
         help_heading = "Control plane"
     )]
     endpoint: String,
@@ -61,7 +64,7 @@ pub(super) struct Client {
 impl Client {
     /// Connects.
     pub(super) async fn dial(args: &ControlArgs) -> Result<Self, Failure> {
-        let url = url(&args.endpoint);
+        let url = url(&args.endpoint)?;
         let unreachable = |error: &dyn Error| {
             let message = format!("cannot reach the control plane at {url}: {}", root(error));
             Failure::Here(UNAVAILABLE, message)
@@ -162,14 +165,33 @@ async fn answer<T>(
             )))
         }),
     };
-    Ok(answered?.into_inner())
+    answered
+        .map(Response::into_inner)
+        .map_err(|status| match status.source() {
+            // It was not answered by a control plane at all.
+            Some(error) => {
+                let message = format!(
+                    "what listens there does not speak gRPC, or left: {}",
+                    root(error)
+                );
+                Failure::Here(UNAVAILABLE, message)
+            }
+            None => status.into(),
+        })
 }
 
 /// An address without a scheme is one in clear text.
-fn url(endpoint: &str) -> String {
-    match endpoint.contains("://") || endpoint.starts_with("unix:") {
-        true => endpoint.to_owned(),
-        false => format!("http://{endpoint}"),
+fn url(endpoint: &str) -> Result<String, Failure> {
+    match endpoint.split_once("://") {
+        // Set and empty, as a script does that has nothing to say.
+        None if endpoint.is_empty() => Ok(DEFAULT_ENDPOINT.to_owned()),
+        None if endpoint.starts_with("unix:") => Ok(endpoint.to_owned()),
+        None => Ok(format!("http://{endpoint}")),
+        Some(("http" | "unix", _)) => Ok(endpoint.to_owned()),
+        // Not to be taken for encrypted when it is not.
+        Some((scheme, _)) => Err(Failure::usage(format_args!(
+            "{scheme}:// is not spoken here: the control plane is plain text on loopback; use http:// or unix:"
+        ))),
     }
 }
 
@@ -188,13 +210,17 @@ mod tests {
 
     #[test]
     fn a_scheme_goes_without_saying() {
-        assert_eq!(url("localhost:50051"), "http://localhost:50051");
+        assert_eq!(url("localhost:50051").unwrap(), "http://localhost:50051");
+        assert_eq!(url("").unwrap(), DEFAULT_ENDPOINT);
         for whole in [
             "http://[::1]:50051",
             "unix:/run/switchboard.sock",
             "unix:///run/x",
         ] {
-            assert_eq!(url(whole), whole);
+            assert_eq!(url(whole).unwrap(), whole);
+        }
+        for other in ["https://127.0.0.1:50051", "ftp://127.0.0.1"] {
+            assert!(url(other).is_err(), "{other}");
         }
     }
 

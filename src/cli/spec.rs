@@ -24,7 +24,7 @@ const COMMON: [&str; 3] = ["limits", "labels", "display_name"];
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub(super) struct Fields {
-    /// Any setting, such as claim_lease=1m, limits.outbox_bytes=64KiB or labels.team=edge
+    /// Any setting, such as framing=line, limits.outbox_bytes=64KiB or labels.team=edge
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// tcp or udp (chat)

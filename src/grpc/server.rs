@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::time;
 use super::{Control, api};
+use crate::protocol::Protocol;
 
 /// The conventions that names of metrics, spans and attributes follow.
 const SEMCONV: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -32,15 +33,10 @@ impl api::server_service_server::ServerService for Control {
 
 /// What this build can do, for callers that ask before they try.
 fn capabilities() -> Vec<String> {
-    [
-        "ack",
-        "shell",
-        "uppercase",
-        "chat.desk",
-        "chat.room",
-        "metrics",
-        "otlp",
-    ]
-    .map(String::from)
-    .into()
+    let more = ["chat.desk", "chat.room", "metrics", "otlp"];
+    Protocol::WORDS
+        .into_iter()
+        .chain(more)
+        .map(String::from)
+        .collect()
 }

@@ -28,7 +28,7 @@ pub(super) fn read(listener: api::Listener) -> Result<(Spec, bool), Vec<Violatio
     let Some(protocol) = listener.protocol else {
         reader.wrong::<()>(
             "protocol",
-            "one of ack, shell, uppercase and chat must be set",
+            format!("one of {} must be set", Protocol::WORDS.join(", ")),
         );
         reader.obeyed(limits.check(Transport::Tcp), "limits");
         return Err(reader.violations);

@@ -91,15 +91,7 @@ impl Ack {
                         return CloseReason::Completed;
                     }
                 }
-                Event::Violation(violation) => {
-                    let event = Event::Violation(violation);
-                    let max = stream.door().bounds.max_message_bytes;
-                    stream.door().counters.refuse(event.reason().word());
-                    if let Some(line) = super::violation_line(violation, max) {
-                        stream.send(self.framing.wrap(line.as_bytes()));
-                    }
-                    return event.reason();
-                }
+                Event::Violation(violation) => return super::reject(stream, violation),
                 end => return end.reason(),
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Address, Handler, Limits, Transport};
+use crate::net::{Address, CloseReason, Event, Handler, Limits, Stream, Transport, Violation};
 
 /// A protocol with its settings, as files and calls have it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct Built {
 pub type Fault = (&'static str, String);
 
 impl Protocol {
+    /// The words that choose one.
+    pub const WORDS: [&str; 4] = ["ack", "shell", "uppercase", "chat"];
+
     /// The word that chooses it.
     pub fn word(&self) -> &'static str {
         match self {
@@ -83,14 +86,29 @@ impl Protocol {
     }
 }
 
-/// The line that tells a peer what was wrong with what it sent, where the framing has room for it.
-pub(crate) fn violation_line(violation: crate::net::Violation, max: usize) -> Option<String> {
-    use crate::net::Violation;
-    match violation {
-        Violation::TooLarge => Some(format!(
-            "message_too_large: a message has at most {max} bytes"
-        )),
+/// Counts what cannot be a message. Returns the word that its session ends with, and the line that
+/// tells the peer, which the caller frames as its answers are.
+pub(crate) fn refuse(stream: &Stream, violation: Violation) -> (CloseReason, Option<String>) {
+    let (door, reason) = (stream.door(), Event::Violation(violation).reason());
+    door.counters.refuse(reason.word());
+    let line = match violation {
+        Violation::TooLarge => {
+            let max = door.bounds.max_message_bytes;
+            Some(format!(
+                "message_too_large: a message has at most {max} bytes"
+            ))
+        }
         Violation::NegativeLength(n) => Some(format!("bad_frame: {n} is not a length")),
         Violation::TooFast => None,
+    };
+    (reason, line)
+}
+
+/// The same, and sends the line framed as messages are.
+pub(crate) fn reject(stream: &mut Stream, violation: Violation) -> CloseReason {
+    let (reason, line) = refuse(stream, violation);
+    if let Some(line) = line {
+        stream.send(stream.framing().wrap(line.as_bytes()));
     }
+    reason
 }

@@ -9,6 +9,7 @@ use super::Settings;
 use super::stream::greeting;
 use super::text::strip_telnet;
 use crate::net::{CloseReason, Event, Framing, Serving, Session, SessionId, Stream, StreamHandler};
+use crate::protocol::reject;
 
 /// One listener's room.
 pub(super) struct Room {
@@ -39,15 +40,7 @@ impl Room {
                         tokio::task::yield_now().await;
                     }
                 }
-                Event::Violation(violation) => {
-                    let reason = Event::Violation(violation).reason();
-                    let max = stream.door().bounds.max_message_bytes;
-                    stream.door().counters.refuse(reason.word());
-                    if let Some(line) = crate::protocol::violation_line(violation, max) {
-                        stream.send(self.framing.wrap(line.as_bytes()));
-                    }
-                    return reason;
-                }
+                Event::Violation(violation) => return reject(stream, violation),
                 end => return end.reason(),
             }
         }

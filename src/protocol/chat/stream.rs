@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::desk::Desk;
 use super::text::{encode, strip_telnet};
 use super::{Pace, Settings};
-use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
+use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler};
+use crate::protocol::reject;
 
 /// Serves clients of a desk.
 pub(super) struct Visits {
@@ -47,7 +48,11 @@ impl Visits {
                     end => return end.reason(),
                 },
                 Event::Asked(ask) => return self.leave(stream, ask),
-                Event::Violation(violation) => return self.reject(stream, violation),
+                Event::Violation(violation) => {
+                    // Behind the answers that are owed.
+                    self.desk.settle(stream.session().id);
+                    return reject(stream, violation);
+                }
                 Event::Reset => return CloseReason::ClientReset,
             }
         }
@@ -77,18 +82,6 @@ impl Visits {
             self.desk.settle(stream.session().id);
         }
         ask.reason()
-    }
-
-    /// The error answer to what cannot be a message, behind the answers that are owed.
-    fn reject(&self, stream: &mut Stream, violation: Violation) -> CloseReason {
-        self.desk.settle(stream.session().id);
-        let reason = Event::Violation(violation).reason();
-        let max = stream.door().bounds.max_message_bytes;
-        stream.door().counters.refuse(reason.word());
-        if let Some(line) = crate::protocol::violation_line(violation, max) {
-            stream.send(self.framing.wrap(line.as_bytes()));
-        }
-        reason
     }
 }
 

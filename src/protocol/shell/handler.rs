@@ -12,6 +12,7 @@ use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
 use super::{Policy, Settings, transcode};
 use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
+use crate::protocol::refuse;
 use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
 
 /// A running shell listener.
@@ -195,10 +196,8 @@ impl Shell {
 
     /// The error answer to what cannot be a command; the session ends with it.
     async fn reject(&self, stream: &mut Stream, violation: Violation) -> CloseReason {
-        let reason = Event::Violation(violation).reason();
-        let max = stream.door().bounds.max_message_bytes;
-        stream.door().counters.refuse(reason.word());
-        if let Some(line) = crate::protocol::violation_line(violation, max) {
+        let (reason, line) = refuse(stream, violation);
+        if let Some(line) = line {
             let outcome = Outcome::refused(Refusal::new(reason.word(), line));
             if let Err(gone) = self.send(stream, outcome, "").await {
                 return gone;
