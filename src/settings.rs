@@ -52,7 +52,7 @@ impl Default for Node {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// The file; `:memory:` keeps nothing. Unset, it is in the state directory of the user.
+    /// The file; `:memory:` keeps nothing. Not obeyed yet: nothing is kept anywhere.
     pub path: PathBuf,
 }
 
@@ -73,6 +73,9 @@ impl Default for Shutdown {
     }
 }
 
+/// What the names of our variables begin with.
+const VARIABLES: &[u8] = b"SWITCHBOARD__";
+
 /// Where a system's configuration stands.
 pub const SYSTEM: &str = "/etc/switchboard";
 
@@ -82,14 +85,30 @@ impl Settings {
     /// # Errors
     /// Every problem of every layer, and every value that cannot be obeyed.
     pub fn load(files: &[PathBuf], sets: &[String]) -> Result<(Self, Origins), Problems> {
-        let environment = std::env::vars_os();
-        let text = |(k, v): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((k.into_string().ok()?, v.into_string().ok()?))
-        };
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let ours = name.as_encoded_bytes().starts_with(VARIABLES);
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => environment.push((name, value)),
+                // Others' variables may be what they like.
+                (name, _) if ours => {
+                    let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                    return Err(Problem {
+                        key: telemetry::escape(&name).into_owned(),
+                        reason: Reason::Unreadable,
+                        message: "this variable is not UTF-8".into(),
+                        origin: None,
+                        suggestion: None,
+                    }
+                    .into());
+                }
+                _ => {}
+            }
+        }
         Self::from_sources(&Sources {
             system: Some(SYSTEM.into()),
             files: files.to_vec(),
-            environment: environment.filter_map(text).collect(),
+            environment,
             sets: sets.to_vec(),
         })
     }

@@ -162,11 +162,8 @@ impl App {
         ));
 
         let name = signals.next().await;
-        info!(
-            signal = name,
-            grace_ms = grace.as_millis(),
-            "draining; a second signal cuts"
-        );
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        info!(signal = name, grace_ms, "draining; a second signal cuts");
         let impatient = tokio::spawn(cut_at_the_next(signals, insist.clone()));
         // 1. Whoever asks learns that we are leaving. 2. Every door closes. 3. Sessions are asked.
         // 4. The last one leaves, or time is up. 5. The rest is cut.

@@ -5,7 +5,7 @@ use std::io::Read;
 use clap::{Args, Subcommand};
 
 use super::client::{Client, pages};
-use super::exit::Failure;
+use super::exit::{Failure, NOT_FOUND};
 use super::name::{ANY_LISTENER, id, listener, parent, qualified};
 use super::output::{self, Format, Resource, View, legible};
 use super::table::{Table, age, word};
@@ -70,9 +70,13 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
             to,
             operator,
         } => {
-            let name = locate(client, &conversation)
-                .await?
-                .unwrap_or_else(|| qualified(&conversation));
+            let found = locate(client, &conversation).await?;
+            let name = found.ok_or_else(|| {
+                Failure::Here(
+                    NOT_FOUND,
+                    format!("no conversation has the id {conversation:?}"),
+                )
+            })?;
             let asked = api::ReplyConversationRequest {
                 name,
                 body: Some(Body::Text(said(text)?)),

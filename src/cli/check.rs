@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::CheckArgs;
-use super::exit::{BAD_CONFIGURATION, OK};
+use super::exit::{BAD_CONFIGURATION, OK, complain};
 use crate::settings::Settings;
 
 /// Prints every problem; exits 0 or 78.
@@ -18,7 +18,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
             OK.into()
         }
         Err(problems) => {
-            eprintln!("{problems}");
+            complain(&problems.to_string());
             BAD_CONFIGURATION.into()
         }
     }

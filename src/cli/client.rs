@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a call with a grace may take beyond it.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// How often a silent control plane is asked whether it lives, and how long it may take to say so.
+const PULSE: Duration = Duration::from_secs(10);
+
 /// The largest page that the control plane gives.
 const LARGEST_PAGE: usize = 1_000;
 
@@ -72,7 +75,12 @@ impl Client {
         let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| {
             Failure::usage(format_args!("{url:?} is no endpoint: {}", root(&error)))
         })?;
-        let endpoint = endpoint.connect_timeout(args.timeout.unwrap_or(PATIENCE));
+        // A call with a grace may be long; one whose peer has fallen silent is not waited for.
+        let endpoint = endpoint
+            .connect_timeout(args.timeout.unwrap_or(PATIENCE))
+            .http2_keep_alive_interval(PULSE)
+            .keep_alive_timeout(PULSE)
+            .keep_alive_while_idle(true);
         let channel = endpoint
             .connect()
             .await
@@ -136,6 +144,11 @@ pub(super) async fn pages<T>(
         let asked = i32::try_from(wanted).unwrap_or(i32::MAX);
         match page(asked, token.clone()).await {
             Ok((items, next)) => {
+                if !next.is_empty() && (next == token || items.is_empty()) {
+                    return Err(Failure::error(
+                        "the list does not end: a page leads to itself",
+                    ));
+                }
                 all.extend(items);
                 if next.is_empty() {
                     break;

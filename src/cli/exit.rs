@@ -4,7 +4,7 @@
 //! no command prints an error of its own.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -94,9 +94,14 @@ impl Failure {
             ),
             Self::Refused(status) => (of(status.code()), lines(status)),
         };
-        eprintln!("{text}");
+        complain(&text);
         code
     }
+}
+
+/// Says something on stderr. Whoever closed it does not want to know, and the exit code stays.
+pub(super) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 impl From<Status> for Failure {

@@ -96,7 +96,10 @@ fn render<T: Resource>(
 ) -> Result<String, Failure> {
     match format {
         Format::Json | Format::Yaml => document(),
-        Format::Name => Ok(items.iter().map(|item| item.name() + "\n").collect()),
+        Format::Name => {
+            let shown = |item: &T| legible(item.name().as_bytes(), b"") + "\n";
+            Ok(items.iter().map(shown).collect())
+        }
         Format::Table | Format::Wide => {
             let view = View {
                 wide: format == Format::Wide,

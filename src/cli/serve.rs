@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::ServeArgs;
-use super::exit::{BAD_CONFIGURATION, ERROR, OK};
+use super::exit::{BAD_CONFIGURATION, ERROR, OK, complain};
 use crate::app::App;
 use crate::settings::Settings;
 
@@ -13,7 +13,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     let (settings, origins) = match Settings::load(&args.config, &args.set) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            eprintln!("{problems}");
+            complain(&problems.to_string());
             return BAD_CONFIGURATION.into();
         }
     };
@@ -40,6 +40,6 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 }
 
 fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("error: {error}");
+    complain(&format!("error: {error}"));
     ERROR.into()
 }

@@ -1,19 +1,23 @@
 //! What surrounds every call: a span in its caller's trace, a duration in the metrics, and a panic
 //! that ends the call with INTERNAL instead of its connection.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use hyper::body::Incoming;
+use prost::Message;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::api;
 use crate::telemetry::Telemetry;
 
 /// All services, with what surrounds their calls.
@@ -48,7 +52,7 @@ impl Service<http::Request<Incoming>> for Layered {
         } = self.clone();
         Box::pin(async move {
             let began = Instant::now();
-            let method = request.uri().path().trim_start_matches('/').to_owned();
+            let method = known(request.uri().path());
             let header = |name| {
                 request
                     .headers()
@@ -56,14 +60,14 @@ impl Service<http::Request<Incoming>> for Layered {
                     .and_then(|value| value.to_str().ok())
             };
             let (parent, state) = (header("traceparent"), header("tracestate"));
-            let span = telemetry.call(&method, parent, state, is_mutation(&method));
+            let span = telemetry.call(method, parent, state, is_mutation(method));
             let answering = AssertUnwindSafe(async move { routes.call(request).await });
             let mut answer = Caught(Box::pin(answering)).await;
             let code = code(&answer);
             if let Some(bare) = without_reason(&answer) {
                 answer = super::status::explained(&bare, word(code)).into_http();
             }
-            telemetry.call_ended(&method, word(code), began.elapsed());
+            telemetry.call_ended(method, word(code), began.elapsed());
             span.finish(word(code));
             Ok(answer)
         })
@@ -87,10 +91,45 @@ impl<F: Future<Output = Answer>> Future for Caught<F> {
     }
 }
 
+/// The method of a path, as its descriptor has it. What a caller makes up is no series and no span.
+fn known(path: &str) -> &'static str {
+    static METHODS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let sets = [
+            api::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        sets.into_iter().flat_map(methods).collect()
+    });
+    let method = METHODS.get(path.trim_start_matches('/'));
+    method.map_or(OTHER, String::as_str)
+}
+
+/// Every `package.Service/Method` of a descriptor set.
+fn methods(set: &[u8]) -> Vec<String> {
+    // Written by our own build: one that cannot be read has no methods to tell.
+    let set = prost_types::FileDescriptorSet::decode(set).unwrap_or_default();
+    let mut methods = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in &service.method {
+                let (package, service) = (file.package(), service.name());
+                methods.push(format!("{package}.{service}/{}", method.name()));
+            }
+        }
+    }
+    methods
+}
+
+/// As the conventions call what is none of ours; sampled as something that only reads.
+const OTHER: &str = "_OTHER";
+
 /// What only reads is sampled; what changes something is always told.
 fn is_mutation(method: &str) -> bool {
     let name = method.rsplit('/').next().unwrap_or_default();
     let reads = [
+        OTHER,
         "Get",
         "List",
         "Watch",
@@ -138,6 +177,16 @@ fn word(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn methods_are_known_by_their_descriptors() {
+        let get = "/switchboard.v1.ListenerService/GetListener";
+        assert_eq!(known(get), &get[1..]);
+        let check = "grpc.health.v1.Health/Check";
+        assert_eq!(known(&format!("/{check}")), check);
+        assert_eq!(known("/made.up/Method"), OTHER);
+        assert!(!is_mutation(OTHER));
+    }
 
     #[test]
     fn what_changes_something_is_known_by_its_verb() {

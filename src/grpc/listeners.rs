@@ -117,8 +117,13 @@ impl Control {
         &self,
         asked: api::CreateListenerRequest,
     ) -> Result<api::CreateListenerResponse, Status> {
-        if asked.persistence == api::Persistence::Durable as i32 {
-            return Err(unsupported("persistence"));
+        match api::Persistence::try_from(asked.persistence) {
+            Ok(api::Persistence::Durable) => return Err(unsupported("persistence")),
+            Ok(api::Persistence::Unspecified | api::Persistence::Ephemeral) => {}
+            Err(_) => {
+                let rule = format!("{} is no value of this enum", asked.persistence);
+                return Err(invalid_field("PERSISTENCE_INVALID", "persistence", rule));
+            }
         }
         let name = asked.listener_id.parse::<ListenerName>();
         let spec = spec::read(asked.listener.unwrap_or_default());

@@ -63,9 +63,9 @@ impl Supervisor {
         }
         let mut listener = Listener::new(name.clone(), spec, None);
         if validate_only {
+            let bounds = listener.bounds(self.0.most_sessions);
+            listener::bind(&listener.spec, &bounds).map_err(Error::Bind)?;
             if start {
-                let bounds = listener.bounds(self.0.most_sessions);
-                listener::bind(&listener.spec, &bounds).map_err(Error::Bind)?;
                 listener.life.desired = Desired::Active;
             }
             return Ok(listener.view(self.0.most_sessions));

@@ -82,10 +82,6 @@ instruments! {
         "1 for the state that the listener is in, 0 for the others.";
     Connections = Counter "switchboard.listener.connections", "{connection}", ERROR_TYPE,
         "Connections accepted; with error.type, turned away and why.";
-    AcceptQueueLength = UpDownCounter "switchboard.listener.accept_queue.length", "{connection}", NONE,
-        "Connections that the kernel holds for the listener.";
-    AcceptQueueLimit = UpDownCounter "switchboard.listener.accept_queue.limit", "{connection}", NONE,
-        "Connections that the kernel would hold for the listener.";
     AcceptErrors = Counter "switchboard.listener.accept_errors", "{error}", ERROR_TYPE,
         "Failures of accept itself.";
     Datagrams = Counter "switchboard.listener.datagrams", "{datagram}", DIRECTION,

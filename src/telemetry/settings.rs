@@ -54,10 +54,13 @@ impl Settings {
         let ratio = |ratio: f64| {
             (!(0.0..=1.0).contains(&ratio)).then(|| format!("{ratio} is not between 0 and 1"))
         };
-        let endpoint = self.otlp_endpoint.as_deref().map(check_endpoint);
+        let variable = |name: &str| std::env::var(name).ok();
+        let endpoints = Endpoints::resolve(self.otlp_endpoint.as_deref(), variable);
+        let silent = self.log.trim().is_empty();
+        let empty = silent.then(|| "it is empty; \"off\" is the word for no log at all".to_owned());
         [
-            ("log", logs::filter(&self.log).err()),
-            ("otlp_endpoint", endpoint.and_then(Result::err)),
+            ("log", empty.or_else(|| logs::filter(&self.log).err())),
+            ("otlp_endpoint", endpoints.err()),
             ("sample_messages", ratio(self.sample_messages)),
             ("sample_reads", ratio(self.sample_reads)),
         ]

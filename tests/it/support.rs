@@ -351,6 +351,16 @@ impl Drop for Service {
         if self.stderr.is_none() {
             return;
         }
+        // Asked again it cuts what runs, so that no command of a test that failed outlives it.
+        let (began, mut asked) = (Instant::now(), None::<Instant>);
+        while matches!(self.child.try_wait(), Ok(None)) && began.elapsed() < Duration::from_secs(2)
+        {
+            if asked.is_none_or(|at| at.elapsed() > Duration::from_millis(20)) {
+                self.signal(Signal::TERM);
+                asked = Some(Instant::now());
+            }
+            std::thread::yield_now();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let stderr = self.stderr.take().map(Told::all).unwrap_or_default();
