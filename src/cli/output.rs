@@ -112,7 +112,9 @@ fn render<T: Resource>(
 
 /// YAML is read back from the JSON, which is a part of it: that keeps the order of the fields.
 fn serialized(format: Format, whole: &impl Serialize) -> Result<String, Failure> {
-    let mut out = serde_json::to_string_pretty(whole).map_err(Failure::error)?;
+    // Through a value, whose maps are sorted: the same resource is the same text every time.
+    let whole = serde_json::to_value(whole).map_err(Failure::error)?;
+    let mut out = serde_json::to_string_pretty(&whole).map_err(Failure::error)?;
     if format == Format::Yaml {
         let documents = YamlLoader::load_from_str(&out).map_err(Failure::error)?;
         out.clear();

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{api, show};
 use crate::config::{Layer, Origin};
-use crate::net::{Bounds, CloseReason, Transport};
+use crate::net::{Bounds, CloseReason};
 use crate::protocol::chat::{Author, Conversation, ConversationState, Desk, Message};
 use crate::supervisor::{
     Desired, Draining, Failure, SessionView, State, Status, Supervisor, TURNED_AWAY, View,
@@ -68,7 +68,7 @@ pub(super) fn listener(view: View) -> api::Listener {
         drain: view
             .draining
             .map(|d| draining(d, view.status.active_sessions)),
-        status: Some(status(view.status, transport)),
+        status: Some(status(view.status)),
         last_failure: view.failure.map(failure),
         origin: Some(origin(view.origin.as_deref(), view.created)),
         create_time: Some(time(view.created)),
@@ -95,8 +95,7 @@ fn limits(bounds: &Bounds) -> api::ListenerLimits {
     }
 }
 
-fn status(status: Status, transport: Transport) -> api::ListenerStatus {
-    let datagrams = transport == Transport::Udp;
+fn status(status: Status) -> api::ListenerStatus {
     let turned_away = status
         .refused
         .iter()
@@ -107,7 +106,7 @@ fn status(status: Status, transport: Transport) -> api::ListenerStatus {
         rejected_connections: turned_away.map(|(_, n)| n).sum(),
         accept_queue_length: None,
         accept_queue_limit: None,
-        datagrams_dropped: datagrams.then(|| status.refused.iter().map(|(_, n)| n).sum()),
+        datagrams_dropped: None,
         received_bytes: status.totals.received_bytes,
         sent_bytes: status.totals.sent_bytes,
         accept_errors: status.accept_errors,

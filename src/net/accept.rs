@@ -168,6 +168,8 @@ impl Drop for Visit {
         if self.reason == CloseReason::Internal {
             error!(listener = %self.door.labels.listener, session = %self.session.id, "session ended by a fault of ours");
         }
+        // After a panic too: nobody must wait for its task any more.
+        self.session.note_ending(self.reason);
         self.door.end(&self.session, self.reason);
     }
 }

@@ -51,6 +51,8 @@ pub struct Session {
     pub(super) outbox: Mutex<VecDeque<Bytes>>,
     /// Bytes that wait for the peer to read, in the outbox and with its task.
     pub(super) queued: AtomicUsize,
+    /// The kernel took no more at the last try: it is the peer that does not read.
+    pub(super) blocked: AtomicBool,
     /// Whether its end is a reset, without a flush.
     pub(super) abort: AtomicBool,
     route: Route,
@@ -83,6 +85,7 @@ impl Session {
             outbox: Mutex::new(VecDeque::new()),
             queued: AtomicUsize::new(0),
             ending: AtomicU8::new(0),
+            blocked: AtomicBool::new(false),
             abort: AtomicBool::new(false),
             route,
             moved: AtomicU64::new(0),
@@ -158,17 +161,38 @@ impl Session {
                 sent
             }
             Route::Stream => {
-                let fits = self.reserve(message.len(), outbox_bytes);
-                if fits {
-                    self.note_sent(message.len());
-                    super::lock(&self.outbox).push_back(message);
-                    self.waker.wake();
-                } else {
+                let fits = self.queue(&message, outbox_bytes);
+                if !fits {
                     self.ask(Ask::Cut(CloseReason::SlowConsumer));
                 }
                 fits
             }
         }
+    }
+
+    /// As [`deliver`](Self::deliver) on a stream, but false when the outbox is full through no
+    /// fault of the peer: its task has not yet got round to handing to the kernel what is there.
+    /// Try again then, when other tasks have had their turn.
+    pub fn deliver_in_turn(&self, message: &Bytes, outbox_bytes: usize) -> bool {
+        if self.queue(message, outbox_bytes) {
+            return true;
+        }
+        if self.blocked.load(Ordering::Acquire) {
+            self.ask(Ask::Cut(CloseReason::SlowConsumer));
+        }
+        // Whoever is on its way out takes no more, and nobody waits for it.
+        self.is_ending() || matches!(self.asked(), Some(Ask::Cut(_)))
+    }
+
+    /// Puts a message into the outbox, if there is room.
+    fn queue(&self, message: &Bytes, outbox_bytes: usize) -> bool {
+        let fits = self.reserve(message.len(), outbox_bytes);
+        if fits {
+            self.note_sent(message.len());
+            super::lock(&self.outbox).push_back(message.clone());
+            self.waker.wake();
+        }
+        fits
     }
 
     /// Claims room for `bytes` among those that wait. A message that finds the queue empty always

@@ -9,6 +9,7 @@
 
 mod ack;
 mod chat;
+mod commands;
 mod configuration;
 mod control;
 mod drain;

@@ -46,7 +46,6 @@ fn every_datagram_is_answered_or_counted_with_its_reason() {
     peer.expect("NEXT");
     assert_eq!(service.rejected("uppercase", "invalid_utf8"), 1);
     assert_eq!(service.rejected("uppercase", "answer_too_large"), 1);
-    assert_eq!(service.count("uppercase", "datagramsDropped"), 2);
     // There are no sessions here, and no limits on them.
     assert_eq!(service.count("uppercase", "activeSessions"), 0);
     assert!(service.count("uppercase", "receivedBytes") > 65_507);
@@ -63,7 +62,6 @@ fn every_datagram_is_answered_or_counted_with_its_reason() {
     let peer = service.peer("replace");
     peer.send(b"not \xff text");
     peer.expect("NOT \u{fffd} TEXT");
-    assert_eq!(service.count("replace", "datagramsDropped"), 0);
 }
 
 #[test]

@@ -48,6 +48,16 @@ impl Stream {
         flush(&self.tcp, &self.session, &mut self.unsent, cx)
     }
 
+    /// Writes what the kernel takes now of what has gathered, without waiting.
+    pub async fn push(&mut self) {
+        std::future::poll_fn(|cx| {
+            // What is left, or what went wrong, the next call finds.
+            let _ = self.poll_flush(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Writes all that has gathered. Err when the peer is gone or the session is cut.
     pub async fn flush(&mut self) -> Result<(), CloseReason> {
         std::future::poll_fn(|cx| {
@@ -137,10 +147,13 @@ pub(super) fn flush(
         }
         match tcp.try_write_vectored(&slices[..count]) {
             Ok(sent) => {
+                session.blocked.store(false, Ordering::Release);
                 session.note_moved(sent);
                 forget(unsent, sent);
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                session.blocked.store(true, Ordering::Release);
+            }
             Err(e) => return Poll::Ready(Err(e)),
         }
     }

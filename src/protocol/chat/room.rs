@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::Settings;
 use super::stream::greeting;
 use super::text::strip_telnet;
-use crate::net::{CloseReason, Event, Framing, Serving, Session, SessionId, Stream, StreamHandler};
+use crate::net::{
+    Ask, CloseReason, Event, Framing, Serving, Session, SessionId, Stream, StreamHandler,
+};
 use crate::protocol::reject;
 
 /// One listener's room.
@@ -33,43 +35,49 @@ impl Room {
         }
         loop {
             match stream.next().await {
-                Event::Message => {
-                    if self.tell(stream) {
-                        // Who fills outboxes faster than their tasks get to run would end members
-                        // that read as fast as they can. One turn for them; nobody is waited for.
-                        tokio::task::yield_now().await;
-                    }
-                }
+                Event::Message => self.tell(stream).await,
                 Event::Violation(violation) => return reject(stream, violation),
                 end => return end.reason(),
             }
         }
     }
 
-    /// Gives the message to every other member's outbox; nobody waits for a slow one. True when an
-    /// outbox is more than half full.
-    fn tell(&self, stream: &Stream) -> bool {
+    /// Gives the message to every other member's outbox. Nobody waits for a slow peer; only, when
+    /// an outbox is full, for the member's own task to have had its turn.
+    async fn tell(&self, stream: &mut Stream) {
         let message = match self.framing {
             Framing::Terminal => strip_telnet(stream.message()),
             _ => stream.message().into(),
         };
         if message.is_empty() {
-            return false;
+            return;
         }
         let framed = self.framing.wrap(&message);
-        let (speaker, door) = (stream.session(), stream.door());
-        let (outbox, mut fullest) = (door.bounds.outbox_bytes, 0);
+        let (speaker, door) = (stream.session().clone(), stream.door().clone());
+        let span = door.telemetry.message(&door.labels, &speaker.trace);
+        let (told, mut behind) = self.give(&framed, &speaker, door.bounds.outbox_bytes);
+        while !behind.is_empty() && !matches!(speaker.asked(), Some(Ask::Cut(_))) {
+            // They may be waiting for us in the same way.
+            stream.push().await;
+            tokio::task::yield_now().await;
+            behind.retain(|member| !member.deliver_in_turn(&framed, door.bounds.outbox_bytes));
+        }
+        if let Some(span) = span {
+            span.finish(Some(told));
+        }
+    }
+
+    /// Hands the message to all but its speaker; returns how many they are, and those whose outbox
+    /// has no room yet.
+    fn give(&self, framed: &Bytes, speaker: &Session, outbox: usize) -> (usize, Vec<Arc<Session>>) {
+        let mut behind = Vec::new();
         let members = crate::net::lock(&self.members);
         for (_, member) in members.iter().filter(|(id, _)| **id != speaker.id) {
-            member.deliver(framed.clone(), outbox);
-            fullest = fullest.max(member.queued_bytes());
+            if !member.deliver_in_turn(framed, outbox) {
+                behind.push(member.clone());
+            }
         }
-        let others = members.len().saturating_sub(1);
-        drop(members);
-        if let Some(span) = door.telemetry.message(&door.labels, &speaker.trace) {
-            span.finish(Some(others));
-        }
-        fullest > outbox / 2
+        (members.len().saturating_sub(1), behind)
     }
 }
 
