@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde::Serialize;
+use serde_json::Value;
 use yaml_rust2::{YamlEmitter, YamlLoader};
 
 use super::exit::Failure;
@@ -110,10 +111,37 @@ fn render<T: Resource>(
     }
 }
 
+/// Fields that are maps, and whose keys therefore come in any order, by their JSON names.
+const MAPS: [&str; 6] = [
+    "annotations",
+    "attributes",
+    "cannedReplies",
+    "environment",
+    "labels",
+    "rejectedByReason",
+];
+
+/// Puts the keys of maps in order, so that the same resource is the same text every time; fields
+/// stay in the order of their message.
+fn sort_maps(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(sort_maps),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    Value::Object(map) if MAPS.contains(&name.as_str()) => map.sort_keys(),
+                    field => sort_maps(field),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// YAML is read back from the JSON, which is a part of it: that keeps the order of the fields.
 fn serialized(format: Format, whole: &impl Serialize) -> Result<String, Failure> {
-    // Through a value, whose maps are sorted: the same resource is the same text every time.
-    let whole = serde_json::to_value(whole).map_err(Failure::error)?;
+    let mut whole = serde_json::to_value(whole).map_err(Failure::error)?;
+    sort_maps(&mut whole);
     let mut out = serde_json::to_string_pretty(&whole).map_err(Failure::error)?;
     if format == Format::Yaml {
         let documents = YamlLoader::load_from_str(&out).map_err(Failure::error)?;
@@ -192,6 +220,18 @@ mod tests {
                 ..Default::default()
             }),
             ..Default::default()
+        }
+    }
+
+    #[test]
+    fn every_map_is_known_by_name() {
+        let pool = descriptor("Listener").unwrap().parent_pool().clone();
+        let ours = pool
+            .all_messages()
+            .filter(|m| m.package_name() == "switchboard.v1");
+        for field in ours.flat_map(|m| m.fields().collect::<Vec<_>>()) {
+            let listed = MAPS.contains(&field.json_name());
+            assert_eq!(field.is_map(), listed, "{}", field.full_name());
         }
     }
 
