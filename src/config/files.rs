@@ -17,6 +17,7 @@ use super::origin::{Layer, Origin};
 use super::path::MAX_DEPTH;
 use super::problem::{Problem, Reason};
 use super::spans::Spans;
+use super::unique::repeated;
 
 /// No configuration is longer; a wrong path may be endless. In bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -76,6 +77,14 @@ fn parse(text: &str, format: FileFormat, origin: &Origin) -> Result<Node, Vec<Pr
     };
     if format == FileFormat::Yaml {
         scan_yaml(text, origin).map_err(|problem| vec![problem])?;
+    }
+    let twice = (format == FileFormat::Json)
+        .then(|| repeated(text))
+        .flatten();
+    if let Some((key, line, column)) = twice {
+        let message = format!("the key {key:?} stands twice in one table");
+        let place = origin.at(line, column);
+        return Err(vec![Problem::of_source(Reason::Syntax, place, message)]);
     }
     let map = config::File::from_str(text, format)
         .collect()

@@ -29,6 +29,7 @@ mod sources;
 mod spans;
 mod suggest;
 mod text;
+mod unique;
 
 use serde::de::DeserializeOwned;
 

@@ -39,6 +39,7 @@ impl Stream {
                 Ok(socket) => {
                     socket.set_nodelay(true).map_err(Failure::error)?;
                     socket.set_read_timeout(timeout).map_err(Failure::error)?;
+                    socket.set_write_timeout(timeout).map_err(Failure::error)?;
                     return Ok(Self {
                         socket: BufReader::with_capacity(READ, socket),
                         framing,
