@@ -1,6 +1,7 @@
 //! How listeners stop: one of them, or all with the process.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -91,6 +92,9 @@ impl Supervisor {
     ) {
         let began = Instant::now();
         let drained = running.drain(deadline).await;
+        self.0
+            .cut_sessions
+            .fetch_add(drained.cut, Ordering::Relaxed);
         let outcome = if drained.cut == 0 {
             "completed"
         } else {
@@ -131,6 +135,7 @@ impl Supervisor {
     pub async fn drain_all(&self, grace: Duration, cut: CancellationToken) -> DrainedAll {
         self.begin_stopping();
         let mut drained = DrainedAll::default();
+        let cut_before = self.0.cut_sessions.load(Ordering::Relaxed);
         {
             let mut listeners = self.lock();
             for running in listeners.values().filter_map(|l| l.running.as_ref()) {
@@ -148,16 +153,13 @@ impl Supervisor {
         self.0.tasks.close();
         let all_cut = self.0.cut.clone();
         tokio::select! {
-            () = self.0.tasks.wait() => return drained,
-            () = over(deadline, cut, all_cut.clone()) => {}
+            () = self.0.tasks.wait() => {}
+            () = over(deadline, cut, all_cut.clone()) => {
+                all_cut.cancel();
+                self.0.tasks.wait().await;
+            }
         }
-        drained.cut = self
-            .list()
-            .iter()
-            .map(|view| view.status.active_sessions)
-            .sum();
-        all_cut.cancel();
-        self.0.tasks.wait().await;
+        drained.cut = self.0.cut_sessions.load(Ordering::Relaxed) - cut_before;
         drained
     }
 }

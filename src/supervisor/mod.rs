@@ -14,6 +14,7 @@ mod sessions;
 mod spec;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ struct Inner {
     /// The whole process no longer waits for anybody.
     cut: CancellationToken,
     tasks: TaskTracker,
+    /// Sessions that drains have cut so far.
+    cut_sessions: AtomicUsize,
 }
 
 /// What a supervisor needs to know.
@@ -75,6 +78,7 @@ impl Supervisor {
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            cut_sessions: AtomicUsize::new(0),
         }));
         let source: std::sync::Weak<Inner> = Arc::downgrade(&supervisor.0);
         parts.telemetry.observe(source);

@@ -109,7 +109,15 @@ fn what_outlasts_the_grace_is_cut_with_all_that_it_started() {
     busy.expect_closed();
     let waited = asked.elapsed();
     assert!(waited >= Duration::from_millis(300), "{waited:?}");
-    assert_eq!(service.wait().code, 0);
+    let ended = service.wait();
+    assert_eq!(ended.code, 0);
+    // What is told of the drain is what the drains did.
+    let told = ended
+        .stderr
+        .lines()
+        .find(|line| line.contains("\"listeners drained\""));
+    let told: serde_json::Value = serde_json::from_str(told.unwrap()).unwrap();
+    assert_eq!((&told["sessions"], &told["cut"]), (&1.into(), &1.into()));
     sleeper.expect_gone();
     assert!(
         asked.elapsed() < Duration::from_secs(5),
