@@ -1,14 +1,15 @@
 //! Switchboard: a process that runs socket listeners, and is run from outside.
 //!
 //! ```text
-//!  7  main, cli          arguments in, exit code out; every client of the control plane
-//!  6  app                binds, runs, drains
+//!  8  main, cli          arguments in, exit code out; every client of the control plane
+//!  7  app                binds, runs, drains
+//!  6  configuration      what should be: layers, changes at run time, reload
 //!  5  settings           the whole file's shape
 //!  4  grpc, http         translate, and nothing else
 //!  3  supervisor         named listeners and their lives
 //!  2  protocol           what is said on a socket: ack, chat, shell, uppercase
 //!  1  net                sockets, sessions, limits, drain; knows no protocol
-//!  0  config, telemetry  know nothing of this service
+//!  0  config, store, telemetry   know nothing of this service
 //! ```
 //!
 //! A floor uses only lower ones. What holds everywhere:
@@ -26,10 +27,12 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod configuration;
 pub mod grpc;
 pub mod http;
 pub mod net;
 pub mod protocol;
 pub mod settings;
+pub mod store;
 pub mod supervisor;
 pub mod telemetry;

@@ -1,5 +1,6 @@
 //! The one composition: everything is bound first, then run, then drained in order.
 
+mod measure;
 mod signals;
 mod start_error;
 
@@ -10,42 +11,62 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::config::{Layer, Origin, Origins};
+use crate::config::{Layers, Sources};
+use crate::configuration::{Measures, Owner};
 use crate::net::{self, Address, Bound};
 use crate::protocol::{Protocol, shell};
-use crate::settings::Settings;
-use crate::supervisor::{Parts, Supervisor};
-use crate::telemetry::{Identity, Telemetry};
-use crate::{grpc, http};
+use crate::settings::{self, Settings};
+use crate::store::{Options, Store};
+use crate::supervisor::{self, Supervisor};
+use crate::telemetry::{self, Identity, Telemetry};
+use crate::{configuration, grpc, http};
+use measure::StoreMeasures;
 use signals::Signals;
-
-/// Descriptors that are not for sessions: our own files, pipes of commands, the control plane.
-const RESERVED_DESCRIPTORS: u64 = 1_024;
 
 /// How long calls under way may take once the listeners have drained, and how long telemetry may
 /// take to hand over the last of what it has.
 const CALLS_GRACE: Duration = Duration::from_secs(5);
 const FLUSH_GRACE: Duration = Duration::from_secs(2);
 
+/// How long the store may take to bring its file in order; what it has answered is on disk anyway.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// What a process is started with: the places of its configuration, what stood there, and what that means.
+pub struct Start {
+    /// Where a reload looks.
+    pub sources: Sources,
+    /// What was read there.
+    pub layers: Layers,
+    /// The same, checked.
+    pub settings: Settings,
+}
+
 /// A service whose every socket is bound.
 pub struct App {
     control: grpc::Control,
     grpc: tokio::net::TcpListener,
     http: tokio::net::TcpListener,
-    grace: Duration,
     signals: Signals,
+    owner: Owner,
+    /// The owner of the configuration, and when it ends.
+    owning: (TaskTracker, CancellationToken),
+    store: Store,
+    /// What is counted besides the listeners, kept for as long as the process runs.
+    _measured: (Arc<Measures>, Arc<StoreMeasures>),
 }
 
 impl App {
-    /// Binds everything. Listeners that cannot bind are FAILED and the rest will serve; the control
+    /// Opens the store and binds everything. Listeners that cannot bind are FAILED and the rest will serve; the control
     /// plane and the HTTP side must bind. Must be called within the runtime.
     ///
     /// # Errors
     /// What keeps the process from starting at all.
-    pub fn bind(settings: Settings, origins: &Origins) -> Result<Self, StartError> {
+    pub fn bind(start: Start) -> Result<Self, StartError> {
         let started = SystemTime::now();
+        let settings = start.settings;
         let signals = Signals::new()?;
         let descriptors = net::raise_descriptor_limit();
         let instance_id = instance_id();
@@ -56,40 +77,47 @@ impl App {
         };
         let telemetry =
             Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
+        let (store, kept) = Store::open(&options(&settings.store)).map_err(StartError::Store)?;
         let grpc = door("grpc", settings.grpc.address)?;
         let http = door("http", settings.http.address)?;
-        let carried = descriptors.saturating_sub(RESERVED_DESCRIPTORS.min(descriptors / 2));
-        let supervisor = Supervisor::new(Parts {
+        let supervisor = Supervisor::new(supervisor::Parts {
             node: settings.node.name.clone(),
             grace: settings.shutdown.grace,
-            most_sessions: usize::try_from(carried).unwrap_or(usize::MAX),
+            most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
         });
         warn_of_shells(&settings);
-        let facts = grpc::Facts {
-            instance_id,
-            started,
-            config_revision: settings.revision(),
+        let measured = measured(&telemetry, &store);
+        let owning = (TaskTracker::new(), CancellationToken::new());
+        let parts = configuration::Parts {
+            sources: start.sources,
+            layers: start.layers,
+            store: store.clone(),
+            kept,
+            supervisor: supervisor.clone(),
+            telemetry: telemetry.clone(),
+            measures: measured.0.clone(),
         };
-        let grace = settings.shutdown.grace;
-        for (name, spec) in settings.listeners {
-            let origin = origin(origins, name.as_str());
-            supervisor.adopt(name, spec, Some(origin));
-        }
+        let owner = Owner::start(parts, &owning.0, owning.1.clone());
         let control = grpc::Control {
             supervisor,
             telemetry,
-            allow_shell: settings.grpc.allow_shell,
-            facts: Arc::new(facts),
+            configuration: Arc::new(owner.clone()),
+            facts: Arc::new(grpc::Facts {
+                instance_id,
+                started,
+            }),
             answers: Arc::default(),
-            unfinished: tokio_util::task::TaskTracker::new(),
         };
         Ok(Self {
             control,
             grpc,
             http,
-            grace,
             signals,
+            owner,
+            owning,
+            store,
+            _measured: measured,
         })
     }
 
@@ -134,7 +162,8 @@ impl App {
                 (None, Some(failure)) => {
                     writeln!(out, "FAILED, trying again: {}", failure.message)?;
                 }
-                (None, None) => writeln!(out, "stopped")?,
+                (None, None) if view.why.is_empty() => writeln!(out, "stopped")?,
+                (None, None) => writeln!(out, "stopped: {}", telemetry::escape(&view.why))?,
             }
         }
         out.flush()
@@ -146,22 +175,25 @@ impl App {
             control,
             grpc,
             http,
-            grace,
             mut signals,
+            owner,
+            owning: (owned, disown),
+            store,
+            _measured,
         } = self;
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
         let (stop, insist) = (CancellationToken::new(), CancellationToken::new());
+        let still = CancellationToken::new();
+        owned.spawn(owner.clone().watch(still.clone()));
+        owned.spawn(signals.reload_at_each(owner, still.clone()));
         let calls = tokio::spawn(grpc::serve(grpc, control, stop.clone(), insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
-        let pages = tokio::spawn(http::serve(
-            http,
-            scraped,
-            told,
-            stop.clone(),
-            insist.clone(),
-        ));
+        let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
+        let pages = tokio::spawn(pages);
 
         let name = signals.next().await;
+        still.cancel();
+        let grace = supervisor.grace();
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         info!(signal = name, grace_ms, "draining; a second signal cuts");
         let impatient = tokio::spawn(cut_at_the_next(signals, insist.clone()));
@@ -176,21 +208,44 @@ impl App {
         // 6. The control plane goes last, so that the drain could be watched; it has its own time.
         stop.cancel();
         let timer = tokio::spawn(insist_after(CALLS_GRACE, insist));
-        report(
-            calls
-                .await
-                .map_err(|e| e.to_string())
-                .and_then(|r| r.map_err(|e| e.to_string())),
-        );
+        let joined = calls.await.map_err(|e| e.to_string());
+        report(joined.and_then(|r| r.map_err(|e| e.to_string())));
         report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
         impatient.abort();
+        disown.cancel();
+        owned.close();
+        owned.wait().await;
         info!("stopped");
-        // 7. What is left to tell is told, off the runtime's threads, and not for long.
+        // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
+        if !store.close(CLOSE_GRACE).await {
+            warn!("the store is left as it is; all that was answered is in it");
+        }
         let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
         // If even that failed there is nothing left to tell it with.
         let _ = flushed.await;
     }
+}
+
+fn options(store: &settings::Store) -> Options {
+    Options {
+        path: store.place(),
+        retention: store.retention,
+        max_bytes: store.max_bytes,
+    }
+}
+
+/// Has what is counted of the configuration and the store collected.
+fn measured(telemetry: &Telemetry, store: &Store) -> (Arc<Measures>, Arc<StoreMeasures>) {
+    let measured = (
+        Arc::<Measures>::default(),
+        Arc::new(StoreMeasures(store.clone())),
+    );
+    let configuration: std::sync::Weak<Measures> = Arc::downgrade(&measured.0);
+    let store: std::sync::Weak<StoreMeasures> = Arc::downgrade(&measured.1);
+    telemetry.observe(configuration);
+    telemetry.observe(store);
+    measured
 }
 
 /// A second signal, at any point of the drain, waits for nobody.
@@ -216,22 +271,6 @@ fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener
         Bound::Stream(listener) => Ok(tokio::net::TcpListener::from_std(listener)?),
         Bound::Datagram(_) => Err(io::Error::other("a stream was asked for").into()),
     }
-}
-
-/// Where a listener's definition stands: where its protocol, which every definition has, is set.
-fn origin(origins: &Origins, name: &str) -> Arc<Origin> {
-    let place = |key| origins.get(&format!("listeners.{name}.{key}"));
-    place("protocol").map_or_else(
-        || {
-            Arc::new(Origin {
-                layer: Layer::Default,
-                source: "built in".into(),
-                line: None,
-                column: None,
-            })
-        },
-        |setting| setting.origin.clone(),
-    )
 }
 
 /// Commands that anybody can send run with our rights, and ours may be all there are.

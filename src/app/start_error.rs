@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::{net, telemetry};
+use crate::{net, store, telemetry};
 
 /// Why the service cannot start.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub enum StartError {
     Bind(&'static str, net::BindError),
     /// Logs, traces or metrics cannot be set up.
     Telemetry(telemetry::Error),
+    /// What was kept cannot be had.
+    Store(store::OpenError),
     /// Something of the operating system's.
     Io(io::Error),
 }
@@ -24,6 +26,7 @@ impl fmt::Display for StartError {
                 "{whose}: {error}; is another switchboard running? {whose}.address says where this one listens"
             ),
             Self::Telemetry(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
     }

@@ -10,6 +10,7 @@ use tonic::{Code, Response, Status};
 use super::exit::{Failure, UNAVAILABLE};
 use super::output::Format;
 use crate::grpc::api::chat_service_client::ChatServiceClient;
+use crate::grpc::api::config_service_client::ConfigServiceClient;
 use crate::grpc::api::listener_service_client::ListenerServiceClient;
 use crate::grpc::api::metric_service_client::MetricServiceClient;
 use crate::grpc::api::server_service_client::ServerServiceClient;
@@ -108,6 +109,10 @@ impl Client {
     ) -> Result<T, Failure> {
         let longer = grace.map(|grace| grace.saturating_add(MARGIN).max(PATIENCE));
         answer(self.timeout.or(longer), sent).await
+    }
+
+    pub(super) fn config(&self) -> ConfigServiceClient<Channel> {
+        ConfigServiceClient::new(self.channel.clone())
     }
 
     pub(super) fn listeners(&self) -> ListenerServiceClient<Channel> {

@@ -53,6 +53,8 @@ pub(super) enum Failure {
     Refused(Box<Status>),
     /// Found on this side, with its exit code.
     Here(u8, String),
+    /// Everything was said already, and what is left is the exit code.
+    Told(u8),
     /// Nobody reads stdout any more (`| head`): the reader has what it wanted, and nothing went wrong.
     Unread,
     /// Ctrl-C; who pressed it needs no line about it.
@@ -81,6 +83,7 @@ impl Failure {
     /// Says it on stderr, as JSON when that was asked for; the exit code.
     pub(super) fn report(&self, as_json: bool) -> u8 {
         let (code, text) = match self {
+            Self::Told(code) => return *code,
             Self::Unread => return OK,
             Self::Interrupted => return INTERRUPTED,
             Self::Here(code, message) if as_json => (
@@ -110,7 +113,8 @@ impl From<Status> for Failure {
     }
 }
 
-/// For a person: the message, then every violation and the reason on lines of their own.
+/// For a person: the message, then every violation, the reason and its particulars on lines of their own. What the
+/// message says already is not said again.
 fn lines(status: &Status) -> String {
     let details = status.get_error_details();
     let violations: Vec<String> = details.bad_request().map_or_else(Vec::new, |bad| {
@@ -125,14 +129,23 @@ fn lines(status: &Status) -> String {
         "" => status.code().description(),
         message => message,
     };
-    let mut out = format!("error: {}", shown(headline));
-    for violation in &violations {
-        out.push_str("\n  ");
-        out.push_str(&shown(violation));
+    let mut under = violations;
+    if let Some(unmet) = details.precondition_failure() {
+        let news = unmet.violations.iter();
+        let news = news.filter(|v| !message.contains(&*v.description));
+        under.extend(news.map(|v| format!("{}: {}", v.subject, v.description)));
     }
     if let Some(info) = details.error_info() {
-        out.push_str("\n  reason: ");
-        out.push_str(&shown(&info.reason));
+        under.push(format!("reason: {}", info.reason));
+        let sorted: BTreeMap<_, _> = info.metadata.iter().collect();
+        let news = sorted.into_iter();
+        let news = news.filter(|(_, value)| !message.contains(&**value));
+        under.extend(news.map(|(name, value)| format!("{name}: {value}")));
+    }
+    let mut out = format!("error: {}", shown(headline));
+    for line in &under {
+        out.push_str("\n  ");
+        out.push_str(&shown(line));
     }
     out
 }
@@ -152,6 +165,10 @@ fn machine(status: &Status) -> Value {
     if let Some(bad) = details.bad_request() {
         let violation = |v: &tonic_types::FieldViolation| json!({"field": v.field, "description": v.description});
         error["violations"] = bad.field_violations.iter().map(violation).collect();
+    }
+    if let Some(unmet) = details.precondition_failure() {
+        let violation = |v: &tonic_types::PreconditionViolation| json!({"type": v.r#type, "subject": v.subject, "description": v.description});
+        error["preconditions"] = unmet.violations.iter().map(violation).collect();
     }
     error
 }
@@ -235,6 +252,32 @@ mod tests {
             lines(&Status::not_found("no \u{1b}[2J")),
             "error: no \\u{1b}[2J"
         );
+    }
+
+    fn pinned(message: &str) -> Status {
+        let metadata = [
+            ("key", "listeners.ack.bind"),
+            ("layer", "LAYER_COMMAND_LINE"),
+            ("source", "--set"),
+        ];
+        let metadata = metadata.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let mut details = ErrorDetails::with_error_info("FIELD_PINNED", "switchboard", metadata);
+        details.add_precondition_failure_violation("PINNED", "listeners.ack.bind", "--set has it");
+        Status::with_error_details(Code::FailedPrecondition, message, details)
+    }
+
+    #[test]
+    fn what_pins_a_key_is_named_once() {
+        let expected = "error: the key is pinned\n  listeners.ack.bind: --set has it\n  reason: FIELD_PINNED\n  \
+                        key: listeners.ack.bind\n  layer: LAYER_COMMAND_LINE\n  source: --set";
+        assert_eq!(lines(&pinned("the key is pinned")), expected);
+        let expected = "error: listeners.ack.bind is pinned: --set has it\n  reason: FIELD_PINNED\n  \
+                        layer: LAYER_COMMAND_LINE";
+        let status = pinned("listeners.ack.bind is pinned: --set has it");
+        assert_eq!(lines(&status), expected);
+        let error = machine(&status);
+        assert_eq!(error["metadata"]["source"], "--set");
+        assert_eq!(error["preconditions"][0]["subject"], "listeners.ack.bind");
     }
 
     #[test]

@@ -6,11 +6,15 @@
 mod chat;
 mod check;
 mod client;
+mod config;
 mod connect;
+mod document;
+mod effect;
 mod exit;
 mod listener;
 mod metrics;
 mod name;
+mod origin;
 mod output;
 mod serve;
 mod server;
@@ -21,7 +25,7 @@ mod table;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use client::{Client, ControlArgs};
 use exit::{Failure, OK};
@@ -51,6 +55,8 @@ enum Command {
     Session(Noun<session::Verb>),
     /// Answer conversations at the desk
     Chat(Noun<chat::Verb>),
+    /// Show, check, compare and reload the configuration
+    Config(Noun<config::Verb>),
     /// Show what is measured
     Metrics(Noun<metrics::MetricsArgs>),
     /// Look at the process
@@ -70,8 +76,25 @@ pub(super) struct ServeArgs {
     pub(super) set: Vec<String>,
 }
 
-/// The same, to be checked.
-pub(super) type CheckArgs = ServeArgs;
+/// Which configuration is checked, and how that is told.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) layers: ServeArgs,
+    /// How what is wrong is told
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: CheckFormat,
+}
+
+/// How a check is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum CheckFormat {
+    /// For people, with the lines that are wrong.
+    #[default]
+    Text,
+    /// One object, for scripts.
+    Json,
+}
 
 /// A noun of the control plane: what to do with it, and how to get there.
 #[derive(Debug, Args)]
@@ -98,6 +121,10 @@ pub fn main() -> ExitCode {
         Command::Listener(noun) => control(&noun.control, listener::run, noun.verb),
         Command::Session(noun) => control(&noun.control, session::run, noun.verb),
         Command::Chat(noun) => control(&noun.control, chat::run, noun.verb),
+        Command::Config(noun) => {
+            let as_json = noun.control.output == Format::Json;
+            ended(wait(config::run(noun.verb, &noun.control)), as_json)
+        }
         Command::Metrics(noun) => control(&noun.control, metrics::run, noun.verb),
         Command::Server(noun) => control(&noun.control, server::run, noun.verb),
         Command::Connect(args) => ended(connect::run(args), false),
@@ -110,14 +137,17 @@ fn control<V>(
     run: impl AsyncFnOnce(V, &Client, Format) -> Result<(), Failure>,
     verb: V,
 ) -> ExitCode {
-    let done = tokio::runtime::Builder::new_current_thread()
+    let done = wait(async { run(verb, &Client::dial(args).await?, args.output).await });
+    ended(done, args.output == Format::Json)
+}
+
+/// Does it on this thread.
+fn wait(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Failure::error)
-        .and_then(|runtime| {
-            runtime.block_on(async { run(verb, &Client::dial(args).await?, args.output).await })
-        });
-    ended(done, args.output == Format::Json)
+        .map_err(Failure::error)?
+        .block_on(task)
 }
 
 fn ended(done: Result<(), Failure>, as_json: bool) -> ExitCode {
@@ -142,6 +172,14 @@ mod tests {
             "switchboard listener -o json ls --timeout 5s",
             "switchboard chat reply c hello --to 3 --endpoint localhost:1",
             "switchboard metrics --filter switchboard.ack -o wide",
+            "switchboard listener update ack --max-sessions 5 --unset reply --etag e --dry-run -o json",
+            "switchboard listener create ack --protocol ack --bind [::1]:0 --ephemeral",
+            "switchboard config show --running listeners.ack --origin --drifted -o wide",
+            "switchboard config default",
+            "switchboard config diff --from files --to after-restart --exit-code",
+            "switchboard config reload --dry-run --keep-sessions --timeout 5s",
+            "switchboard config export --format yaml --with-runtime-state",
+            "switchboard config validate a.toml --format json --endpoint unix:/run/x",
             "switchboard serve --config a --config b --set grpc.allow_shell=true",
             "switchboard connect chat --udp 127.0.0.1:8081 -c hello -c there",
         ] {
@@ -156,6 +194,9 @@ mod tests {
             "switchboard listener ls -o xml",
             "switchboard connect finger localhost:79",
             "switchboard session close x --grace soon",
+            "switchboard config diff --from now",
+            "switchboard config export --format ini",
+            "switchboard config validate",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), i32::from(exit::USAGE), "{line}");

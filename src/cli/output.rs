@@ -1,23 +1,19 @@
 //! What goes to stdout: one set of formats for every noun, so that `-o` means the same everywhere.
 //!
-//! JSON and YAML are the control plane's own messages in canonical protobuf JSON, made from the descriptors: a field
-//! that is added to a message appears without a line here. A list is always `{"plural": […]}`, an empty one too.
+//! JSON and YAML are the control plane's own messages in canonical protobuf JSON. A list is always `{"plural": […]}`,
+//! an empty one too.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use clap::ValueEnum;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde::Serialize;
-use serde_json::Value;
-use yaml_rust2::{YamlEmitter, YamlLoader};
 
-use super::exit::Failure;
+use super::document::{self, reflected};
+use super::exit::{Failure, complain};
 use super::table::{Screen, Table};
-use crate::grpc::api;
 use crate::telemetry::escape_bytes;
 
 /// How an answer is shown.
@@ -36,12 +32,28 @@ pub(super) enum Format {
     Name,
 }
 
+impl Format {
+    /// Whether it shows the whole message, and not what a person wants of it.
+    pub(super) fn is_document(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
+}
+
 /// What a table depends on besides its rows.
 pub(super) struct View {
     /// Whether the rarer columns are wanted.
     pub(super) wide: bool,
     /// What ages are counted from.
     pub(super) now: SystemTime,
+}
+
+impl View {
+    fn of(format: Format) -> Self {
+        Self {
+            wide: format == Format::Wide,
+            now: SystemTime::now(),
+        }
+    }
 }
 
 /// A message that every format can show.
@@ -62,115 +74,71 @@ pub(super) fn answered<R: Resource>(format: Format, resource: Option<R>) -> Resu
 
 /// Prints one resource.
 pub(super) fn one<T: Resource>(format: Format, item: &T) -> Result<(), Failure> {
-    let items = std::slice::from_ref(item);
-    print(&render(format, items, || {
-        serialized(format, &reflected(T::MESSAGE, item)?)
-    })?)
+    match format.is_document() {
+        true => whole(format, T::MESSAGE, item),
+        false => resources(format, std::slice::from_ref(item)),
+    }
 }
 
 /// Prints a list of resources under its plural name.
 pub(super) fn many<T: Resource>(format: Format, plural: &str, items: &[T]) -> Result<(), Failure> {
-    let whole = || {
-        let items = items.iter().map(|item| reflected(T::MESSAGE, item));
-        let items = items.collect::<Result<Vec<_>, _>>()?;
-        serialized(format, &BTreeMap::from([(plural, items)]))
-    };
-    print(&render(format, items, whole)?)
+    if !format.is_document() {
+        return resources(format, items);
+    }
+    let items = items.iter().map(|item| reflected(T::MESSAGE, item));
+    let items = items.collect::<Result<Vec<_>, _>>()?;
+    print(&serialized(format, &BTreeMap::from([(plural, items)]))?)
+}
+
+/// Prints all of an answer, the message of `switchboard.v1` that is called so, as JSON or YAML.
+pub(super) fn whole(
+    format: Format,
+    message: &str,
+    answer: &impl prost::Message,
+) -> Result<(), Failure> {
+    print(&serialized(format, &reflected(message, answer)?)?)
+}
+
+/// Prints what people want of an answer: its names a line each, or a table.
+pub(super) fn rows(
+    format: Format,
+    names: impl IntoIterator<Item = String>,
+    table: impl FnOnce(&View) -> Table,
+) -> Result<(), Failure> {
+    print(&match format {
+        Format::Name => listed(names),
+        _ => table(&View::of(format)).render(&Screen::stdout()),
+    })
+}
+
+fn resources<T: Resource>(format: Format, items: &[T]) -> Result<(), Failure> {
+    rows(format, items.iter().map(T::name), |view| {
+        T::table(items, view)
+    })
+}
+
+fn listed(names: impl IntoIterator<Item = String>) -> String {
+    let shown = |name: String| legible(name.as_bytes(), b"") + "\n";
+    names.into_iter().map(shown).collect()
+}
+
+fn serialized(format: Format, whole: &impl Serialize) -> Result<String, Failure> {
+    match format {
+        Format::Yaml => document::yaml(whole),
+        _ => document::json(whole),
+    }
 }
 
 /// Says that something is gone; `name` is what it was called.
 pub(super) fn gone(format: Format, name: &str) -> Result<(), Failure> {
     match format {
         Format::Table | Format::Wide => {
-            eprintln!("deleted {name}");
+            complain(&format!("deleted {name}"));
             Ok(())
         }
         Format::Json | Format::Yaml => print("{}\n"),
         Format::Name => print(&format!("{name}\n")),
     }
-}
-
-fn render<T: Resource>(
-    format: Format,
-    items: &[T],
-    document: impl FnOnce() -> Result<String, Failure>,
-) -> Result<String, Failure> {
-    match format {
-        Format::Json | Format::Yaml => document(),
-        Format::Name => {
-            let shown = |item: &T| legible(item.name().as_bytes(), b"") + "\n";
-            Ok(items.iter().map(shown).collect())
-        }
-        Format::Table | Format::Wide => {
-            let view = View {
-                wide: format == Format::Wide,
-                now: SystemTime::now(),
-            };
-            Ok(T::table(items, &view).render(&Screen::stdout()))
-        }
-    }
-}
-
-/// Fields that are maps, and whose keys therefore come in any order, by their JSON names.
-const MAPS: [&str; 6] = [
-    "annotations",
-    "attributes",
-    "cannedReplies",
-    "environment",
-    "labels",
-    "rejectedByReason",
-];
-
-/// Puts the keys of maps in order, so that the same resource is the same text every time; fields
-/// stay in the order of their message.
-fn sort_maps(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(sort_maps),
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                match field {
-                    Value::Object(map) if MAPS.contains(&name.as_str()) => map.sort_keys(),
-                    field => sort_maps(field),
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// YAML is read back from the JSON, which is a part of it: that keeps the order of the fields.
-fn serialized(format: Format, whole: &impl Serialize) -> Result<String, Failure> {
-    let mut whole = serde_json::to_value(whole).map_err(Failure::error)?;
-    sort_maps(&mut whole);
-    let mut out = serde_json::to_string_pretty(&whole).map_err(Failure::error)?;
-    if format == Format::Yaml {
-        let documents = YamlLoader::load_from_str(&out).map_err(Failure::error)?;
-        out.clear();
-        for document in &documents {
-            YamlEmitter::new(&mut out)
-                .dump(document)
-                .map_err(Failure::error)?;
-        }
-        out = out.trim_start_matches("---\n").to_owned();
-    }
-    out.push('\n');
-    Ok(out)
-}
-
-/// A message of `switchboard.v1` together with its description.
-fn reflected(message: &str, value: &impl prost::Message) -> Result<DynamicMessage, Failure> {
-    let bytes = value.encode_to_vec();
-    DynamicMessage::decode(descriptor(message)?, bytes.as_slice()).map_err(Failure::error)
-}
-
-/// The description of a message of `switchboard.v1`.
-pub(super) fn descriptor(message: &str) -> Result<MessageDescriptor, Failure> {
-    static POOL: LazyLock<Result<DescriptorPool, String>> = LazyLock::new(|| {
-        DescriptorPool::decode(api::FILE_DESCRIPTOR_SET).map_err(|error| error.to_string())
-    });
-    let pool = POOL.as_ref().map_err(Failure::error)?;
-    let found = pool.get_message_by_name(&format!("switchboard.v1.{message}"));
-    found.ok_or_else(|| Failure::error(format_args!("no message is called {message}")))
 }
 
 /// Writes to stdout. A reader that has left is [`Failure::Unread`].
@@ -210,64 +178,10 @@ pub(super) fn legible(bytes: &[u8], kept: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn listener() -> api::Listener {
-        api::Listener {
-            name: "listeners/ack".into(),
-            bind: "127.0.0.1:0".into(),
-            state: api::listener::State::Active.into(),
-            status: Some(api::ListenerStatus {
-                received_bytes: 7,
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn every_map_is_known_by_name() {
-        let pool = descriptor("Listener").unwrap().parent_pool().clone();
-        let ours = pool
-            .all_messages()
-            .filter(|m| m.package_name() == "switchboard.v1");
-        for field in ours.flat_map(|m| m.fields().collect::<Vec<_>>()) {
-            let listed = MAPS.contains(&field.json_name());
-            assert_eq!(field.is_map(), listed, "{}", field.full_name());
-        }
-    }
-
-    #[test]
-    fn json_is_canonical_and_in_the_order_of_the_fields() {
-        let whole = reflected("Listener", &listener()).unwrap();
-        let text = serialized(Format::Json, &whole).unwrap();
-        let expected = "{\n  \"name\": \"listeners/ack\",\n  \"bind\": \"127.0.0.1:0\",\n  \
-                        \"state\": \"STATE_ACTIVE\",\n  \"status\": {\n    \"receivedBytes\": \"7\"\n  }\n}\n";
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn yaml_says_the_same() {
-        let whole = reflected("Listener", &listener()).unwrap();
-        let text = serialized(Format::Yaml, &whole).unwrap();
-        assert_eq!(
-            text,
-            "name: listeners/ack\nbind: \"127.0.0.1:0\"\nstate: STATE_ACTIVE\nstatus:\n  receivedBytes: \"7\"\n"
-        );
-    }
-
-    #[test]
-    fn an_empty_list_is_a_list() {
-        let none = BTreeMap::from([("listeners", Vec::<DynamicMessage>::new())]);
-        let text = serialized(Format::Json, &none).unwrap();
-        assert_eq!(text, "{\n  \"listeners\": []\n}\n");
-        let yaml = serialized(Format::Yaml, &none).unwrap();
-        assert_eq!(yaml.trim(), "listeners: []");
-    }
-
     #[test]
     fn names_stand_a_line_each() {
-        let items = [listener(), listener()];
-        let text = render(Format::Name, &items, || Ok(String::new())).unwrap();
-        assert_eq!(text, "listeners/ack\nlisteners/ack\n");
+        let names = ["listeners/ack", "a\nb"].map(str::to_owned);
+        assert_eq!(listed(names), "listeners/ack\na\\nb\n");
     }
 
     #[test]

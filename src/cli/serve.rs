@@ -4,16 +4,18 @@ use std::io;
 use std::process::ExitCode;
 
 use super::ServeArgs;
+use super::check::complain_of;
 use super::exit::{BAD_CONFIGURATION, ERROR, OK, complain};
-use crate::app::App;
-use crate::settings::Settings;
+use crate::app::{App, Start};
+use crate::config::{Layers, Problems};
+use crate::settings;
 
 /// Runs until a signal; the exit code.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let (settings, origins) = match Settings::load(&args.config, &args.set) {
-        Ok(loaded) => loaded,
+    let start = match read(args) {
+        Ok(start) => start,
         Err(problems) => {
-            complain(&problems.to_string());
+            complain_of(&problems);
             return BAD_CONFIGURATION.into();
         }
     };
@@ -25,7 +27,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let ended = runtime.block_on(async {
-        let app = App::bind(settings, &origins)?;
+        let app = App::bind(start)?;
         // Nobody has to read it: a closed stdout is no reason not to serve.
         let _ = app.announce(&mut io::stdout().lock());
         app.run().await;
@@ -37,6 +39,18 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         Ok(()) => OK.into(),
         Err(error) => refuse(&error),
     }
+}
+
+/// What the process is started with.
+fn read(args: &ServeArgs) -> Result<Start, Problems> {
+    let sources = settings::sources(&args.config, &args.set)?;
+    let layers = Layers::read(&sources);
+    let configured = settings::configure(&layers, &[], &[])?;
+    Ok(Start {
+        sources,
+        layers,
+        settings: configured.settings,
+    })
 }
 
 fn refuse(error: &dyn std::error::Error) -> ExitCode {

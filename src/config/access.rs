@@ -16,7 +16,7 @@ use super::problem::Reason;
 use super::suggest::nearest;
 
 /// What marks a struct's field as tagged by the key of the same name without it.
-const TAGGED: char = '$';
+pub(super) const TAGGED: char = '$';
 
 /// A table, without the keys that somebody else has taken.
 pub(super) struct Fields<'a> {
@@ -48,7 +48,7 @@ impl<'de> Deserializer<'de> for Fields<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let said = self.entries().filter(|(_, node)| !is_null(node));
+        let said = self.entries().filter(|(_, node)| !node.is_nothing());
         let pending = said.map(|(key, node)| (key, Content::Value(node)));
         visitor.visit_map(Entries::new(pending.collect()))
     }
@@ -63,7 +63,7 @@ impl<'de> Deserializer<'de> for Fields<'_> {
         let mut pending = Vec::new();
         for (key, node) in self.entries() {
             if known.contains(&key) && !key.starts_with(TAGGED) {
-                if !is_null(node) {
+                if !node.is_nothing() {
                     pending.push((key, Content::Value(node)));
                 }
             } else if tagged.is_none() {
@@ -123,11 +123,6 @@ impl<'de> VariantAccess<'de> for Fields<'_> {
     ) -> Result<V::Value, Error> {
         self.deserialize_struct("", known, visitor)
     }
-}
-
-/// Null names a key and says nothing.
-fn is_null(node: &Node) -> bool {
-    matches!(node.kind, Kind::Null)
 }
 
 /// What one entry of a table gives to the visitor.
@@ -206,7 +201,7 @@ impl<'de> Deserializer<'de> for Tagged<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.rest.table.get(self.tag) {
-            Some(node) if !is_null(node) && !node.is_struck() => match &node.kind {
+            Some(node) if !node.is_nothing() && !node.is_struck() => match &node.kind {
                 Kind::String(word) | Kind::Text(word) => {
                     visitor.visit_enum(Word { word, tagged: self })
                 }

@@ -48,14 +48,18 @@ fn strike(tree: &mut Node, mut error: Error) -> Option<Problem> {
             (Reason::Missing, Some(key)) => node.child(key).is_some(),
             _ => node.holds_struck(),
         };
+        // What a table lacks, a change that took the whole table away may have held.
+        let taken = node.shadows.first().filter(|shadow| shadow.value.is_null());
         let is_key = error.reason == Reason::UnknownKey || matches!(node.kind, Kind::Table(_));
-        let origin = if is_key { &node.key } else { &node.origin };
+        let origin = match taken {
+            Some(shadow) if error.reason == Reason::Missing => &shadow.origin,
+            _ if is_key => &node.key,
+            _ => &node.origin,
+        };
+        let place = (origin.layer != Layer::Default).then(|| (**origin).clone());
         let problem = Problem {
-            key: path,
-            reason: error.reason,
-            message: error.message,
-            origin: (origin.layer != Layer::Default).then(|| (**origin).clone()),
             suggestion: error.suggestion,
+            ..Problem::new(error.reason, path, error.message, place)
         };
         node.kind = Kind::Struck;
         (!echo).then_some(problem)

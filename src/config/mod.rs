@@ -10,6 +10,10 @@
 //!                                                         striking out what was refused, until nothing is
 //! ```
 //!
+//! The layers stay apart in [`Layers`], so that what was changed at run time can be laid among them and taken out again,
+//! and each can be asked what it says. Settings go the other way as well: [`to_value`] says them as a file would,
+//! [`diff`] compares them, [`export`] writes them.
+//!
 //! A **tagged table** has the keys of its kind beside its common ones, as a listener has those of its protocol. serde's
 //! `flatten` would lose both places and strictness, so a field renamed to `$TAG` means: the value of key `TAG` chooses
 //! the enum's variant, and every key that the struct itself does not name belongs to that variant.
@@ -19,24 +23,41 @@ mod check;
 mod de;
 pub mod duration;
 mod error;
+mod excerpt;
+mod export;
 mod files;
+mod format;
+mod json;
+mod layers;
 mod node;
 mod origin;
 mod path;
+mod place;
 mod problem;
+mod scope;
 pub mod size;
 mod sources;
 mod spans;
 mod suggest;
 mod text;
-mod unique;
+mod texts;
+mod value;
+mod write;
+mod yaml;
 
 use serde::de::DeserializeOwned;
 
+pub use excerpt::Excerpt;
+pub use export::{Inexpressible, export, yaml_text};
+pub use format::{Format, UnknownFormat};
+pub use layers::{Assignment, Layers};
 pub use origin::{Layer, Origin, Origins, Setting, Shadow};
+pub use path::{key, parse_key};
 pub use problem::{Problem, Problems, Reason};
+pub use scope::Scope;
 pub use sources::Sources;
 pub use suggest::nearest;
+pub use value::{Change, Values, diff, to_value};
 
 /// A checked configuration, and where each of its values stands.
 #[derive(Debug, Clone)]
@@ -47,23 +68,12 @@ pub struct Loaded<T> {
     pub origins: Origins,
 }
 
-/// Reads every layer, merges them and checks the result.
-///
-/// Defaults are `T`'s own, by `#[serde(default)]`. A source that cannot be read does not hide what is wrong with the
-/// others; only keys that seem to be missing are then left unsaid, for the unreadable source may hold them.
+/// Reads every layer, merges them and checks the result: [`Layers::load`] of [`Layers::read`].
 ///
 /// # Errors
 /// Every problem of every source: by layer, then source, then line.
 pub fn load<T: DeserializeOwned>(sources: &Sources) -> Result<Loaded<T>, Problems> {
-    let (mut tree, mut problems) = sources.read();
-    let origins = Origins::of(&tree);
-    match check::check(&mut tree) {
-        Ok(value) if problems.is_empty() => return Ok(Loaded { value, origins }),
-        Ok(_) => {}
-        Err(found) if problems.is_empty() => problems = found,
-        Err(found) => problems.extend(found.into_iter().filter(|p| p.reason != Reason::Missing)),
-    }
-    Err(Problems::new(problems))
+    Layers::read(sources).load()
 }
 
 #[cfg(test)]

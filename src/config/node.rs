@@ -25,6 +25,8 @@ pub(super) struct Node {
     pub(super) origin: Arc<Origin>,
     /// What lower layers said, nearest first.
     pub(super) shadows: Vec<Shadow>,
+    /// Whether it takes the place of all that lower layers say, as the value of a runtime change does.
+    pub(super) whole: bool,
     /// The value.
     pub(super) kind: Kind,
 }
@@ -55,8 +57,18 @@ impl Node {
             key: origin.clone(),
             origin: origin.clone(),
             shadows: Vec::new(),
+            whole: false,
             kind,
         }
+    }
+
+    /// The same value at the end of a path of tables, all of it standing at one place.
+    pub(super) fn beneath(self, path: &[impl AsRef<str>]) -> Self {
+        let origin = self.origin.clone();
+        path.iter().rev().fold(self, |inner, segment| {
+            let table = Table::from([(segment.as_ref().to_owned(), inner)]);
+            Self::new(&origin, Kind::Table(table))
+        })
     }
 
     /// What the `config` crate read, all of it standing at one place.
@@ -87,44 +99,90 @@ impl Node {
         Self::new(origin, kind)
     }
 
+    /// The same for a value as JSON; what it is, it is as strictly as in a file.
+    pub(super) fn from_json(value: &serde_json::Value, origin: &Arc<Origin>) -> Self {
+        use serde_json::Value;
+        let kind = match value {
+            Value::Null => Kind::Null,
+            Value::Bool(value) => Kind::Bool(*value),
+            Value::Number(number) => match (number.as_i128(), number.as_f64()) {
+                (Some(value), _) => Kind::Integer(value),
+                (None, value) => Kind::Float(value.unwrap_or(f64::NAN)),
+            },
+            Value::String(text) => Kind::String(text.clone()),
+            Value::Array(items) => {
+                let items = items.iter();
+                Kind::List(items.map(|item| Self::from_json(item, origin)).collect())
+            }
+            Value::Object(entries) => {
+                let entries = entries.iter();
+                let table =
+                    entries.map(|(key, value)| (key.clone(), Self::from_json(value, origin)));
+                Kind::Table(table.collect())
+            }
+        };
+        Self::new(origin, kind)
+    }
+
     /// Lays a higher layer over this one: tables merge key by key, everything else is replaced whole, and null says
-    /// nothing.
+    /// nothing. What is [`whole`](Self::whole) is neither merged nor passed over.
     pub(super) fn merge(&mut self, mut over: Self) {
-        match (&self.kind, &over.kind) {
-            (Kind::Table(_), Kind::Text(_)) => over.open_table(),
-            (Kind::Text(_), Kind::Table(_)) => self.open_table(),
-            _ => {}
-        }
-        match (&mut self.kind, over.kind) {
-            (_, Kind::Null) => {}
-            (Kind::Table(table), Kind::Table(entries)) => {
-                for (key, value) in entries {
+        if !over.whole {
+            match (&self.kind, &over.kind) {
+                (_, Kind::Null) => return,
+                (Kind::Table(_), Kind::Text(_)) => over.open_table(),
+                (Kind::Text(_), Kind::Table(_)) => self.open_table(),
+                _ => {}
+            }
+            if let (Kind::Table(table), Kind::Table(entries)) = (&mut self.kind, &mut over.kind) {
+                for (key, value) in std::mem::take(entries) {
                     match table.get_mut(&key) {
                         Some(node) => node.merge(value),
                         None => _ = table.insert(key, value),
                     }
                 }
-            }
-            (_, kind) => {
-                let hidden = Shadow {
-                    origin: self.origin.clone(),
-                    value: self.json(),
-                };
-                let shadows = std::mem::take(&mut self.shadows);
-                let said = !matches!(self.kind, Kind::Null);
-                *self = Self { kind, ..over };
-                self.shadows = said.then_some(hidden).into_iter().chain(shadows).collect();
+                return;
             }
         }
+        let hidden = std::mem::replace(self, over);
+        self.hide(hidden);
+    }
+
+    /// Takes the place of a lower value: what both have becomes a shadow of the leaf that hides it, what only the lower
+    /// one has is gone.
+    fn hide(&mut self, mut lower: Self) {
+        if let (Kind::Table(_), Kind::Text(_)) = (&self.kind, &lower.kind) {
+            lower.open_table();
+        }
+        if let (Kind::Table(table), Kind::Table(hidden)) = (&mut self.kind, &mut lower.kind) {
+            for (key, node) in table {
+                if let Some(lower) = hidden.remove(key) {
+                    node.hide(lower);
+                }
+            }
+            return;
+        }
+        // Null that hides something was said: it is a change that took a value away.
+        let said = !lower.is_nothing() || !lower.shadows.is_empty();
+        let shadow = said.then(|| Shadow {
+            origin: lower.origin.clone(),
+            value: lower.json(),
+        });
+        self.shadows = shadow.into_iter().chain(lower.shadows).collect();
     }
 
     /// Turns text that holds an inline table into that table, so that it can be merged.
-    fn open_table(&mut self) {
+    pub(super) fn open_table(&mut self) {
         if let Kind::Text(text) = &self.kind
             && let Ok(table) = text::table(text, &self.origin)
         {
             *self = table;
         }
+    }
+
+    /// Whether it names a key and says nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self.kind, Kind::Null)
     }
 
     /// Whether a problem was already told about it.

@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::node::{Kind, Node};
-use super::path::{Segment, render};
+use super::path::key;
+use super::place::Position;
 
 /// The kinds of places that set values, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,10 +18,28 @@ pub enum Layer {
     Default,
     /// A file, the system's or one named by `--config`.
     File,
+    /// Changes made while the process ran, kept across restarts.
+    Runtime,
     /// An environment variable.
     Environment,
     /// `--set` on the command line.
     CommandLine,
+    /// Changes made while the process runs, gone when it ends.
+    Ephemeral,
+}
+
+impl Layer {
+    /// The word for people: `file`, `runtime state`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Runtime => "runtime state",
+            Self::Environment => "environment",
+            Self::CommandLine => "command line",
+            Self::Ephemeral => "ephemeral",
+        }
+    }
 }
 
 /// One place that sets something.
@@ -27,27 +47,36 @@ pub enum Layer {
 pub struct Origin {
     /// The kind of place.
     pub layer: Layer,
-    /// The file's path as it was named, the variable's name, or `--set`.
+    /// The file's path as it was named, the variable's name, `--set`, or the method that made a change: `StopListener`.
     pub source: Arc<str>,
-    /// Line in a TOML file, or of a syntax error in any file; from 1.
+    /// Line in a file; from 1.
     pub line: Option<u32>,
     /// Column in that line, in characters; from 1.
     pub column: Option<u32>,
+    /// When a change was made.
+    pub set: Option<SystemTime>,
+    /// Who made it, as the control plane knows its callers.
+    pub by: Option<Arc<str>>,
+    /// Why, in the words of who made it.
+    pub reason: Option<Arc<str>>,
 }
 
 impl Origin {
     /// A whole source, no place in it.
-    pub(super) fn whole(layer: Layer, source: &str) -> Self {
+    pub fn whole(layer: Layer, source: &str) -> Self {
         Self {
             layer,
             source: source.into(),
             line: None,
             column: None,
+            set: None,
+            by: None,
+            reason: None,
         }
     }
 
-    /// The same source at a line and column, both from 1.
-    pub(super) fn at(&self, line: usize, column: usize) -> Self {
+    /// The same source at a line and column.
+    pub(super) fn at(&self, (line, column): Position) -> Self {
         Self {
             line: u32::try_from(line).ok(),
             column: u32::try_from(column).ok(),
@@ -56,14 +85,17 @@ impl Origin {
     }
 }
 
-/// `FILE:LINE:COLUMN`, the variable's name, or `--set`.
+/// `FILE:LINE:COLUMN`, the variable's name, `--set`, or `StopListener by 127.0.0.1:4242`.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.source)?;
         for number in [self.line, self.column].into_iter().flatten() {
             write!(f, ":{number}")?;
         }
-        Ok(())
+        match &self.by {
+            Some(by) => write!(f, " by {by}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -86,7 +118,7 @@ pub struct Shadow {
 }
 
 /// Every key that some layer sets, by its path: `listeners.ack.bind`. A list is one key; segments that are not plain
-/// words are quoted as in TOML: `labels."a.b"`.
+/// words are quoted: `labels."a.b"`. A key that a runtime change took away stands here too, for what it hides.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Origins(BTreeMap<String, Setting>);
 
@@ -98,8 +130,8 @@ impl Origins {
         origins
     }
 
-    fn collect(&mut self, node: &Node, path: &mut Vec<Segment>) {
-        if matches!(node.kind, Kind::Null) {
+    fn collect<'n>(&mut self, node: &'n Node, path: &mut Vec<&'n str>) {
+        if node.is_nothing() && node.shadows.is_empty() {
             return;
         }
         let Kind::Table(table) = &node.kind else {
@@ -107,11 +139,11 @@ impl Origins {
                 origin: node.origin.clone(),
                 shadows: node.shadows.clone(),
             };
-            self.0.insert(render(path), setting);
+            self.0.insert(key(path), setting);
             return;
         };
         for (key, child) in table {
-            path.push(Segment::Key(key.clone()));
+            path.push(key);
             self.collect(child, path);
             path.pop();
         }

@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
+use super::excerpt::Excerpt;
 use super::origin::Origin;
 
 /// The kinds of problems.
@@ -26,6 +29,21 @@ pub enum Reason {
     Invalid,
 }
 
+impl Reason {
+    /// The word that a script can branch on: `UNKNOWN_KEY`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unreadable => "UNREADABLE",
+            Self::Syntax => "SYNTAX",
+            Self::UnknownKey => "UNKNOWN_KEY",
+            Self::UnknownWord => "UNKNOWN_WORD",
+            Self::Missing => "MISSING",
+            Self::WrongType => "WRONG_TYPE",
+            Self::Invalid => "INVALID",
+        }
+    }
+}
+
 /// One thing to mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -39,18 +57,53 @@ pub struct Problem {
     pub origin: Option<Origin>,
     /// The word that was probably meant.
     pub suggestion: Option<String>,
+    /// The line of the file that it stands in.
+    pub excerpt: Option<Excerpt>,
 }
 
 impl Problem {
+    /// A problem of a key, with no suggestion and no excerpt.
+    pub fn new(reason: Reason, key: String, message: String, origin: Option<Origin>) -> Self {
+        Self {
+            key,
+            reason,
+            message,
+            origin,
+            suggestion: None,
+            excerpt: None,
+        }
+    }
+
     /// A problem of a whole source.
     pub(super) fn of_source(reason: Reason, origin: Origin, message: impl fmt::Display) -> Self {
-        Self {
-            key: String::new(),
-            reason,
-            message: message.to_string(),
-            origin: Some(origin),
-            suggestion: None,
+        Self::new(reason, String::new(), message.to_string(), Some(origin))
+    }
+
+    /// For people: the one line, and under it the line of the file with a caret where the problem is.
+    pub fn explain(&self) -> String {
+        match &self.excerpt {
+            Some(excerpt) => format!("{self}\n{excerpt}"),
+            None => self.to_string(),
         }
+    }
+
+    /// For scripts: `key`, `reason`, `message`, `source`, `line`, `column` and `suggestion`, without those that are not
+    /// known.
+    pub fn to_json(&self) -> Value {
+        let origin = self.origin.as_ref();
+        let fields = [
+            ("key", json!(self.key)),
+            ("reason", json!(self.reason.word())),
+            ("message", json!(self.message)),
+            ("source", json!(origin.map(|origin| &*origin.source))),
+            ("line", json!(origin.and_then(|origin| origin.line))),
+            ("column", json!(origin.and_then(|origin| origin.column))),
+            ("suggestion", json!(self.suggestion)),
+        ];
+        let known = fields.into_iter().filter(|(_, value)| !value.is_null());
+        known
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
     }
 }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use config::{Environment, Map, Source as _};
 
-use super::files;
-use super::node::{Kind, Node, Table};
+use super::files::File;
+use super::format::Format;
+use super::node::{Kind, Node};
 use super::origin::{Layer, Origin};
 use super::path::MAX_DEPTH;
 use super::problem::{Problem, Reason};
+use super::texts::Texts;
 
 /// What the names of variables begin with. [`PREFIX`] and [`SEPARATOR`] together, so that `SWITCHBOARD_ENDPOINT`, which
 /// is the command line's, is none of them.
@@ -30,39 +32,53 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// `a.b=value` from the command line, in its order.
     pub sets: Vec<String>,
+    /// A text to be read in place of the system's and the named files, such as one that is yet to be written. Its places
+    /// are in `document`.
+    pub document: Option<(String, Format)>,
 }
 
+/// The tree of one source, or what is wrong with it.
+type Read = (Layer, Result<Node, Vec<Problem>>);
+
 impl Sources {
-    /// Reads and merges every layer that can be read, and says what is wrong with the others.
-    pub(super) fn read(&self) -> (Node, Vec<Problem>) {
-        let mut problems = Vec::new();
-        let nowhere = Arc::new(Origin::whole(Layer::Default, ""));
-        let mut tree = Node::new(&nowhere, Kind::Table(Table::new()));
-        let mut add = |layer: Result<Node, Vec<Problem>>| match layer {
-            Ok(layer) => tree.merge(layer),
-            Err(found) => problems.extend(found),
-        };
-        match self.system.as_deref().map(system_files).transpose() {
-            Ok(paths) => paths
-                .iter()
-                .flatten()
-                .for_each(|path| add(files::read(path))),
-            Err(problem) => add(Err(vec![problem])),
-        }
-        self.files.iter().for_each(|path| add(files::read(path)));
+    /// Reads every source, lowest first; `texts` gets the files.
+    pub(super) fn read(&self, texts: &mut Texts) -> Vec<Read> {
+        let files = self.files().into_iter().map(|file| {
+            let file = file?;
+            texts.add(file.source(), file.bytes());
+            file.parse()
+        });
+        let mut read: Vec<_> = files.map(|tree| (Layer::File, tree)).collect();
         let mut variables: Vec<_> = self.environment.iter().collect();
         variables.sort();
         let environment = variables.into_iter();
-        let layers = environment.filter_map(|(name, value)| variable(name, value));
-        layers.for_each(|layer| add(layer.map_err(|problem| vec![problem])));
-        let sets = self.sets.iter().map(|set| assignment(set));
-        sets.for_each(|layer| add(layer.map_err(|problem| vec![problem])));
-        (tree, problems)
+        let environment = environment.filter_map(|(name, value)| variable(name, value));
+        let environment = environment.map(|tree| (Layer::Environment, tree));
+        let sets = self.sets.iter();
+        let sets = sets.map(|set| (Layer::CommandLine, assignment(set)));
+        read.extend(environment.chain(sets));
+        read
+    }
+
+    /// The files, lowest first, or the one text that stands in for them.
+    fn files(&self) -> Vec<Result<File, Vec<Problem>>> {
+        if let Some((text, format)) = &self.document {
+            return vec![Ok(File::candidate(text, *format))];
+        }
+        let system = match self.system.as_deref().map(system_files).transpose() {
+            Ok(paths) => paths.into_iter().flatten().map(Ok).collect(),
+            Err(problems) => vec![Err(problems)],
+        };
+        let named = self.files.iter().cloned().map(Ok);
+        let paths = system.into_iter().chain(named);
+        paths
+            .map(|path| path.map(|path| File::read(&path)))
+            .collect()
     }
 }
 
 /// The system's files that exist, lowest first.
-fn system_files(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
+fn system_files(directory: &Path) -> Result<Vec<PathBuf>, Vec<Problem>> {
     let main = directory.join("switchboard.toml");
     let mut paths = Vec::new();
     // Anything but absence is for the reading to tell.
@@ -76,7 +92,11 @@ fn system_files(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
         Err(error) => {
             let origin = Origin::whole(Layer::File, &parts.display().to_string());
             let message = format!("cannot be read: {error}");
-            return Err(Problem::of_source(Reason::Unreadable, origin, message));
+            return Err(vec![Problem::of_source(
+                Reason::Unreadable,
+                origin,
+                message,
+            )]);
         }
     }
     Ok(paths)
@@ -88,7 +108,7 @@ fn entries(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
         let entry = entry?;
         // Editors and configuration mounts keep their own files here, under names with a dot.
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && files::format(&entry.path()).is_some() {
+        if !hidden && Format::of(&entry.path()).is_some() {
             paths.push(entry.path());
         }
     }
@@ -98,7 +118,7 @@ fn entries(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// What one variable sets, if it is one of ours. Each is given to the `config` crate by itself: of a whole environment
 /// it would tell neither which variable set a key nor, of two that set the same, which won.
-fn variable(name: &str, value: &str) -> Option<Result<Node, Problem>> {
+fn variable(name: &str, value: &str) -> Option<Result<Node, Vec<Problem>>> {
     if !name.starts_with(&format!("{PREFIX}{SEPARATOR}")) {
         return None;
     }
@@ -113,12 +133,12 @@ fn variable(name: &str, value: &str) -> Option<Result<Node, Problem>> {
             || Err(malformed(origin.clone(), "the name holds no key")),
             |key| leaf(&key, value, origin.clone()),
         ),
-        Err(error) => Err(Problem::of_source(Reason::Syntax, origin, error)),
+        Err(error) => Err(malformed(origin, &error.to_string())),
     })
 }
 
 /// What one `--set` sets.
-fn assignment(set: &str) -> Result<Node, Problem> {
+fn assignment(set: &str) -> Result<Node, Vec<Problem>> {
     let origin = Origin::whole(Layer::CommandLine, "--set");
     match set.split_once('=') {
         Some((key, value)) => leaf(key.trim(), value, origin),
@@ -130,7 +150,7 @@ fn assignment(set: &str) -> Result<Node, Problem> {
 }
 
 /// The tree of one key: `a.b` is a table `a` that holds a text `b`.
-fn leaf(key: &str, value: &str, origin: Origin) -> Result<Node, Problem> {
+fn leaf(key: &str, value: &str, origin: Origin) -> Result<Node, Vec<Problem>> {
     let segments: Vec<_> = key.split('.').collect();
     if segments.iter().any(|segment| segment.is_empty()) {
         return Err(malformed(origin, &format!("{key:?} is no key such as a.b")));
@@ -138,15 +158,10 @@ fn leaf(key: &str, value: &str, origin: Origin) -> Result<Node, Problem> {
     if segments.len() > MAX_DEPTH {
         return Err(malformed(origin, "the key is too deep"));
     }
-    let origin = Arc::new(origin);
-    let text = Node::new(&origin, Kind::Text(value.to_owned()));
-    let table = |inner, segment: &&str| {
-        let table = Table::from([((*segment).to_owned(), inner)]);
-        Node::new(&origin, Kind::Table(table))
-    };
-    Ok(segments.iter().rev().fold(text, table))
+    let text = Node::new(&Arc::new(origin), Kind::Text(value.to_owned()));
+    Ok(text.beneath(&segments))
 }
 
-fn malformed(origin: Origin, message: &str) -> Problem {
-    Problem::of_source(Reason::Syntax, origin, message)
+fn malformed(origin: Origin, message: &str) -> Vec<Problem> {
+    vec![Problem::of_source(Reason::Syntax, origin, message)]
 }

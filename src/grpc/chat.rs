@@ -7,8 +7,9 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{conversation, conversation_name, message};
 use super::listeners::refused;
+use super::refusal;
 use super::sessions::parent;
-use super::status::{self, invalid_field};
+use super::status::invalid_field;
 use super::{Control, api, page};
 use crate::net::SessionId;
 use crate::protocol::chat::{Body, Conversation, Desk, Message};
@@ -75,7 +76,7 @@ impl api::chat_service_server::ChatService for Control {
                 &asked.operator,
                 &asked.request_id,
             )
-            .map_err(|error| status::reply(&error, &asked.name))?;
+            .map_err(|error| refusal::reply(&error, &asked.name))?;
         let name = conversation_name(&listener, &self.supervisor.session_label(id));
         Ok(Response::new(api::ReplyConversationResponse {
             message: Some(message(name, &desk, replied.message)),
@@ -134,7 +135,7 @@ impl Control {
     fn conversation(&self, name: &str) -> Result<(String, Arc<Desk>, SessionId), Status> {
         match self.history(name)? {
             (listener, desk, Some(id)) => Ok((listener, desk, id)),
-            _ => Err(status::no_conversation(name)),
+            _ => Err(refusal::no_conversation(name)),
         }
     }
 
@@ -155,7 +156,7 @@ impl Control {
             .supervisor
             .parse_session_label(label)
             .filter(|id| desk.knows(*id));
-        let id = id.ok_or_else(|| status::no_conversation(name))?;
+        let id = id.ok_or_else(|| refusal::no_conversation(name))?;
         Ok((listener.to_owned(), desk, Some(id)))
     }
 }

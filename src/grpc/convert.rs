@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{api, show};
-use crate::config::{Layer, Origin};
+use super::{Warning, api, show};
+use crate::config::{Layer, Origin, Scope};
 use crate::net::{Bounds, CloseReason};
 use crate::protocol::chat::{Author, Conversation, ConversationState, Desk, Message};
 use crate::supervisor::{
@@ -70,13 +70,14 @@ pub(super) fn listener(view: View) -> api::Listener {
             .map(|d| draining(d, view.status.active_sessions)),
         status: Some(status(view.status)),
         last_failure: view.failure.map(failure),
-        origin: Some(origin(view.origin.as_deref(), view.created)),
+        origin: Some(origin(&view.origin)),
         create_time: Some(time(view.created)),
         update_time: Some(time(view.updated)),
         start_time: view.started.map(time),
         etag: view.etag,
         display_name: view.spec.display_name,
         labels: view.spec.labels.into_iter().collect(),
+        desired_state_reason: view.why,
     }
 }
 
@@ -140,21 +141,44 @@ fn failure(failure: Failure) -> api::FailureInfo {
     }
 }
 
-fn origin(origin: Option<&Origin>, made: SystemTime) -> api::ConfigOrigin {
-    use api::config_origin::Layer as L;
-    let layer = match origin.map(|o| o.layer) {
-        None => L::Ephemeral,
-        Some(Layer::Default) => L::Default,
-        Some(Layer::File) => L::File,
-        Some(Layer::Environment) => L::Environment,
-        Some(Layer::CommandLine) => L::CommandLine,
-    };
+pub(super) fn origin(origin: &Origin) -> api::ConfigOrigin {
     api::ConfigOrigin {
-        layer: layer.into(),
-        source: origin.map_or_else(String::new, |o| o.source.to_string()),
-        line: origin.and_then(|o| o.line).unwrap_or_default(),
-        set_time: Some(time(made)),
-        set_by: String::new(),
+        layer: layer(origin.layer).into(),
+        source: origin.source.to_string(),
+        line: origin.line.unwrap_or_default(),
+        set_time: origin.set.map(time),
+        set_by: origin.by.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+pub(super) fn layer(layer: Layer) -> api::config_origin::Layer {
+    use api::config_origin::Layer as L;
+    match layer {
+        Layer::Default => L::Default,
+        Layer::File => L::File,
+        Layer::Runtime => L::RuntimeState,
+        Layer::Environment => L::Environment,
+        Layer::CommandLine => L::CommandLine,
+        Layer::Ephemeral => L::Ephemeral,
+    }
+}
+
+pub(super) fn scope(scope: Scope) -> api::field_effect::Scope {
+    use api::field_effect::Scope as S;
+    match scope {
+        Scope::Live => S::Live,
+        Scope::NewSessions => S::NewSessions,
+        Scope::Rebind => S::Rebind,
+        Scope::Restart => S::Restart,
+    }
+}
+
+pub(super) fn warning(warning: Warning) -> api::ConfigWarning {
+    api::ConfigWarning {
+        key: warning.key,
+        reason: warning.reason.to_owned(),
+        message: warning.message,
+        pinned_by: warning.pinned_by.as_deref().map(origin),
     }
 }
 

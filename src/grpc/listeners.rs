@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{bare_name, listener};
-use super::status::{Failure, invalid, invalid_field, unsupported};
-use super::{Control, api, page, spec};
-use crate::supervisor::{Error, ListenerName, View, Violation};
+use super::convert::{bare_name, listener, scope, warning};
+use super::status::{Failure, invalid, invalid_field};
+use super::{
+    Caller, Control, Creation, Deletion, Persistence, Update, Wish, api, mask, page, spec,
+};
+use crate::config::Scope;
+use crate::net::web;
+use crate::supervisor::{Desired, Error, ListenerName, View, Violation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -17,11 +21,24 @@ impl api::listener_service_server::ListenerService for Control {
         &self,
         request: Request<api::CreateListenerRequest>,
     ) -> Answer<api::CreateListenerResponse> {
+        let caller = caller(&request, "CreateListener", "");
         let asked = request.into_inner();
-        self.once(&asked.request_id, &asked, async {
-            self.create(asked.clone())
-        })
+        self.once(
+            &asked.request_id,
+            &asked,
+            self.create(asked.clone(), caller),
+        )
         .await
+    }
+
+    async fn update_listener(
+        &self,
+        request: Request<api::UpdateListenerRequest>,
+    ) -> Answer<api::UpdateListenerResponse> {
+        let caller = caller(&request, "UpdateListener", "");
+        let asked = request.into_inner();
+        let update = Box::pin(self.update(asked.clone(), caller));
+        self.once(&asked.request_id, &asked, update).await
     }
 
     async fn get_listener(
@@ -66,29 +83,38 @@ impl api::listener_service_server::ListenerService for Control {
         &self,
         request: Request<api::DeleteListenerRequest>,
     ) -> Answer<api::DeleteListenerResponse> {
+        let caller = caller(&request, "DeleteListener", "");
         let asked = request.into_inner();
-        let (supervisor, own) = (self.supervisor.clone(), asked.clone());
-        let deleted = self.whole(async move {
-            let name = bare_name(&own.name);
-            let deleted = supervisor.delete(name, &own.etag, own.force, own.validate_only);
+        let deletion = Deletion {
+            name: bare_name(&asked.name).to_owned(),
+            etag: asked.etag.clone(),
+            force: asked.force,
+            validate_only: asked.validate_only,
+        };
+        let delete = async {
+            let deleted = self.configuration.delete(deletion, caller);
             deleted.await.map_err(refused)?;
             Ok(api::DeleteListenerResponse {})
-        });
-        self.once(&asked.request_id, &asked, deleted).await
+        };
+        self.once(&asked.request_id, &asked, delete).await
     }
 
     async fn start_listener(
         &self,
         request: Request<api::StartListenerRequest>,
     ) -> Answer<api::StartListenerResponse> {
+        let caller = caller(&request, "StartListener", "");
         let asked = request.into_inner();
+        let wish = Wish {
+            name: bare_name(&asked.name).to_owned(),
+            desired: Desired::Active,
+            etag: asked.etag.clone(),
+            grace: None,
+        };
         let start = async {
-            let view = self
-                .supervisor
-                .start(bare_name(&asked.name), &asked.etag)
-                .map_err(refused)?;
+            let view = self.configuration.set_desired(wish, caller);
             Ok(api::StartListenerResponse {
-                listener: Some(listener(view)),
+                listener: Some(listener(view.await.map_err(refused)?)),
             })
         };
         self.once(&asked.request_id, &asked, start).await
@@ -98,36 +124,34 @@ impl api::listener_service_server::ListenerService for Control {
         &self,
         request: Request<api::StopListenerRequest>,
     ) -> Answer<api::StopListenerResponse> {
+        let caller = caller(&request, "StopListener", &request.get_ref().reason);
         let asked = request.into_inner();
-        let grace = grace(asked.grace)?;
-        let (supervisor, own) = (self.supervisor.clone(), asked.clone());
-        let stopped = self.whole(async move {
-            let stopped = supervisor.stop(bare_name(&own.name), &own.etag, grace, &own.reason);
-            let view = stopped.await.map_err(refused)?;
+        let wish = Wish {
+            name: bare_name(&asked.name).to_owned(),
+            desired: Desired::Stopped,
+            etag: asked.etag.clone(),
+            grace: grace(asked.grace)?,
+        };
+        let stop = async {
+            let view = self.configuration.set_desired(wish, caller);
             Ok(api::StopListenerResponse {
-                listener: Some(listener(view)),
+                listener: Some(listener(view.await.map_err(refused)?)),
             })
-        });
-        self.once(&asked.request_id, &asked, stopped).await
+        };
+        self.once(&asked.request_id, &asked, stop).await
     }
 }
 
 impl Control {
-    fn create(
+    async fn create(
         &self,
         asked: api::CreateListenerRequest,
+        caller: Caller,
     ) -> Result<api::CreateListenerResponse, Status> {
-        match api::Persistence::try_from(asked.persistence) {
-            Ok(api::Persistence::Durable) => return Err(unsupported("persistence")),
-            Ok(api::Persistence::Unspecified | api::Persistence::Ephemeral) => {}
-            Err(_) => {
-                let rule = format!("{} is no value of this enum", asked.persistence);
-                return Err(invalid_field("PERSISTENCE_INVALID", "persistence", rule));
-            }
-        }
+        let persistence = persistence(asked.persistence)?;
         let name = asked.listener_id.parse::<ListenerName>();
         let spec = spec::read(asked.listener.unwrap_or_default());
-        let (name, (spec, start)) = match (name, spec) {
+        let (name, spec) = match (name, spec) {
             (Ok(name), Ok(spec)) => (name, spec),
             (name, spec) => {
                 let mut violations = spec.err().unwrap_or_default();
@@ -138,16 +162,90 @@ impl Control {
                 return Err(invalid("LISTENER_CONFIG_INVALID", violations));
             }
         };
-        let options = (asked.validate_only, self.allow_shell);
-        let view = self
-            .supervisor
-            .create(name, spec, start, options)
-            .map_err(refused)?;
-        let warnings = Vec::new();
+        let creation = Creation {
+            name,
+            spec,
+            persistence,
+            validate_only: asked.validate_only,
+        };
+        let created = self.configuration.create(creation, caller);
+        let changed = created.await.map_err(refused)?;
         Ok(api::CreateListenerResponse {
-            listener: Some(listener(view)),
-            warnings,
+            listener: Some(listener(changed.view)),
+            warnings: changed.warnings.into_iter().map(warning).collect(),
         })
+    }
+
+    async fn update(
+        &self,
+        asked: api::UpdateListenerRequest,
+        caller: Caller,
+    ) -> Result<api::UpdateListenerResponse, Status> {
+        let persistence = persistence(asked.persistence)?;
+        let wanted = asked.listener.unwrap_or_default();
+        let name = bare_name(&wanted.name).to_owned();
+        let view = match self.supervisor.get(&name) {
+            Ok(view) => view,
+            Err(Error::NoListener(_)) if asked.allow_missing => {
+                let request = api::CreateListenerRequest {
+                    listener_id: name,
+                    listener: Some(wanted),
+                    validate_only: asked.validate_only,
+                    persistence: asked.persistence,
+                    request_id: String::new(),
+                };
+                let created = self.create(request, caller).await?;
+                return Ok(api::UpdateListenerResponse {
+                    listener: created.listener,
+                    effects: Vec::new(),
+                    warnings: created.warnings,
+                });
+            }
+            Err(error) => return Err(refused(error)),
+        };
+        let word = view.spec.protocol.word();
+        let mask = asked.update_mask.map(|mask| mask.paths);
+        let etag = wanted.etag.clone();
+        let update = Update {
+            name,
+            fields: mask::fields(wanted, mask, &view.spec)?,
+            etag,
+            persistence,
+            validate_only: asked.validate_only,
+        };
+        let updated = self.configuration.update(update, caller).await;
+        let changed = updated.map_err(|error| refused(mask::in_proto(error, word)))?;
+        let effect = |(key, when): (String, Scope)| api::FieldEffect {
+            field: mask::field(&key, word),
+            scope: scope(when).into(),
+        };
+        Ok(api::UpdateListenerResponse {
+            listener: Some(listener(changed.view)),
+            effects: changed.effects.into_iter().map(effect).collect(),
+            warnings: changed.warnings.into_iter().map(warning).collect(),
+        })
+    }
+}
+
+fn persistence(number: i32) -> Result<Persistence, Status> {
+    match api::Persistence::try_from(number) {
+        Ok(api::Persistence::Durable) => Ok(Persistence::Durable),
+        Ok(api::Persistence::Ephemeral) => Ok(Persistence::Ephemeral),
+        Ok(api::Persistence::Unspecified) => Ok(Persistence::Unspecified),
+        Err(_) => {
+            let rule = format!("{number} is no value of this enum");
+            Err(invalid_field("PERSISTENCE_INVALID", "persistence", rule))
+        }
+    }
+}
+
+/// Who calls, and why.
+fn caller<T>(request: &Request<T>, method: &'static str, reason: &str) -> Caller {
+    let peer = request.extensions().get::<web::Caller>();
+    Caller {
+        actor: peer.map(|peer| peer.0.to_string()).unwrap_or_default(),
+        method,
+        reason: crate::supervisor::shown(reason),
     }
 }
 

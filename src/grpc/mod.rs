@@ -5,12 +5,16 @@
 
 mod call;
 mod chat;
+mod config;
+mod configuration;
 mod convert;
 mod health;
 mod listeners;
+mod mask;
 mod metrics;
 mod once;
 mod page;
+mod refusal;
 mod server;
 mod sessions;
 mod show;
@@ -22,9 +26,13 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+pub use config::{is_within, setting};
+pub use configuration::{
+    Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
+    ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
+};
 pub use once::Answers;
 
 use crate::net::{Address, web};
@@ -87,14 +95,12 @@ pub struct Control {
     pub supervisor: Supervisor,
     /// Where calls are told, and metrics read.
     pub telemetry: Telemetry,
-    /// Whether callers may make shell listeners.
-    pub allow_shell: bool,
+    /// Who changes what should be.
+    pub configuration: Arc<dyn Configuration>,
     /// Facts about the process.
     pub facts: Arc<Facts>,
     /// What was answered under a request id.
     pub answers: Arc<Answers>,
-    /// Mutations that go on though their caller has left.
-    pub unfinished: TaskTracker,
 }
 
 /// Facts about the process.
@@ -104,8 +110,6 @@ pub struct Facts {
     pub instance_id: String,
     /// When it started.
     pub started: SystemTime,
-    /// Tells configurations apart.
-    pub config_revision: String,
 }
 
 /// The largest request: everything that a caller says is short.
@@ -159,8 +163,6 @@ pub async fn serve(
     let reporting = health::report(reporter, control.supervisor.clone(), stop.clone());
     let serving = web::serve(listener, web::Version::Http2, calls, stop, insist.clone());
     tokio::join!(reporting, serving);
-    control.unfinished.close();
-    insist.run_until_cancelled(control.unfinished.wait()).await;
     Ok(())
 }
 
@@ -173,20 +175,4 @@ fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
         .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-}
-
-/// Configuration is told and changed in files so far: every method answers UNIMPLEMENTED.
-impl api::config_service_server::ConfigService for Control {}
-
-impl Control {
-    /// Runs a mutation to its end even when its caller resets the call half-way.
-    async fn whole<T: Send + 'static>(
-        &self,
-        mutation: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
-    ) -> Result<T, tonic::Status> {
-        self.unfinished
-            .spawn(mutation)
-            .await
-            .unwrap_or_else(|fault| Err(status::internal(&fault.to_string())))
-    }
 }

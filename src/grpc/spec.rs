@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::api;
 use crate::net::{Address, Framing, Limits, Transport, parse_network};
 use crate::protocol::{Fault, Protocol, ack, chat, shell, uppercase};
-use crate::supervisor::{Spec, Violation};
+use crate::supervisor::{Desired, Spec, Violation};
 
 /// Gathers what is wrong on the way.
 #[derive(Default)]
@@ -15,46 +15,54 @@ struct Reader {
     violations: Vec<Violation>,
 }
 
-/// Reads a definition, and whether it is to start. Everything that is wrong comes at once: fields
-/// that cannot be read do not keep the others from being checked.
-pub(super) fn read(listener: api::Listener) -> Result<(Spec, bool), Vec<Violation>> {
+/// Reads a definition. Everything that is wrong comes at once: fields that cannot be read do not keep the others from
+/// being checked.
+pub(super) fn read(listener: api::Listener) -> Result<Spec, Vec<Violation>> {
     let mut reader = Reader::default();
-    let bind = listener.bind.parse().unwrap_or_else(|fault: String| {
-        reader.wrong::<()>("bind", fault);
-        ANYWHERE
-    });
-    let limits = reader.limits(listener.limits.unwrap_or_default());
-    let start = reader.wants_start(listener.desired_state);
-    let Some(protocol) = listener.protocol else {
-        reader.wrong::<()>(
-            "protocol",
-            format!("one of {} must be set", Protocol::WORDS.join(", ")),
-        );
-        reader.obeyed(limits.check(Transport::Tcp), "limits");
-        return Err(reader.violations);
-    };
-    let protocol = reader.protocol(protocol);
-    reader.obeyed(limits.check(protocol.transport()), "limits");
-    reader.obeyed(protocol.check(bind, &limits), protocol.word());
-    let (display_name, labels) = (listener.display_name, listener.labels.into_iter().collect());
-    let spec = Spec {
-        bind,
-        display_name,
-        labels,
-        limits,
-        protocol,
-    };
-    if reader.violations.is_empty() {
-        Ok((spec, start))
-    } else {
-        Err(reader.violations)
+    let spec = reader.spec(listener);
+    if let Some(spec) = &spec {
+        reader.obeyed(spec.limits.check(spec.protocol.transport()), "limits");
+        let own = spec.protocol.check(spec.bind, &spec.limits);
+        reader.obeyed(own, spec.protocol.word());
     }
+    spec.filter(|_| reader.violations.is_empty())
+        .ok_or(reader.violations)
+}
+
+/// Reads some fields of a definition, to be laid over another: only what cannot be read is wrong.
+pub(super) fn read_part(listener: api::Listener) -> Result<Spec, Vec<Violation>> {
+    let mut reader = Reader::default();
+    let spec = reader.spec(listener);
+    spec.filter(|_| reader.violations.is_empty())
+        .ok_or(reader.violations)
 }
 
 /// Stands for an address that could not be read while the rest is checked.
 const ANYWHERE: Address = Address(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
 
 impl Reader {
+    fn spec(&mut self, listener: api::Listener) -> Option<Spec> {
+        let bind = listener.bind.parse().unwrap_or_else(|fault: String| {
+            self.wrong::<()>("bind", fault);
+            ANYWHERE
+        });
+        let limits = self.limits(listener.limits.unwrap_or_default());
+        let desired_state = self.desired(listener.desired_state);
+        let Some(protocol) = listener.protocol else {
+            let words = Protocol::WORDS.join(", ");
+            self.obeyed(limits.check(Transport::Tcp), "limits");
+            return self.wrong("protocol", format!("one of {words} must be set"));
+        };
+        Some(Spec {
+            bind,
+            desired_state,
+            display_name: listener.display_name,
+            labels: listener.labels.into_iter().collect(),
+            limits,
+            protocol: self.protocol(protocol),
+        })
+    }
+
     fn wrong<T>(&mut self, field: &str, description: impl Into<String>) -> Option<T> {
         let field = format!("listener.{field}");
         self.violations.push(Violation {
@@ -116,22 +124,21 @@ impl Reader {
         })
     }
 
-    fn wants_start(&mut self, desired: i32) -> bool {
+    fn desired(&mut self, desired: i32) -> Desired {
         use api::listener::DesiredState as D;
         match D::try_from(desired) {
-            Ok(D::Unspecified | D::Active) => true,
-            Ok(D::Stopped) => false,
+            Ok(D::Unspecified | D::Active) => Desired::Active,
+            Ok(D::Stopped) => Desired::Stopped,
             Ok(D::Paused) => {
                 self.unset("desired_state", false);
-                false
+                Desired::Stopped
             }
-            Err(_) => {
-                self.wrong::<()>(
+            Err(_) => self
+                .wrong(
                     "desired_state",
                     format!("{desired} is no value of this enum"),
-                );
-                false
-            }
+                )
+                .unwrap_or_default(),
         }
     }
 
@@ -348,8 +355,8 @@ mod tests {
             protocol: Some(asked.clone()),
             ..Default::default()
         };
-        let (spec, start) = read(listener).unwrap();
-        assert!(start);
+        let spec = read(listener).unwrap();
+        assert_eq!(spec.desired_state, Desired::Active);
         assert_eq!(super::super::show::protocol(&spec.protocol), asked);
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::convert::{listener_name, state};
-use crate::protocol::chat::{Message, ReplyError};
+use super::convert::{layer, listener_name, state};
+use crate::config::{Problem, Problems};
+use crate::store::WriteError;
 use crate::supervisor::{Error, State, Violation, shown};
 
 /// Whose reasons these are.
@@ -15,7 +16,7 @@ const DOMAIN: &str = "switchboard";
 
 type Metadata = Vec<(&'static str, String)>;
 
-fn with_reason(reason: &str, metadata: Metadata) -> ErrorDetails {
+pub(super) fn with_reason(reason: &str, metadata: Metadata) -> ErrorDetails {
     let metadata: HashMap<_, _> = metadata
         .into_iter()
         .map(|(k, v)| (k.to_owned(), v))
@@ -23,7 +24,7 @@ fn with_reason(reason: &str, metadata: Metadata) -> ErrorDetails {
     ErrorDetails::with_error_info(reason, DOMAIN, metadata)
 }
 
-fn status(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
+pub(super) fn status(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
     Status::with_error_details(code, message, details)
 }
 
@@ -80,13 +81,18 @@ pub(super) fn internal(fault: &str) -> Status {
     status(Code::Internal, message, with_reason("INTERNAL", Vec::new()))
 }
 
-fn resource(mut details: ErrorDetails, kind: &str, name: &str, message: &str) -> ErrorDetails {
+pub(super) fn resource(
+    mut details: ErrorDetails,
+    kind: &str,
+    name: &str,
+    message: &str,
+) -> ErrorDetails {
     let name = shown(name);
     details.set_resource_info(format!("switchboard.v1.{kind}"), name, "", message);
     details
 }
 
-fn precondition(
+pub(super) fn precondition(
     mut details: ErrorDetails,
     kind: &str,
     subject: &str,
@@ -108,6 +114,13 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NoDesk(_) => (Code::FailedPrecondition, "NO_DESK"),
         Error::Etag { .. } => (Code::Aborted, "ETAG_MISMATCH"),
         Error::ShellForbidden => (Code::PermissionDenied, "SHELL_NOT_ALLOWED"),
+        Error::Pinned { .. } => (Code::FailedPrecondition, "FIELD_PINNED"),
+        Error::Ephemeral(_) => (Code::FailedPrecondition, "LISTENER_EPHEMERAL"),
+        Error::StoreInMemory => (Code::FailedPrecondition, "STORE_IN_MEMORY"),
+        Error::NotKept(WriteError::Busy) => (Code::Unavailable, "STORE_BUSY"),
+        Error::NotKept(_) => (Code::Internal, "STATE_PERSIST_FAILED"),
+        Error::Configuration(_) => (Code::InvalidArgument, "CONFIG_INVALID"),
+        Error::WouldClose { .. } => (Code::FailedPrecondition, "RELOAD_WOULD_CLOSE_SESSIONS"),
         Error::Stopping => (Code::Unavailable, "SERVER_DRAINING"),
     }
 }
@@ -153,6 +166,12 @@ impl From<Error> for Failure {
                 precondition(details, "ETAG", "etag", &message)
             }
             Error::ShellForbidden => bare,
+            Error::Configuration(problems) => return Self(configuration(reason, problems)),
+            error @ (Error::Pinned { .. }
+            | Error::Ephemeral(_)
+            | Error::StoreInMemory
+            | Error::NotKept(_)
+            | Error::WouldClose { .. }) => of_change(error, reason, &message),
             Error::Stopping => {
                 bare.set_retry_info(Some(Duration::from_secs(5)));
                 bare
@@ -162,10 +181,57 @@ impl From<Error> for Failure {
     }
 }
 
-/// The state of the system does not allow it.
-fn unmet(reason: &str, kind: &str, subject: &str, message: &str) -> Status {
-    let details = precondition(with_reason(reason, Vec::new()), kind, subject, message);
-    status(Code::FailedPrecondition, message, details)
+/// The details of a change that was refused for what it would change.
+fn of_change(error: Error, reason: &str, message: &str) -> ErrorDetails {
+    let bare = || with_reason(reason, Vec::new());
+    match error {
+        Error::Pinned { key, origin } => {
+            let metadata = vec![
+                ("key", key.clone()),
+                ("layer", layer(origin.layer).as_str_name().to_owned()),
+                ("source", origin.to_string()),
+            ];
+            precondition(with_reason(reason, metadata), "PINNED", &key, message)
+        }
+        Error::Ephemeral(name) => {
+            precondition(bare(), "PERSISTENCE", &listener_name(&name), message)
+        }
+        Error::StoreInMemory => precondition(bare(), "PERSISTENCE", "store.path", message),
+        Error::NotKept(error) => {
+            let mut details = with_reason(reason, vec![("cause", error.reason().to_owned())]);
+            if error == WriteError::Busy {
+                details.set_retry_info(Some(Duration::from_secs(1)));
+            }
+            details
+        }
+        Error::WouldClose {
+            sessions,
+            listeners,
+        } => {
+            let details = with_reason(reason, vec![("sessions", sessions.to_string())]);
+            listeners.iter().fold(details, |details, name| {
+                let name = listener_name(name.as_str());
+                precondition(details, "SESSIONS", &name, message)
+            })
+        }
+        _ => bare(),
+    }
+}
+
+/// All that is wrong with the files, each with its place.
+fn configuration(reason: &str, problems: Problems) -> Status {
+    let violation = |problem: Problem| {
+        let field = problem.key.clone();
+        let bare = Problem {
+            key: String::new(),
+            ..problem
+        };
+        Violation {
+            field,
+            description: bare.to_string(),
+        }
+    };
+    invalid(reason, problems.into_iter().map(violation).collect())
 }
 
 /// A status that a library made has no reason; it gets its code's name for one.
@@ -187,75 +253,6 @@ fn allowed(state: State) -> &'static str {
         State::Stopped => "StartListener, DeleteListener",
         State::Failed => "StartListener, StopListener, DeleteListener",
     }
-}
-
-/// Why a reply was not taken; `name` is the conversation's.
-pub(super) fn reply(error: &ReplyError, name: &str) -> Status {
-    let wrong = |field, message: String| invalid_field("REPLY_INVALID", field, message);
-    match error {
-        ReplyError::NotFound => no_conversation(name),
-        ReplyError::Closed => {
-            let message = "the peer of this conversation is gone";
-            unmet("CONVERSATION_CLOSED", "STATE", name, message)
-        }
-        ReplyError::NothingWaits => {
-            let message = "no message of this conversation waits for an answer";
-            unmet("NOTHING_TO_ANSWER", "STATE", name, message)
-        }
-        ReplyError::NoSuchMessage(sequence) => {
-            let message = format!("the conversation has no message {sequence}");
-            invalid_field("MESSAGE_NOT_FOUND", "in_reply_to", message)
-        }
-        ReplyError::Answered(first) => answered(first),
-        ReplyError::Empty => wrong(
-            "body",
-            "it is empty, and over TCP an empty answer is none".into(),
-        ),
-        ReplyError::TooLong { length, max } => wrong(
-            "body",
-            format!("it has {length} bytes; {max} are possible here"),
-        ),
-        ReplyError::Unmappable(character) => {
-            let code = u32::from(*character);
-            wrong(
-                "body.text",
-                format!("the conversation's encoding has no U+{code:04X}"),
-            )
-        }
-        ReplyError::LineEnd => {
-            let message = "a line end would make two answers of one: this client reads lines";
-            wrong("body", message.into())
-        }
-    }
-}
-
-/// Somebody was first.
-fn answered(first: &Message) -> Status {
-    let by = if first.operator.is_empty() {
-        "the listener itself"
-    } else {
-        &first.operator
-    };
-    let message = format!("message {} is answered already, by {by}", first.in_reply_to);
-    let metadata = vec![
-        ("answered_by", first.operator.clone()),
-        ("answer_sequence", first.sequence.to_string()),
-    ];
-    status(
-        Code::Aborted,
-        message,
-        with_reason("ALREADY_ANSWERED", metadata),
-    )
-}
-
-pub(super) fn no_conversation(name: &str) -> Status {
-    let message = format!("there is no conversation `{}`", shown(name));
-    let details = with_reason("CONVERSATION_NOT_FOUND", Vec::new());
-    status(
-        Code::NotFound,
-        message.clone(),
-        resource(details, "Conversation", name, &message),
-    )
 }
 
 /// A status on its way out; `?` makes one of the supervisor's refusals.

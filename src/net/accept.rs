@@ -15,9 +15,10 @@ use tracing::{error, warn};
 use super::close::CloseReason;
 use super::counters::Counters;
 use super::door::Door;
-use super::handler::StreamHandler;
+use super::handler::Handler;
 use super::session::{Route, Session};
 use super::stream::Stream;
+use super::terms::Terms;
 
 /// Shortest and longest pause after a failed accept. Without one, a process that is out of
 /// descriptors spins: the listener stays readable (277,294 failures in a second were measured).
@@ -25,7 +26,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 
 /// A listening socket whose `accept` only ever answers with a connection.
 pub struct Incoming {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     counters: Arc<Counters>,
     /// Given up when there is no other descriptor left, to tell one waiting peer no.
     reserve: Option<OwnedFd>,
@@ -34,9 +35,9 @@ pub struct Incoming {
 
 impl Incoming {
     /// Takes connections from `listener`; failures are counted.
-    pub fn new(listener: TcpListener, counters: Arc<Counters>) -> Self {
+    pub fn new(listener: impl Into<Arc<TcpListener>>, counters: Arc<Counters>) -> Self {
         Self {
-            listener,
+            listener: listener.into(),
             counters,
             reserve: reserve(),
             pause: PAUSE.0,
@@ -62,7 +63,7 @@ impl Incoming {
     fn queued(&self) -> Option<(TcpStream, SocketAddr)> {
         // Asked of the kernel itself: the runtime's own accept would stop at its budget.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let tcp = std::net::TcpStream::from(accept_with(&self.listener, flags).ok()?);
+        let tcp = std::net::TcpStream::from(accept_with(&*self.listener, flags).ok()?);
         let peer = tcp.peer_addr().ok()?;
         Some((TcpStream::from_std(tcp).ok()?, peer))
     }
@@ -83,7 +84,7 @@ impl Incoming {
     /// learns now what it would else wait for.
     fn refuse_one(&mut self) {
         drop(self.reserve.take());
-        if let Ok(peer) = rustix::net::accept(&self.listener) {
+        if let Ok(peer) = rustix::net::accept(&*self.listener) {
             drop(peer);
             self.counters.accepted.fetch_add(1, Ordering::Relaxed);
             self.counters.refuse("descriptors");
@@ -107,9 +108,8 @@ fn peer_fault(error: &std::io::Error) -> bool {
 
 /// Accepts sessions for `door` until `stop`, each into a task of `tasks`.
 pub async fn accept_streams(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     door: Arc<Door>,
-    handler: Arc<dyn StreamHandler>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -119,14 +119,15 @@ pub async fn accept_streams(
         .filter(|a| !a.ip().is_unspecified());
     let mut incoming = Incoming::new(listener, door.counters.clone());
     // After the stop no more than the queue can hold: a flood of new ones must not hold the drain.
-    let mut queue = door.bounds.accept_backlog;
+    let mut queue = None;
     loop {
         let accepted = match stop.run_until_cancelled(incoming.accept()).await {
             Some(accepted) => Some(accepted),
-            None if queue < 0 => None,
             None => {
-                queue -= 1;
-                incoming.queued()
+                let left = queue.get_or_insert_with(|| door.terms().bounds.accept_backlog);
+                let more = *left >= 0;
+                *left -= 1;
+                more.then(|| incoming.queued()).flatten()
             }
         };
         let Some((tcp, peer)) = accepted else {
@@ -135,13 +136,14 @@ pub async fn accept_streams(
         let Some(local) = local.or_else(|| tcp.local_addr().ok()) else {
             continue;
         };
-        if let Ok(session) = door.admit(peer, local, Route::Stream) {
+        let terms = door.terms();
+        if let Ok(session) = door.admit(&terms, peer, local, Route::Stream) {
             let visit = Visit {
                 door: door.clone(),
                 session,
                 reason: CloseReason::Internal,
             };
-            tasks.spawn(visit.serve(tcp, handler.clone()));
+            tasks.spawn(visit.serve(tcp, terms));
         }
     }
 }
@@ -155,8 +157,11 @@ struct Visit {
 }
 
 impl Visit {
-    async fn serve(mut self, tcp: TcpStream, handler: Arc<dyn StreamHandler>) {
-        let mut stream = Stream::new(tcp, self.door.clone(), self.session.clone());
+    async fn serve(mut self, tcp: TcpStream, terms: Arc<Terms>) {
+        let Handler::Stream(handler) = &terms.handler else {
+            return;
+        };
+        let mut stream = Stream::new(tcp, self.door.clone(), terms.clone(), self.session.clone());
         let reason = handler.serve(&mut stream).await;
         self.session.note_ending(reason);
         self.reason = stream.close(reason).await;
@@ -171,5 +176,21 @@ impl Drop for Visit {
         // After a panic too: nobody must wait for its task any more.
         self.session.note_ending(self.reason);
         self.door.end(&self.session, self.reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, R>(_: impl FnOnce(A, B, C) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn an_idle_session_owns_little() {
+        // What its own task holds, beside what its protocol does and the runtime's few words.
+        let own = size_of_future(Visit::serve);
+        assert!(own <= 512, "{own} bytes");
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::door::{Door, canonical};
-use super::handler::DatagramHandler;
+use super::handler::Handler;
 use super::kernel::{self, Arrival, BATCH, Departure, Local, SLOT};
+use super::terms::Terms;
 
 /// The largest datagram that UDP over IPv4 carries.
 pub const MAX_DATAGRAM: usize = 65_507;
@@ -51,6 +52,8 @@ pub struct Datagram<'a> {
 
 /// Datagrams that came together, and the answers to them.
 pub struct Batch<'a> {
+    /// What all of them obey.
+    pub terms: &'a Terms,
     socket: &'a Arc<UdpSocket>,
     buffer: &'a [u8],
     arrivals: &'a [Arrival],
@@ -116,12 +119,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Receives for `door` until `stop`.
-pub async fn serve_datagrams(
-    socket: UdpSocket,
-    door: Arc<Door>,
-    handler: Arc<dyn DatagramHandler>,
-    stop: CancellationToken,
-) {
+pub async fn serve_datagrams(socket: UdpSocket, door: Arc<Door>, stop: CancellationToken) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; BATCH * SLOT];
     let (mut arrivals, mut answers) = (Vec::with_capacity(BATCH), Answers::default());
@@ -143,13 +141,17 @@ pub async fn serve_datagrams(
                 continue;
             }
         }
+        let terms = door.terms();
         let mut batch = Batch {
+            terms: &terms,
             socket: &socket,
             buffer: &buffer,
             arrivals: &arrivals,
             answers: &mut answers,
         };
-        handler.batch(&door, &mut batch);
+        if let Handler::Datagram(handler) = &terms.handler {
+            handler.batch(&door, &mut batch);
+        }
         send_all(&socket, &door, &answers).await;
         answers.clear();
     }
@@ -195,22 +197,11 @@ fn failure(error: &io::Error) -> &'static str {
 impl Door {
     /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
     /// The drop is counted.
-    pub fn passes(&self, datagram: &Datagram<'_>) -> bool {
-        let source = datagram.peer.ip();
-        let refusal = if !self.bounds.allows(source) {
-            "denied"
-        } else if datagram.data.len() > self.bounds.max_message_bytes {
-            "message_too_large"
-        } else if self
-            .rates
-            .as_ref()
-            .is_some_and(|rates| !rates.take(source, Instant::now()))
-        {
-            "rate_limited"
-        } else {
-            return true;
-        };
-        self.counters.refuse(refusal);
-        false
+    pub fn passes(&self, terms: &Terms, datagram: &Datagram<'_>) -> bool {
+        let passed = terms.pass(datagram);
+        if let Err(refusal) = passed {
+            self.counters.refuse(refusal);
+        }
+        passed.is_ok()
     }
 }

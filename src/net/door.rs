@@ -14,9 +14,9 @@ use super::counters::{Counters, Totals};
 use super::handler::Handler;
 use super::id::{Ids, SessionId};
 use super::limits::Bounds;
-use super::rate::{RateTable, TokenBucket};
 use super::session::{Route, Session};
 use super::sessions::{Closed, Closures, Sessions};
+use super::terms::Terms;
 use crate::telemetry::{Labels, Telemetry};
 
 /// What a door is made of.
@@ -39,8 +39,6 @@ pub struct DoorParts {
 pub struct Door {
     /// Name, protocol and transport, as metrics and spans have them.
     pub labels: Labels,
-    /// What is allowed.
-    pub bounds: Bounds,
     /// Sums over all runs.
     pub counters: Arc<Counters>,
     /// Closed sessions of all runs.
@@ -49,10 +47,7 @@ pub struct Door {
     pub sessions: Sessions,
     /// Where events are told.
     pub telemetry: Telemetry,
-    /// Rates of peers without a session.
-    pub rates: Option<RateTable>,
-    handler: Handler,
-    accepts: Option<Mutex<TokenBucket>>,
+    terms: Mutex<Arc<Terms>>,
     ids: Ids,
 }
 
@@ -71,55 +66,58 @@ impl Door {
     /// A door that nobody has come through yet.
     pub fn new(parts: DoorParts) -> Arc<Self> {
         use std::hash::{BuildHasher, RandomState};
-        let now = Instant::now();
-        let bucket = |rate| Mutex::new(TokenBucket::new(rate, now));
-        let peerless = parts.labels.transport == super::Transport::Udp.word();
+        let terms = Terms::new(parts.bounds, parts.handler, None);
         Arc::new(Self {
-            accepts: parts.bounds.max_accepts_per_second.map(bucket),
-            rates: parts
-                .bounds
-                .max_message_rate
-                .filter(|_| peerless)
-                .map(RateTable::new),
             labels: parts.labels,
-            bounds: parts.bounds,
             counters: parts.counters,
             closures: parts.closures,
             sessions: Sessions::default(),
             telemetry: parts.telemetry,
-            handler: parts.handler,
+            terms: Mutex::new(Arc::new(terms)),
             // Ids differ between processes and runs even if their clocks agree.
-            ids: Ids::new(RandomState::new().hash_one(now)),
+            ids: Ids::new(RandomState::new().hash_one(Instant::now())),
         })
     }
 
-    /// The running protocol.
-    pub fn handler(&self) -> &Handler {
-        &self.handler
+    /// What is obeyed now.
+    pub fn terms(&self) -> Arc<Terms> {
+        super::lock(&self.terms).clone()
     }
 
-    /// Lets a peer in as a new session, or says which limit keeps it out. The refusal is counted.
+    /// Exchanges what is obeyed. TCP sessions that are open keep what they are served by; every
+    /// clock, whoever comes in and every datagram obey the new terms from their next look on.
+    pub(super) fn set_terms(&self, bounds: Bounds, handler: Handler) {
+        let mut terms = super::lock(&self.terms);
+        *terms = Arc::new(Terms::new(bounds, handler, Some(&terms)));
+    }
+
+    /// Lets a peer in as a new session under `terms`, or says which limit keeps it out. The refusal
+    /// is counted.
     pub fn admit(
         &self,
+        terms: &Terms,
         peer: SocketAddr,
         local: SocketAddr,
         route: Route,
     ) -> Result<Arc<Session>, &'static str> {
         let began = Instant::now();
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let peer = canonical(peer);
-        let allowed = self.permits(peer).and_then(|()| {
+        let (peer, bounds) = (canonical(peer), &terms.bounds);
+        let allowed = terms.permit(peer.ip()).and_then(|()| {
             let make = || {
                 let id = self.ids.next();
                 let trace = self
                     .telemetry
                     .session_setup(&self.labels, id.0, began.elapsed());
-                Session::new(id, (peer, canonical(local)), route, trace)
+                Session::new(
+                    id,
+                    (peer, canonical(local)),
+                    route,
+                    trace,
+                    bounds.outbox_bytes,
+                )
             };
-            let (max, per_source) = (
-                self.bounds.max_sessions,
-                self.bounds.max_sessions_per_source,
-            );
+            let (max, per_source) = (bounds.max_sessions, bounds.max_sessions_per_source);
             self.sessions.enter(peer.ip(), max, per_source, make)
         });
         match &allowed {
@@ -134,20 +132,10 @@ impl Door {
         allowed
     }
 
-    fn permits(&self, peer: SocketAddr) -> Result<(), &'static str> {
-        if !self.bounds.allows(peer.ip()) {
-            return Err("denied");
-        }
-        match &self.accepts {
-            Some(bucket) if !super::lock(bucket).take(Instant::now()) => Err("accept_rate"),
-            _ => Ok(()),
-        }
-    }
-
     /// Asks one session to end.
     pub fn ask(&self, session: &Arc<Session>, ask: Ask) {
         session.ask(ask);
-        if let Handler::Datagram(handler) = &self.handler {
+        if let Handler::Datagram(handler) = &self.terms().handler {
             handler.asked(self, session);
         }
     }
@@ -196,9 +184,9 @@ impl Door {
         );
     }
 
-    /// Traffic of this listener: of sessions that ended, in all runs, and of those that live.
-    pub fn totals(&self) -> Totals {
-        let mut sum = self.counters.ended.totals();
+    /// Traffic of the sessions that live.
+    pub fn live_totals(&self) -> Totals {
+        let mut sum = Totals::default();
         self.sessions
             .each(|session| sum = sum + session.traffic.totals());
         sum
@@ -206,35 +194,30 @@ impl Door {
 
     /// Runs every clock of this door until `stop`.
     pub(super) async fn sweep(self: Arc<Self>, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(self.sweep_interval());
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.handler.tick(Instant::now());
-            for (session, ask) in self.overdue() {
+        loop {
+            let pause = tokio::time::sleep(self.terms().sweep_interval());
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+            let terms = self.terms();
+            terms.handler.tick(Instant::now());
+            for (session, ask) in self.overdue(&terms.bounds) {
                 self.ask(&session, ask);
             }
         }
     }
 
-    /// A tenth of the shortest time that must be noticed, from 10 ms to 1 s.
-    fn sweep_interval(&self) -> Duration {
-        let age = self.bounds.max_session_age.unwrap_or(Duration::MAX);
-        let beat = self.handler.beat().unwrap_or(Duration::MAX);
-        let shortest = self.bounds.idle_timeout.min(age).min(beat);
-        (shortest / 10).clamp(Duration::from_millis(10), Duration::from_secs(1))
-    }
-
-    fn overdue(&self) -> Vec<(Arc<Session>, Ask)> {
+    fn overdue(&self, bounds: &Bounds) -> Vec<(Arc<Session>, Ask)> {
         let mut overdue = Vec::new();
         self.sessions.each(|session| {
-            if let Some(ask) = self.judge(session) {
+            if let Some(ask) = self.judge(session, bounds) {
                 overdue.push((session.clone(), ask));
             }
         });
         overdue
     }
 
-    fn judge(&self, session: &Session) -> Option<Ask> {
+    fn judge(&self, session: &Session, bounds: &Bounds) -> Option<Ask> {
         if session.stalled_for() > STALL {
             self.counters.stalls.fetch_add(1, Ordering::Relaxed);
             return Some(Ask::Cut(CloseReason::SlowConsumer));
@@ -243,11 +226,10 @@ impl Door {
             return None;
         }
         let busy = session.owed.load(Ordering::Relaxed) > 0 || session.queued_bytes() > 0;
-        if !busy && session.quiet_for() > self.bounds.idle_timeout {
+        if !busy && session.quiet_for() > bounds.idle_timeout {
             return Some(Ask::Cut(CloseReason::Idle));
         }
-        let old = self
-            .bounds
+        let old = bounds
             .max_session_age
             .is_some_and(|age| session.since.elapsed() > age);
         (old && session.asked().is_none()).then_some(Ask::Finish(CloseReason::MaxAge))

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::discriminant;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +17,7 @@ use super::close::{Ask, CloseReason};
 use super::datagram::serve_datagrams;
 use super::door::Door;
 use super::handler::Handler;
+use super::limits::Bounds;
 
 /// A listener that runs: its door, and every task behind it.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Running {
     pub door: Arc<Door>,
     /// Where it really listens.
     pub address: SocketAddr,
+    /// Its socket while connections are accepted; nobody else may keep that open.
+    listening: Weak<TcpListener>,
     accepting: CancellationToken,
     sweeping: CancellationToken,
     entrance: TaskTracker,
@@ -50,12 +55,17 @@ impl Drop for Running {
     }
 }
 
+fn other_kind() -> io::Error {
+    io::Error::other("the socket is not of the protocol's kind")
+}
+
 impl Running {
     /// Runs `door` on a bound socket. Must be called within the runtime.
     pub fn start(door: Arc<Door>, bound: Bound) -> io::Result<Self> {
-        let running = Self {
+        let mut running = Self {
             door: door.clone(),
             address: bound.address(),
+            listening: Weak::new(),
             accepting: CancellationToken::new(),
             sweeping: CancellationToken::new(),
             entrance: TaskTracker::new(),
@@ -63,28 +73,47 @@ impl Running {
             sessions: TaskTracker::new(),
         };
         let stop = running.accepting.clone();
-        match (bound, door.handler().clone()) {
-            (Bound::Stream(listener), Handler::Stream(handler)) => {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+        match (bound, &door.terms().handler) {
+            (Bound::Stream(listener), Handler::Stream(_)) => {
+                let listener = Arc::new(TcpListener::from_std(listener)?);
+                running.listening = Arc::downgrade(&listener);
                 let tasks = running.sessions.clone();
-                running.entrance.spawn(accept_streams(
-                    listener,
-                    door.clone(),
-                    handler,
-                    tasks,
-                    stop,
-                ));
+                running
+                    .entrance
+                    .spawn(accept_streams(listener, door.clone(), tasks, stop));
             }
-            (Bound::Datagram(socket), Handler::Datagram(handler)) => {
+            (Bound::Datagram(socket), Handler::Datagram(_)) => {
                 let socket = tokio::net::UdpSocket::from_std(socket)?;
                 running
                     .entrance
-                    .spawn(serve_datagrams(socket, door.clone(), handler, stop));
+                    .spawn(serve_datagrams(socket, door.clone(), stop));
             }
-            _ => return Err(io::Error::other("the socket is not of the protocol's kind")),
+            _ => return Err(other_kind()),
         }
         running.sweeper.spawn(door.sweep(running.sweeping.clone()));
         Ok(running)
+    }
+
+    /// Exchanges what is obeyed while it runs. Clocks, whoever comes in, and datagrams obey the new
+    /// terms; TCP sessions that are open keep the message limits, the outbox and the protocol that
+    /// they began with. Nobody is ended for a limit on sessions that is now passed.
+    ///
+    /// # Errors
+    /// When the protocol wants the other kind of socket, or the kernel refuses the new accept
+    /// queue. What was obeyed before then still is.
+    pub fn set_terms(&self, bounds: Bounds, handler: Handler) -> io::Result<()> {
+        let now = self.door.terms();
+        if discriminant(&now.handler) != discriminant(&handler) {
+            return Err(other_kind());
+        }
+        if bounds.accept_backlog != now.bounds.accept_backlog
+            && let Some(listener) = self.listening.upgrade()
+        {
+            // A socket that listens already only gets the new length.
+            rustix::net::listen(&*listener, bounds.accept_backlog)?;
+        }
+        self.door.set_terms(bounds, handler);
+        Ok(())
     }
 
     /// Closes the door: no new peer comes in.
@@ -92,13 +121,18 @@ impl Running {
         self.accepting.cancel();
     }
 
+    /// Resolves once its socket is closed, after [`close_door`](Self::close_door).
+    pub async fn door_closed(&self) {
+        self.entrance.close();
+        self.entrance.wait().await;
+    }
+
     /// Asks every session to end once nothing is owed, waits for the last one until `insist`
     /// resolves, then cuts the rest. The door closes first if it still stands open.
     pub async fn drain(&self, insist: impl Future<Output = ()>) -> Drained {
         self.close_door();
         // Whoever is still coming in is inside before the sessions are asked.
-        self.entrance.close();
-        self.entrance.wait().await;
+        self.door_closed().await;
         let at_start = self.door.sessions.count();
         self.door.ask_all(Ask::Finish(CloseReason::Drained));
         self.sessions.close();

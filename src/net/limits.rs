@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{duration, size};
+use crate::config::{Scope, duration, size};
 
 /// Which kind of socket a listener has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,6 +26,15 @@ impl Transport {
             Self::Udp => "udp",
         }
     }
+}
+
+/// Descriptors that are not for sessions: our own files, pipes of commands, the control plane.
+const RESERVED_DESCRIPTORS: u64 = 1_024;
+
+/// The sessions that so many descriptors carry.
+pub fn most_sessions(descriptors: u64) -> usize {
+    let carried = descriptors.saturating_sub(RESERVED_DESCRIPTORS.min(descriptors / 2));
+    usize::try_from(carried).unwrap_or(usize::MAX)
 }
 
 /// Limits as asked for; zero or empty means the default.
@@ -113,6 +122,49 @@ impl Limits {
         }
     }
 
+    /// The same limits with every default of `transport` written out. What is unlimited stays 0.
+    pub fn resolved(&self, transport: Transport) -> Self {
+        let bounds = self.bounds(transport);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            max_sessions: count(bounds.max_sessions),
+            max_sessions_per_source: count(bounds.max_sessions_per_source),
+            max_accepts_per_second: bounds.max_accepts_per_second.unwrap_or_default(),
+            accept_backlog: u32::try_from(bounds.accept_backlog).unwrap_or_default(),
+            idle_timeout: bounds.idle_timeout,
+            max_session_age: bounds.max_session_age.unwrap_or_default(),
+            max_message_bytes: count(bounds.max_message_bytes),
+            max_message_rate: bounds.max_message_rate.unwrap_or_default(),
+            outbox_bytes: count(bounds.outbox_bytes),
+            allow_cidrs: bounds.allow_cidrs,
+        }
+    }
+
+    /// When a change of each limit takes effect over TCP.
+    pub const SCOPES: &[(&str, Scope)] = &[
+        ("max_sessions", Scope::NewSessions),
+        ("max_sessions_per_source", Scope::NewSessions),
+        ("max_accepts_per_second", Scope::NewSessions),
+        ("accept_backlog", Scope::Live),
+        ("idle_timeout", Scope::Live),
+        ("max_session_age", Scope::Live),
+        ("max_message_bytes", Scope::NewSessions),
+        ("max_message_rate", Scope::NewSessions),
+        ("outbox_bytes", Scope::NewSessions),
+        ("allow_cidrs", Scope::NewSessions),
+    ];
+
+    /// When a change of the limit `key` takes effect; `None` when it is none. Datagrams are held
+    /// against what is allowed one by one, whoever's session they belong to.
+    pub fn scope(transport: Transport, key: &str) -> Option<Scope> {
+        match (transport, key) {
+            (Transport::Udp, "max_message_bytes" | "max_message_rate" | "allow_cidrs") => {
+                Some(Scope::Live)
+            }
+            _ => scope_of(Self::SCOPES, key),
+        }
+    }
+
     /// Every limit that cannot be obeyed: its key and what is wrong with it.
     pub fn check(&self, transport: Transport) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -156,6 +208,19 @@ impl Limits {
         }
         problems
     }
+}
+
+/// When a change of `key` takes effect by this table of keys. What stands inside a key goes by it
+/// (`sandbox.environment.HOME`), and a table by the furthest reaching of its keys.
+pub(crate) fn scope_of(scopes: &[(&str, Scope)], key: &str) -> Option<Scope> {
+    let within = |inner: &str, outer: &str| {
+        let rest = inner.strip_prefix(outer);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let concerned = scopes
+        .iter()
+        .filter(|(row, _)| within(key, row) || within(row, key));
+    concerned.map(|(_, scope)| *scope).max()
 }
 
 /// No message is ever gathered past this: 16 MiB.
@@ -219,6 +284,56 @@ mod tests {
             (65_536, 65_507)
         );
         assert_eq!(tcp.max_session_age, None);
+    }
+
+    #[test]
+    fn what_is_written_out_is_obeyed_as_what_was_left_out() {
+        let some = Limits {
+            max_sessions: 7,
+            max_message_rate: 0.5,
+            max_session_age: Duration::from_secs(9),
+            accept_backlog: u32::MAX,
+            ..Limits::default()
+        };
+        for transport in [Transport::Tcp, Transport::Udp] {
+            for limits in [&some, &Limits::default()] {
+                let resolved = limits.resolved(transport);
+                assert_eq!(resolved.bounds(transport), limits.bounds(transport));
+                assert_eq!(resolved.resolved(transport), resolved);
+            }
+        }
+        let resolved = Limits::default().resolved(Transport::Tcp);
+        assert_eq!(
+            (resolved.max_sessions, resolved.idle_timeout),
+            (10_000, Duration::from_secs(300))
+        );
+    }
+
+    #[test]
+    fn every_limit_has_its_scope() {
+        let written = serde_json::to_value(Limits::default()).unwrap();
+        let keys: Vec<_> = written.as_object().unwrap().keys().collect();
+        let rows: Vec<_> = Limits::SCOPES.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, rows);
+        let tcp = |key| Limits::scope(Transport::Tcp, key);
+        assert_eq!(tcp("max_message_bytes"), Some(Scope::NewSessions));
+        assert_eq!(tcp("max_message"), None);
+        assert_eq!(
+            Limits::scope(Transport::Udp, "max_message_bytes"),
+            Some(Scope::Live)
+        );
+    }
+
+    #[test]
+    fn a_table_goes_by_its_furthest_key_and_what_is_in_a_key_by_that() {
+        let scopes = [
+            ("a", Scope::Rebind),
+            ("box.x", Scope::Live),
+            ("box.y", Scope::NewSessions),
+        ];
+        assert_eq!(scope_of(&scopes, "box"), Some(Scope::NewSessions));
+        assert_eq!(scope_of(&scopes, "box.x.z"), Some(Scope::Live));
+        assert_eq!(scope_of(&scopes, "b"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ```text
 //!  accept ──▶ Door::admit ──▶ Session ──▶ Stream ──▶ StreamHandler::serve ──▶ CloseReason
 //!  recvmmsg ─▶ Batch ───────────────────────────▶ DatagramHandler::batch
-//!               Door ── sessions, counters, limits; swept on one timer for all of them
+//!               Door ── sessions, counters, terms; swept on one timer for all of them
 //! ```
 
 mod accept;
@@ -27,6 +27,7 @@ mod rate;
 mod session;
 mod sessions;
 mod stream;
+mod terms;
 pub mod web;
 
 pub use accept::{Incoming, accept_streams};
@@ -41,11 +42,13 @@ pub use framing::{Framing, Violation};
 pub use handler::{DatagramHandler, Handler, Serving, StreamHandler};
 pub use id::SessionId;
 pub use kernel::{descriptors, raise_descriptor_limit, watch};
-pub use limits::{Bounds, Limits, Transport, parse_network};
+pub(crate) use limits::scope_of;
+pub use limits::{Bounds, Limits, Transport, most_sessions, parse_network};
 pub use rate::{RateTable, TokenBucket};
 pub use session::{Route, Session};
 pub use sessions::{Closed, Closures, Sessions};
 pub use stream::{Event, Stream};
+pub use terms::Terms;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -53,3 +56,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

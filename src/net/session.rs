@@ -47,6 +47,8 @@ pub struct Session {
     pub traffic: Traffic,
     /// Messages without an answer so far. A session that is owed one is not idle.
     pub owed: AtomicU32,
+    /// Unsent bytes past which it is a slow consumer: what held when it opened.
+    outbox_bytes: u32,
     /// Messages that wait for its own task to write them.
     pub(super) outbox: Mutex<VecDeque<Bytes>>,
     /// Bytes that wait for the peer to read, in the outbox and with its task.
@@ -72,6 +74,7 @@ impl Session {
         (peer, local): (SocketAddr, SocketAddr),
         route: Route,
         trace: Trace,
+        outbox_bytes: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -80,6 +83,7 @@ impl Session {
             opened: SystemTime::now(),
             since: Instant::now(),
             trace,
+            outbox_bytes: u32::try_from(outbox_bytes).unwrap_or(u32::MAX),
             traffic: Traffic::default(),
             owed: AtomicU32::new(0),
             outbox: Mutex::new(VecDeque::new()),
@@ -151,7 +155,7 @@ impl Session {
 
     /// Sends one framed message to the peer from any task, without waiting. False when the message
     /// did not fit the outbox (the session is then on its way out) or could not be sent.
-    pub fn deliver(&self, message: Bytes, outbox_bytes: usize) -> bool {
+    pub fn deliver(&self, message: Bytes) -> bool {
         match &self.route {
             Route::Datagram(socket) => {
                 let sent = socket.send(self.peer, &message);
@@ -161,7 +165,7 @@ impl Session {
                 sent
             }
             Route::Stream => {
-                let fits = self.queue(&message, outbox_bytes);
+                let fits = self.queue(&message);
                 if !fits {
                     self.ask(Ask::Cut(CloseReason::SlowConsumer));
                 }
@@ -173,8 +177,8 @@ impl Session {
     /// As [`deliver`](Self::deliver) on a stream, but false when the outbox is full through no
     /// fault of the peer: its task has not yet got round to handing to the kernel what is there.
     /// Try again then, when other tasks have had their turn.
-    pub fn deliver_in_turn(&self, message: &Bytes, outbox_bytes: usize) -> bool {
-        if self.queue(message, outbox_bytes) {
+    pub fn deliver_in_turn(&self, message: &Bytes) -> bool {
+        if self.queue(message) {
             return true;
         }
         if self.blocked.load(Ordering::Acquire) {
@@ -185,8 +189,8 @@ impl Session {
     }
 
     /// Puts a message into the outbox, if there is room.
-    fn queue(&self, message: &Bytes, outbox_bytes: usize) -> bool {
-        let fits = self.reserve(message.len(), outbox_bytes);
+    fn queue(&self, message: &Bytes) -> bool {
+        let fits = self.reserve(message.len());
         if fits {
             self.note_sent(message.len());
             super::lock(&self.outbox).push_back(message.clone());
@@ -197,13 +201,13 @@ impl Session {
 
     /// Claims room for `bytes` among those that wait. A message that finds the queue empty always
     /// fits, however long: a slow peer is one that lets things gather.
-    pub(super) fn reserve(&self, bytes: usize, outbox_bytes: usize) -> bool {
+    pub(super) fn reserve(&self, bytes: usize) -> bool {
         if self.queued.load(Ordering::Acquire) == 0 {
             // Before the bytes count: a sweep in between must not see them with an old clock.
             self.moved.store(self.age_ms(), Ordering::Relaxed);
         }
         let before = self.queued.fetch_add(bytes, Ordering::AcqRel);
-        if before > 0 && before + bytes > outbox_bytes {
+        if before > 0 && before + bytes > self.outbox_bytes as usize {
             self.queued.fetch_sub(bytes, Ordering::AcqRel);
             return false;
         }
@@ -296,6 +300,7 @@ mod tests {
             (address, address),
             Route::Stream,
             Trace::default(),
+            1,
         )
     }
 

@@ -188,7 +188,13 @@ mod tests {
 
     fn make(id: u128, source: [u8; 4]) -> Arc<Session> {
         let peer = (source, 9).into();
-        Session::new(SessionId(id), (peer, peer), Route::Stream, Trace::default())
+        Session::new(
+            SessionId(id),
+            (peer, peer),
+            Route::Stream,
+            Trace::default(),
+            1,
+        )
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Cursor};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapRequest;
 use tracing::debug;
 
 use super::accept::Incoming;
@@ -60,6 +62,10 @@ where
     }
 }
 
+/// Who makes a request; every request has it among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller(pub SocketAddr);
+
 /// Serves until `stop`, then lets what is under way finish until `insist`.
 pub async fn serve<S, B>(
     listener: TcpListener,
@@ -83,7 +89,14 @@ pub async fn serve<S, B>(
             debug!(%peer, "connection refused: {CONNECTIONS} are open");
             continue;
         };
-        let connection = connection(tcp, version, service.clone(), tasks.clone(), stop.clone());
+        let told = MapRequest::new(
+            service.clone(),
+            move |mut request: http::Request<RequestBody>| {
+                request.extensions_mut().insert(Caller(peer));
+                request
+            },
+        );
+        let connection = connection(tcp, version, told, tasks.clone(), stop.clone());
         let insist = insist.clone();
         tasks.spawn(async move {
             let _place = place;

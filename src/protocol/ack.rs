@@ -6,13 +6,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Fault;
+use crate::config::Scope;
 use crate::net::{CloseReason, Event, Framing, Handler, Serving, Stream, StreamHandler};
 
 /// What an ack listener is told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The answer; a string in files. Empty means `received data!!`.
+    /// The answer; in files a string, or a list of its bytes where it is no text. Empty means `received data!!`.
     #[serde(with = "text")]
     pub reply: Vec<u8>,
     /// Close after the first answer.
@@ -24,18 +25,62 @@ pub struct Settings {
 const REPLY: &[u8] = b"received data!!";
 
 mod text {
-    use serde::{Deserialize, Deserializer, Serializer};
+    use std::fmt;
+
+    use serde::de::{SeqAccess, Visitor};
+    use serde::{Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(reply: &[u8], out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(&String::from_utf8_lossy(reply))
+        match std::str::from_utf8(reply) {
+            Ok(text) => out.serialize_str(text),
+            Err(_) => reply.serialize(out),
+        }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        String::deserialize(from).map(String::into_bytes)
+        from.deserialize_any(TextOrBytes)
+    }
+
+    struct TextOrBytes;
+
+    impl<'de> Visitor<'de> for TextOrBytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string, or a list of bytes")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Vec<u8>, E> {
+            Ok(text.as_bytes().to_vec())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<u8>, A::Error> {
+            let mut bytes = Vec::new();
+            while let Some(byte) = items.next_element()? {
+                bytes.push(byte);
+            }
+            Ok(bytes)
+        }
     }
 }
 
 impl Settings {
+    /// When a change of each key takes effect.
+    pub const SCOPES: &[(&str, Scope)] = &[
+        ("reply", Scope::NewSessions),
+        ("once", Scope::NewSessions),
+        ("framing", Scope::NewSessions),
+    ];
+
+    /// The same with every default written out.
+    pub(super) fn resolved(&self) -> Self {
+        let mut resolved = self.clone();
+        if resolved.reply.is_empty() {
+            resolved.reply = REPLY.to_vec();
+        }
+        resolved
+    }
+
     /// What cannot be obeyed.
     pub(super) fn check(&self) -> Vec<Fault> {
         if self.framing == Framing::Line && self.reply.contains(&b'\n') {
@@ -47,12 +92,7 @@ impl Settings {
 
     /// The answer as it is sent, frame and all.
     fn framed_reply(&self) -> Bytes {
-        let reply = if self.reply.is_empty() {
-            REPLY
-        } else {
-            &self.reply
-        };
-        self.framing.wrap(reply)
+        self.framing.wrap(&self.resolved().reply)
     }
 }
 

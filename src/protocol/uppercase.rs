@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Fault;
+use crate::config::Scope;
 use crate::net::{Batch, DatagramHandler, Door, Handler, MAX_DATAGRAM};
 
 /// What an uppercase listener is told.
@@ -33,6 +34,19 @@ pub enum Invalid {
 const MAPPING_AMPLIFICATION: f64 = 3.0;
 
 impl Settings {
+    /// When a change of each key takes effect. There are no sessions.
+    pub const SCOPES: &[(&str, Scope)] =
+        &[("invalid", Scope::Live), ("max_amplification", Scope::Live)];
+
+    /// The same with every default written out.
+    pub(super) fn resolved(&self) -> Self {
+        let mut resolved = self.clone();
+        if resolved.max_amplification == 0.0 {
+            resolved.max_amplification = MAPPING_AMPLIFICATION;
+        }
+        resolved
+    }
+
     /// What cannot be obeyed.
     pub(super) fn check(&self) -> Vec<Fault> {
         if self.max_amplification.is_finite() && self.max_amplification >= 0.0 {
@@ -50,13 +64,9 @@ impl Settings {
 
 /// Makes it ready to run.
 pub(super) fn handler(settings: &Settings) -> Handler {
-    let amplification = match settings.max_amplification {
-        0.0 => MAPPING_AMPLIFICATION,
-        asked => asked,
-    };
     Handler::Datagram(Arc::new(Uppercase {
         invalid: settings.invalid,
-        amplification,
+        amplification: settings.resolved().max_amplification,
     }))
 }
 
@@ -69,7 +79,7 @@ impl DatagramHandler for Uppercase {
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
         for datagram in batch.datagrams() {
             door.counters.ended.received(datagram.data.len());
-            if !door.passes(&datagram) {
+            if !door.passes(batch.terms, &datagram) {
                 continue;
             }
             batch

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::commands::{enter, step};
 use super::lifecycle::{Action, Input};
-use super::listener::{Draining, LONGEST_GRACE, Listener, over};
-use super::{Error, ListenerName, State, Supervisor, View};
+use super::listener::{Listener, over};
+use super::view::{Draining, LONGEST_GRACE};
+use super::{ListenerName, State, Supervisor};
 use crate::net::Running;
 
 /// How a whole drain went.
@@ -23,32 +23,12 @@ pub struct DrainedAll {
 }
 
 impl Supervisor {
-    /// Has a listener stop: its door closes at once, its sessions have `grace`. Resolves when it
-    /// has stopped. Dropping the future does not undo it.
-    pub async fn stop(
-        &self,
-        name: &str,
-        etag: &str,
-        grace: Option<Duration>,
-        reason: &str,
-    ) -> Result<View, Error> {
-        self.refuse_while_stopping()?;
-        let view = self.change(name, etag, |listener| {
-            self.wind_down(listener, grace.unwrap_or(self.0.grace), reason)
-        })?;
-        self.announce();
-        self.settled(&view.name, &view.uid).await;
-        self.get(name)
-    }
-
     /// The step towards STOPPED, and the task that drains.
-    pub(super) fn wind_down(
-        &self,
-        listener: &mut Listener,
-        grace: Duration,
-        reason: &str,
-    ) -> Result<(), Error> {
-        let (life, action) = step(listener, Input::Stop)?;
+    pub(super) fn wind_down(&self, listener: &mut Listener, grace: Duration, reason: &str) {
+        // To stop is never refused.
+        let Ok((life, action)) = listener.life.step(Input::Stop) else {
+            return;
+        };
         match (action, &listener.running) {
             (Action::Drain, Some(running)) => {
                 running.close_door();
@@ -56,16 +36,14 @@ impl Supervisor {
                 let draining = Draining::new(grace, sessions, reason.to_owned());
                 let deadline = over(after(grace), draining.insist.clone(), self.0.cut.clone());
                 listener.draining = Some(draining);
-                let drain = self
-                    .clone()
-                    .drain(listener.name.clone(), running.clone(), deadline);
+                let (name, uid) = (listener.name.clone(), listener.uid.clone());
+                let drain = self.clone().drain((name, uid), running.clone(), deadline);
                 self.0.tasks.spawn(drain);
                 info!(listener = %listener.name, sessions, "listener drains");
             }
             _ => self.hasten(listener, grace),
         }
-        enter(listener, life);
-        Ok(())
+        listener.life = life;
     }
 
     /// A drain that is under way ends no later than `grace` from now.
@@ -86,15 +64,13 @@ impl Supervisor {
 
     async fn drain(
         self,
-        name: ListenerName,
+        (name, uid): (ListenerName, String),
         running: Arc<Running>,
         deadline: impl Future<Output = ()>,
     ) {
         let began = Instant::now();
         let drained = running.drain(deadline).await;
-        self.0
-            .cut_sessions
-            .fetch_add(drained.cut, Ordering::Relaxed);
+        self.count_cut(drained.cut);
         let outcome = if drained.cut == 0 {
             "completed"
         } else {
@@ -104,7 +80,8 @@ impl Supervisor {
             .telemetry
             .drain_ended(&running.door.labels, outcome, began.elapsed());
         info!(listener = %name, finished = drained.finished, cut = drained.cut, "listener drained");
-        if let Some(listener) = self.lock().get_mut(&name) {
+        let mut listeners = self.lock();
+        if let Some(listener) = listeners.get_mut(&name).filter(|l| l.uid == uid) {
             if let Ok((life, _)) = listener.life.step(Input::Drained) {
                 listener.life = life;
             }
@@ -113,12 +90,31 @@ impl Supervisor {
                 // Whoever waits to insist need not any more.
                 draining.insist.cancel();
             }
+            if listener.deleting {
+                listeners.remove(&name);
+            }
         }
+        drop(listeners);
         self.announce();
     }
 
+    pub(super) fn count_cut(&self, sessions: usize) {
+        self.0.cut_sessions.fetch_add(sessions, Ordering::Relaxed);
+    }
+
+    /// How long a drain takes unless its caller says otherwise.
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.0.grace_ms.load(Ordering::Relaxed))
+    }
+
+    /// Another one from now on.
+    pub fn set_grace(&self, grace: Duration) {
+        let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.0.grace_ms.store(ms, Ordering::Relaxed);
+    }
+
     /// Resolves when the listener no longer drains.
-    pub(super) async fn settled(&self, name: &ListenerName, uid: &str) {
+    pub async fn settled(&self, name: &ListenerName, uid: &str) {
         let drains = || {
             let listeners = self.lock();
             listeners
@@ -143,9 +139,7 @@ impl Supervisor {
             }
             for listener in listeners.values_mut() {
                 drained.sessions += listener.status(self.0.most_sessions).active_sessions;
-                if let Err(error) = self.wind_down(listener, grace, "shutdown") {
-                    warn!(listener = %listener.name, %error, "cannot drain");
-                }
+                self.wind_down(listener, grace, "shutdown");
             }
         }
         self.announce();
@@ -165,6 +159,6 @@ impl Supervisor {
 }
 
 /// So long from now.
-fn after(grace: Duration) -> Instant {
+pub(super) fn after(grace: Duration) -> Instant {
     Instant::now() + grace.min(LONGEST_GRACE)
 }

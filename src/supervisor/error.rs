@@ -2,10 +2,13 @@
 //! are made from it and from nothing else.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::lifecycle::{Denied, State};
-use super::spec::{Violation, shown};
+use super::spec::{ListenerName, Violation, shown};
+use crate::config::{Origin, Problems};
 use crate::net::BindError;
+use crate::store::WriteError;
 
 /// A refusal. Its text may be read by any caller.
 #[derive(Debug)]
@@ -40,6 +43,28 @@ pub enum Error {
     },
     /// The right to run commands is not given to callers.
     ShellForbidden,
+    /// A higher layer sets the key: the change would be hidden, now or after a restart.
+    Pinned {
+        /// The key.
+        key: String,
+        /// What sets it.
+        origin: Arc<Origin>,
+    },
+    /// A change that is to be kept, of a listener that is not.
+    Ephemeral(String),
+    /// A change that is to be kept, and a store that keeps nothing.
+    StoreInMemory,
+    /// The store did not take the change, so it was not made.
+    NotKept(WriteError),
+    /// The files are wrong; all that is.
+    Configuration(Problems),
+    /// A reload that must not end sessions would.
+    WouldClose {
+        /// How many.
+        sessions: usize,
+        /// Whose.
+        listeners: Vec<ListenerName>,
+    },
     /// The process is shutting down.
     Stopping,
     /// The listener has no desk.
@@ -91,6 +116,44 @@ impl fmt::Display for Error {
                     "listener `{name}` has no desk; only chat listeners with mode \"desk\" do"
                 )
             }
+            change => change.fmt_change(f),
+        }
+    }
+}
+
+impl Error {
+    /// What is in the way of a change.
+    fn fmt_change(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pinned { key, origin } => {
+                let layer = origin.layer.word();
+                write!(
+                    f,
+                    "{key} is set by a higher layer ({layer}: {origin}), which would hide the change; change it there, or \
+                     ask for an ephemeral change"
+                )
+            }
+            Self::Ephemeral(name) => write!(
+                f,
+                "listener `{name}` is ephemeral, so no change of it can be kept; make it anew as a durable one"
+            ),
+            Self::StoreInMemory => {
+                f.write_str("the store is in memory and keeps nothing; set store.path to a file")
+            }
+            Self::NotKept(error) => write!(f, "nothing was changed: {error}"),
+            Self::Configuration(problems) => write!(f, "nothing was changed: {problems}"),
+            Self::WouldClose {
+                sessions,
+                listeners,
+            } => {
+                let names: Vec<_> = listeners.iter().map(ListenerName::as_str).collect();
+                write!(
+                    f,
+                    "nothing was changed: {sessions} sessions would end, of {}",
+                    names.join(", ")
+                )
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
+use super::view::{Draining, Failure, Status, View};
 use crate::config::Origin;
 use crate::net::{
-    BindError, Bounds, Closures, Counters, Door, DoorParts, Running, Totals, Transport,
+    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, Running, Transport,
     bind_datagram, bind_stream,
 };
 use crate::protocol::Built;
@@ -34,100 +35,45 @@ pub(super) struct Listener {
     pub(super) closures: Arc<Closures>,
     pub(super) failure: Option<Failure>,
     pub(super) failures_in_a_row: u32,
-    pub(super) origin: Option<Arc<Origin>>,
+    /// Counts failures to bind over its whole life, to tell their retries apart.
+    pub(super) tries: u64,
+    /// Former runs whose sessions have not all left.
+    pub(super) retiring: Vec<Arc<Running>>,
+    /// Its run is to be replaced by the change that is being made.
+    pub(super) needs_rebind: bool,
+    pub(super) origin: Arc<Origin>,
+    pub(super) why: String,
     pub(super) created: SystemTime,
     pub(super) updated: SystemTime,
     pub(super) started: Option<SystemTime>,
-    pub(super) revision: u64,
 }
 
-/// A drain under way.
+/// What a listener should be, and whence that comes.
 #[derive(Debug, Clone)]
-pub struct Draining {
-    /// When it began.
-    pub began: SystemTime,
-    /// When what is left will be cut.
-    pub deadline: SystemTime,
-    /// Sessions that were open then.
-    pub sessions_at_start: usize,
-    /// What the caller said.
-    pub reason: String,
-    pub(super) insist: CancellationToken,
-}
-
-/// Why a listener does not serve.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// The word, as in errors.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-    /// When.
-    pub at: SystemTime,
-    /// When it is tried again, if it is.
-    pub next_try: Option<SystemTime>,
-}
-
-/// A listener as callers see it.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// Its name.
-    pub name: ListenerName,
-    /// New for every create.
-    pub uid: String,
+pub struct Target {
     /// What it should be.
     pub spec: Spec,
-    /// What it is.
-    pub life: Life,
-    /// Where it really listens.
-    pub bound: Option<std::net::SocketAddr>,
-    /// Its drain, if one is under way.
-    pub draining: Option<Draining>,
-    /// The last failure, until the next success.
-    pub failure: Option<Failure>,
-    /// Where its definition stands; `None` when it was made at run time.
-    pub origin: Option<Arc<Origin>>,
-    /// When it was made.
-    pub created: SystemTime,
-    /// When its definition last changed.
-    pub updated: SystemTime,
-    /// When it last began to serve.
-    pub started: Option<SystemTime>,
-    /// Changes with every change of its definition or of what is wanted.
-    pub etag: String,
-    /// What it counted.
-    pub status: Status,
+    /// Where its definition stands.
+    pub origin: Arc<Origin>,
+    /// Why it should serve, or not, when a call said so.
+    pub why: String,
+    /// Who it was before a restart: its uid, and when it was made.
+    pub identity: Option<(String, SystemTime)>,
+    /// When a call last changed it, if one did.
+    pub updated: Option<SystemTime>,
 }
-
-/// What a listener counted since this process defined it.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    /// Sessions that are open.
-    pub active_sessions: usize,
-    /// Sessions that may be open.
-    pub max_sessions: usize,
-    /// Connections and UDP peers that came, refused ones included.
-    pub accepted: u64,
-    /// Failed calls of accept.
-    pub accept_errors: u64,
-    /// Refused and dropped, by reason.
-    pub refused: Vec<(&'static str, u64)>,
-    /// Messages and bytes, both ways.
-    pub totals: Totals,
-}
-
-/// Reasons that turn a peer away, among all reasons that are counted.
-pub const TURNED_AWAY: [&str; 5] = [
-    "max_sessions",
-    "per_source",
-    "accept_rate",
-    "denied",
-    "descriptors",
-];
 
 impl Listener {
-    pub(super) fn new(name: ListenerName, spec: Spec, origin: Option<Arc<Origin>>) -> Self {
+    pub(super) fn new(name: ListenerName, target: Target) -> Self {
         let now = SystemTime::now();
+        let Target {
+            spec,
+            origin,
+            why,
+            identity,
+            updated,
+        } = target;
+        let (uid, created) = identity.unwrap_or_else(|| (fresh_uid(), now));
         Self {
             labels: Labels {
                 listener: name.as_str().into(),
@@ -135,7 +81,7 @@ impl Listener {
                 transport: spec.protocol.transport().word(),
             },
             built: spec.protocol.build(),
-            uid: format!("{:016x}", RandomState::new().hash_one((&name, now))),
+            uid,
             name,
             spec,
             life: Life::STOPPED,
@@ -146,26 +92,33 @@ impl Listener {
             closures: Arc::default(),
             failure: None,
             failures_in_a_row: 0,
+            tries: 0,
+            retiring: Vec::new(),
+            needs_rebind: false,
             origin,
-            created: now,
-            updated: now,
+            why,
+            created,
+            updated: updated.unwrap_or(now),
             started: None,
-            revision: 1,
         }
     }
 
-    /// Binds and serves. Must be called within the runtime.
+    /// Takes another definition; what runs is the caller's to see to.
+    pub(super) fn take(&mut self, target: Target) {
+        (self.spec, self.origin, self.why) = (target.spec, target.origin, target.why);
+    }
+
+    /// Serves on a bound socket. Must be called within the runtime.
     pub(super) fn run(
         &self,
+        bound: Bound,
         telemetry: &Telemetry,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
-        let bounds = self.bounds(most_sessions);
-        let bound = bind(&self.spec, &bounds)?;
         let address = bound.address();
         let door = Door::new(DoorParts {
             labels: self.labels.clone(),
-            bounds,
+            bounds: self.bounds(most_sessions),
             handler: self.built.handler.clone(),
             counters: self.counters.clone(),
             closures: self.closures.clone(),
@@ -174,18 +127,18 @@ impl Listener {
         Running::start(door, bound).map_err(|source| BindError { address, source })
     }
 
-    /// What is obeyed: never more sessions than there are descriptors.
     pub(super) fn bounds(&self, most_sessions: usize) -> Bounds {
-        let transport = self.spec.protocol.transport();
-        let mut bounds = self.spec.limits.bounds(transport);
-        if transport == Transport::Tcp {
-            bounds.max_sessions = bounds.max_sessions.min(most_sessions);
-        }
-        bounds
+        bounds(&self.spec, most_sessions)
     }
 
+    /// The same for the same definition of the same listener, in this process or the next.
     pub(super) fn etag(&self) -> String {
-        format!("{}-{}", &self.uid[..8], self.revision)
+        etag(&self.uid, &self.spec)
+    }
+
+    /// Every run that has sessions: the one that serves, and former ones.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Arc<Running>> {
+        self.running.iter().chain(&self.retiring)
     }
 
     /// How long until the next try: doubled each time, from half a second to half a minute.
@@ -214,14 +167,17 @@ impl Listener {
     }
 
     pub(super) fn status(&self, most_sessions: usize) -> Status {
-        let door = self.running.as_ref().map(|r| &r.door);
+        let mut totals = self.counters.ended.totals();
+        for running in self.runs() {
+            totals = totals + running.door.live_totals();
+        }
         Status {
-            active_sessions: door.map_or(0, |door| door.sessions.count()),
+            active_sessions: self.runs().map(|r| r.door.sessions.count()).sum(),
             max_sessions: self.bounds(most_sessions).max_sessions,
             accepted: self.counters.accepted.load(Ordering::Relaxed),
             accept_errors: self.counters.accept_errors.load(Ordering::Relaxed),
             refused: self.counters.refusals(),
-            totals: door.map_or_else(|| self.counters.ended.totals(), |door| door.totals()),
+            totals,
         }
     }
 
@@ -235,6 +191,8 @@ impl Listener {
             draining: self.draining.clone(),
             failure: self.failure.clone(),
             origin: self.origin.clone(),
+            why: self.why.clone(),
+            deleting: self.deleting,
             created: self.created,
             updated: self.updated,
             started: self.started,
@@ -251,7 +209,7 @@ impl Listener {
     /// Bytes that wait for peers to read.
     pub(super) fn queued_bytes(&self) -> usize {
         let mut sum = 0;
-        if let Some(running) = &self.running {
+        for running in self.runs() {
             running
                 .door
                 .sessions
@@ -261,27 +219,47 @@ impl Listener {
     }
 }
 
+/// What is obeyed: never more sessions than there are descriptors.
+pub(super) fn bounds(spec: &Spec, most_sessions: usize) -> Bounds {
+    let transport = spec.protocol.transport();
+    let mut bounds = spec.limits.bounds(transport);
+    if transport == Transport::Tcp {
+        bounds.max_sessions = bounds.max_sessions.min(most_sessions);
+    }
+    bounds
+}
+
+/// That fewer sessions are let in than were asked for, when it is so.
+pub fn lowered(spec: &Spec, most_sessions: usize) -> Option<String> {
+    let asked = spec.limits.max_sessions as usize;
+    let over = asked > most_sessions && spec.protocol.transport() == Transport::Tcp;
+    over.then(|| {
+        format!(
+            "limits.max_sessions is {asked}, and the descriptor limit of the process carries {most_sessions}: so many \
+             are let in"
+        )
+    })
+}
+
+/// What tells a listener from every other of its name.
+pub fn fresh_uid() -> String {
+    format!("{:016x}", RandomState::new().hash_one(SystemTime::now()))
+}
+
+/// What changes with a listener's definition, and with nothing else.
+pub fn etag(uid: &str, spec: &Spec) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    // Its keys and no addresses of this process: the same after a restart.
+    (uid, crate::config::to_value(spec).to_string()).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 /// Binds as `spec` asks.
 pub(super) fn bind(spec: &Spec, bounds: &Bounds) -> Result<crate::net::Bound, BindError> {
     match spec.protocol.transport() {
         Transport::Tcp => bind_stream(spec.bind, bounds.accept_backlog),
         Transport::Udp => bind_datagram(spec.bind),
-    }
-}
-
-/// Far enough away for whoever asks for ages.
-pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(365 * 86_400);
-
-impl Draining {
-    pub(super) fn new(grace: Duration, sessions_at_start: usize, reason: String) -> Self {
-        let began = SystemTime::now();
-        Self {
-            began,
-            deadline: began + grace.min(LONGEST_GRACE),
-            sessions_at_start,
-            reason,
-            insist: CancellationToken::new(),
-        }
     }
 }
 

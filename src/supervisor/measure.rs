@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::Inner;
 use super::lifecycle::State;
-use super::listener::{Listener, Status, TURNED_AWAY};
+use super::listener::Listener;
+use super::view::{Status, TURNED_AWAY};
 use crate::net::Transport;
 use crate::telemetry::{Instrument, Sink, Source};
 

@@ -4,17 +4,20 @@
 //! included, so two creates of one name or one address cannot both win. Every change is announced
 //! by a counter that watchers wait on.
 
+mod change;
 mod commands;
 mod drain;
 mod error;
 mod lifecycle;
 mod listener;
 mod measure;
+mod preview;
 mod sessions;
 mod spec;
+mod view;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -22,12 +25,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use change::{Becomes, Change, Prepared};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
-pub use listener::{Draining, Failure, Status, TURNED_AWAY, View};
+pub use listener::{Target, etag, fresh_uid, lowered};
 pub use sessions::{SessionPage, SessionView, split_session_name};
-pub use spec::{ListenerName, Spec, Violation, shown};
+pub use spec::{ListenerName, SCOPES, Spec, Violation, overlap, shown};
+pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::protocol::chat::Desk;
 use crate::telemetry::Telemetry;
@@ -39,7 +44,7 @@ pub struct Supervisor(Arc<Inner>);
 
 struct Inner {
     node: String,
-    grace: Duration,
+    grace_ms: AtomicU64,
     most_sessions: usize,
     telemetry: Telemetry,
     listeners: Mutex<BTreeMap<ListenerName, Listener>>,
@@ -70,7 +75,7 @@ impl Supervisor {
     pub fn new(parts: Parts) -> Self {
         let supervisor = Self(Arc::new(Inner {
             node: parts.node,
-            grace: parts.grace,
+            grace_ms: AtomicU64::new(u64::try_from(parts.grace.as_millis()).unwrap_or(u64::MAX)),
             most_sessions: parts.most_sessions,
             telemetry: parts.telemetry.clone(),
             listeners: Mutex::new(BTreeMap::new()),
@@ -145,11 +150,8 @@ impl Supervisor {
         self.announce();
     }
 
-    fn refuse_while_stopping(&self) -> Result<(), Error> {
-        if self.is_stopping() {
-            Err(Error::Stopping)
-        } else {
-            Ok(())
-        }
+    /// Sessions that the descriptor limit carries.
+    pub fn most_sessions(&self) -> usize {
+        self.0.most_sessions
     }
 }

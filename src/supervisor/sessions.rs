@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::listener::Listener;
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{Ask, CloseReason, Closed, Door, Session, SessionId, Totals};
+use crate::net::{Ask, CloseReason, Closed, Door, Running, Session, SessionId, Totals};
 use crate::telemetry::Trace;
 
 /// A session, open or lately closed, as callers see it.
@@ -199,8 +199,8 @@ async fn outstayed(door: &Door, id: SessionId, grace: Duration) -> bool {
 }
 
 fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
-    let door = &listener.running.as_ref()?.door;
-    Some((door.clone(), door.session(id)?))
+    let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
+    listener.runs().find_map(in_run)
 }
 
 impl SessionPage {
@@ -212,7 +212,7 @@ impl SessionPage {
         limit: usize,
         show_closed: bool,
     ) {
-        if let Some(running) = &listener.running {
+        for running in listener.runs() {
             let sessions = &running.door.sessions;
             self.total += sessions.count();
             let page = sessions.page(after, limit.saturating_add(1));

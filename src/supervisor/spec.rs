@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::lifecycle::Desired;
+use crate::config::{self, Change, Scope, Values};
 use crate::net::{Address, Limits};
 use crate::protocol::Protocol;
 
@@ -65,11 +69,14 @@ impl From<ListenerName> for String {
 }
 
 /// What a listener should be.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// Where it listens.
     pub bind: Address,
+    /// Whether it serves.
+    #[serde(default)]
+    pub desired_state: Desired,
     /// For people.
     #[serde(default)]
     pub display_name: String,
@@ -82,6 +89,13 @@ pub struct Spec {
     /// What it speaks; its keys stand beside the others, chosen by the key `protocol`.
     #[serde(rename = "$protocol")]
     pub protocol: Protocol,
+}
+
+/// Whether two addresses of one transport exclude each other: one port, and one address or a wildcard of its family.
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let wild = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && same_family && (wild || one.ip() == other.ip())
 }
 
 /// A field of a spec that cannot be obeyed.
@@ -107,7 +121,76 @@ impl Spec {
             .map(|(field, description)| Violation { field, description })
             .collect()
     }
+
+    /// The same with every default filled in, as it is obeyed.
+    pub fn resolved(&self) -> Self {
+        Self {
+            limits: self.limits.resolved(self.protocol.transport()),
+            protocol: self.protocol.resolved(),
+            ..self.clone()
+        }
+    }
+
+    /// The least that a file has to say for it: what is as by default is left out.
+    pub fn said(&self) -> Value {
+        let plain = Self {
+            bind: self.bind,
+            desired_state: Desired::default(),
+            display_name: String::new(),
+            labels: BTreeMap::new(),
+            limits: Limits::default(),
+            protocol: self.protocol.plain(),
+        };
+        let mut said = config::to_value(self);
+        leave_out(&mut said, &config::to_value(&plain));
+        for key in ["bind", "protocol"] {
+            said[key] = config::to_value(self)[key].clone();
+        }
+        said
+    }
+
+    /// What differs in `to`, as it is obeyed: unset and the default are the same.
+    pub fn changes(&self, to: &Self) -> Vec<Change> {
+        let values = |spec: &Self| Values::of(&config::to_value(&spec.resolved()));
+        config::diff(&values(self), &values(to))
+    }
+
+    /// When a change of the field at `key` takes effect; `None` for what is no field of it. A changed kind of protocol
+    /// is another listener, so it takes a new socket.
+    pub fn scope(&self, key: &str) -> Option<Scope> {
+        // Of a map, such as the labels, each entry is as the whole.
+        let parents = key.rmatch_indices('.').map(|(end, _)| &key[..end]);
+        std::iter::once(key).chain(parents).find_map(|key| {
+            let own = SCOPES.iter().find(|(name, _)| *name == key);
+            own.map(|(_, scope)| *scope)
+                .or_else(|| Limits::scope(self.protocol.transport(), key.strip_prefix("limits.")?))
+                .or_else(|| self.protocol.scope(key))
+        })
+    }
 }
+
+/// Takes out of a table what another says too.
+fn leave_out(table: &mut Value, other: &Value) {
+    let (Value::Object(entries), Value::Object(others)) = (table, other) else {
+        return;
+    };
+    for (key, value) in &mut *entries {
+        if let Some(other) = others.get(key).filter(|other| *other != value) {
+            leave_out(value, other);
+        }
+    }
+    entries.retain(|key, value| others.get(key) != Some(value));
+}
+
+/// When a change of the fields that every listener has takes effect; those of its limits and its protocol stand beside
+/// the code that obeys them.
+pub const SCOPES: &[(&str, Scope)] = &[
+    ("bind", Scope::Rebind),
+    ("desired_state", Scope::Live),
+    ("display_name", Scope::Live),
+    ("labels", Scope::Live),
+    ("protocol", Scope::Rebind),
+];
 
 #[cfg(test)]
 mod tests {

@@ -106,6 +106,18 @@ instruments! {
         "Conversations that wait for an operator's answer.";
     ChatLongestWait = Gauge "switchboard.chat.longest_wait", "s", NONE,
         "Age of the oldest message that waits for an answer.";
+    ConfigReloads = Counter "switchboard.config.reloads", "{reload}", ERROR_TYPE,
+        "Reloads of the configuration; with error.type, those that changed nothing and why.";
+    ConfigFailing = UpDownCounter "switchboard.config.reload.failing", "{reload}", NONE,
+        "1 while the last reload changed nothing because something was wrong, 0 otherwise.";
+    ConfigDrift = UpDownCounter "switchboard.config.drift.count", "{setting}", NONE,
+        "Settings that a restart would change, or that keep it from starting.";
+    StoreSize = UpDownCounter "switchboard.store.size", "By", NONE,
+        "Length of the store's file.";
+    StoreWrites = Counter "switchboard.store.writes", "{write}", ERROR_TYPE,
+        "Writes that are on disk; with error.type, those that are not and why.";
+    StoreCommits = Counter "switchboard.store.commits", "{commit}", NONE,
+        "Commits that the writes took.";
     ProcessCpuTime = Counter "process.cpu.time", "s", CPU_MODE,
         "Processor time used.";
     ProcessMemoryUsage = UpDownCounter "process.memory.usage", "By", NONE,

@@ -19,7 +19,7 @@ use opentelemetry_sdk::metrics::{
     Instrument as SdkInstrument, InstrumentKind, Pipeline, SdkMeterProvider, Stream, Temporality,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Series that one observed instrument may have: a thousand listeners, each in one of seven states.
@@ -55,7 +55,7 @@ pub(super) struct Losses {
 pub(super) struct Metrics {
     pub(super) histograms: Histograms,
     pub(super) losses: Arc<Losses>,
-    pub(super) source: OnceLock<Weak<dyn Source>>,
+    sources: Mutex<Vec<Weak<dyn Source>>>,
     observed: Arc<Mutex<Points>>,
     turn: Mutex<()>,
     reader: Shared,
@@ -135,7 +135,7 @@ impl Metrics {
         Ok(Self {
             histograms: Histograms::new(&meter),
             losses: Arc::default(),
-            source: OnceLock::new(),
+            sources: Mutex::default(),
             observed,
             turn: Mutex::new(()),
             reader,
@@ -144,6 +144,12 @@ impl Metrics {
             since: Instant::now(),
             _provider: provider,
         })
+    }
+
+    /// Has collections read this source too, until it is dropped.
+    pub(super) fn observe(&self, source: Weak<dyn Source>) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.push(source);
     }
 
     /// Prometheus text exposition 0.0.4.
@@ -185,7 +191,12 @@ impl Metrics {
                 lost as f64,
             );
         }
-        if let Some(source) = self.source.get().and_then(Weak::upgrade) {
+        let sources = self
+            .sources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for source in sources.iter().filter_map(Weak::upgrade) {
             source.collect(&mut points);
         }
         *self.observed.lock().unwrap_or_else(PoisonError::into_inner) = points;
@@ -278,7 +289,7 @@ mod tests {
             names.iter().map(|n| labels(n)).collect(),
         )));
         let source: Weak<dyn Source> = Arc::downgrade(&(listeners.clone() as Arc<dyn Source>));
-        assert!(metrics.source.set(source).is_ok());
+        metrics.observe(source);
         (metrics, listeners)
     }
 

@@ -122,10 +122,9 @@ impl Telemetry {
         })))
     }
 
-    /// Sets whose instruments a collection reads: once, by whoever composes the process.
+    /// Has every collection read these instruments too, for as long as their owner lives.
     pub fn observe(&self, source: Weak<dyn Source>) {
-        // A second call finds the place taken; there is one registry of listeners in a process.
-        let _ = self.0.metrics.source.set(source);
+        self.0.metrics.observe(source);
     }
 
     /// All metrics as Prometheus text exposition 0.0.4. Blocks for the milliseconds that a collection takes.

@@ -10,8 +10,14 @@ const SERVED: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\
     [listeners.desk]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
 
 /// What works; every other method of `switchboard.v1` answers UNIMPLEMENTED.
-const WORKING: [&str; 14] = [
+const WORKING: [&str; 20] = [
     "ListenerService.CreateListener",
+    "ListenerService.UpdateListener",
+    "ConfigService.GetEffectiveConfig",
+    "ConfigService.ValidateConfig",
+    "ConfigService.DiffConfig",
+    "ConfigService.ReloadConfig",
+    "ConfigService.ExportConfig",
     "ListenerService.GetListener",
     "ListenerService.ListListeners",
     "ListenerService.DeleteListener",
@@ -226,7 +232,10 @@ fn what_is_not_obeyed_yet_is_refused() {
     let mut request = create("made", &json!({ "bind": "127.0.0.1:0", "ack": {} }));
     request["persistence"] = json!("PERSISTENCE_DURABLE");
     let error = refused(&service, "ListenerService/CreateListener", &request);
-    assert_eq!(error.code, "UNIMPLEMENTED");
+    assert_eq!(
+        (error.code, error.reason()),
+        ("FAILED_PRECONDITION", "STORE_IN_MEMORY")
+    );
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_listener_is_created_stopped_started_and_deleted() {
     assert_eq!(made["transport"], "TRANSPORT_TCP");
     assert_eq!(made["displayName"], "made");
     assert_eq!(made["bind"], "127.0.0.1:0");
-    assert_eq!(made["origin"]["layer"], "LAYER_EPHEMERAL");
+    assert_eq!(made["origin"]["layer"], "LAYER_RUNTIME_STATE");
     assert_ne!(address(&made).port(), 0);
     greets(address(&made));
 

@@ -155,7 +155,7 @@ fn null_says_nothing_but_must_be_known() {
     let complaints = place.complaints(&place.sources(&["c.yaml"]));
     assert_eq!(
         complaints,
-        ["c.yaml: grcp: unknown key; did you mean `grpc`?"]
+        ["c.yaml:1:1: grcp: unknown key; did you mean `grpc`?"]
     );
 }
 

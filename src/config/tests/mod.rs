@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod changes;
 mod keys;
 mod layers;
+mod places;
 mod problems;
 mod strict;
 mod tagged;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,12 +17,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::{Loaded, Problems, Sources, duration, load, size};
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Settings {
     pub(super) node: Node,
@@ -28,14 +31,14 @@ pub(super) struct Settings {
     pub(super) listeners: BTreeMap<String, Listener>,
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) weight: f64,
 }
 
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Grpc {
     pub(super) address: SocketAddr,
@@ -55,7 +58,7 @@ impl Default for Grpc {
     }
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Grace {
     #[serde(with = "duration")]
@@ -64,7 +67,7 @@ pub(super) struct Grace {
     pub(super) cut: Option<Duration>,
 }
 
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Listener {
     pub(super) bind: String,
     #[serde(default)]
@@ -75,7 +78,7 @@ pub(super) struct Listener {
     pub(super) protocol: Protocol,
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Limits {
     pub(super) max_sessions: u32,
@@ -84,7 +87,7 @@ pub(super) struct Limits {
     pub(super) rate: f64,
 }
 
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Protocol {
     Ack,
@@ -96,13 +99,13 @@ pub(super) enum Protocol {
     },
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Uppercase {
     pub(super) encoding: String,
 }
 
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Policy {
     Any,

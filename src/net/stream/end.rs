@@ -30,7 +30,7 @@ impl Stream {
             // While there is room to read, a reset shows there; later only as an error condition.
             // With raw framing a read is a message: a second one must not be read into the first.
             let unread = self.input.unread().len();
-            let most = self.door.bounds.max_message_bytes;
+            let most = self.terms.bounds.max_message_bytes;
             let full = unread >= most || (unread > 0 && self.framing == Framing::Raw);
             if self.ended || full {
                 let mut failed = pin!(self.tcp.ready(Interest::ERROR));
@@ -76,7 +76,7 @@ impl Stream {
 
     /// Ends the connection: what is queued goes out first unless the session was cut. Returns why
     /// it ended at last: a cut meanwhile says more than what its handler knew.
-    pub(in crate::net) async fn close(mut self, reason: CloseReason) -> CloseReason {
+    pub(in crate::net) async fn close(&mut self, reason: CloseReason) -> CloseReason {
         if self.session.abort.load(Ordering::Acquire) {
             // An error leaves an ordinary close, which is all that is left to do.
             let _ = self.tcp.set_zero_linger();

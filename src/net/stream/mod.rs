@@ -24,8 +24,10 @@ use super::buffer::Buffer;
 use super::close::{Ask, CloseReason};
 use super::door::Door;
 use super::framing::{Cut, Framing, Violation};
+use super::limits::Bounds;
 use super::rate::TokenBucket;
 use super::session::Session;
+use super::terms::Terms;
 
 /// What a session's task is told next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,7 @@ impl Event {
 pub struct Stream {
     tcp: TcpStream,
     door: Arc<Door>,
+    terms: Arc<Terms>,
     session: Arc<Session>,
     framing: Framing,
     input: Buffer,
@@ -77,14 +80,20 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(tcp: TcpStream, door: Arc<Door>, session: Arc<Session>) -> Self {
-        let bucket = door
+    pub(super) fn new(
+        tcp: TcpStream,
+        door: Arc<Door>,
+        terms: Arc<Terms>,
+        session: Arc<Session>,
+    ) -> Self {
+        let bucket = terms
             .bounds
             .max_message_rate
             .map(|rate| Box::new(TokenBucket::new(rate, Instant::now())));
         Self {
             tcp,
             door,
+            terms,
             session,
             framing: Framing::Raw,
             input: Buffer::default(),
@@ -116,6 +125,11 @@ impl Stream {
     /// What this session shares with all of its listener.
     pub fn door(&self) -> &Arc<Door> {
         &self.door
+    }
+
+    /// What it is allowed for as long as it lasts.
+    pub fn bounds(&self) -> &Bounds {
+        &self.terms.bounds
     }
 
     /// The message that [`Event::Message`] announced, until the next call of [`next`](Self::next).
@@ -166,7 +180,9 @@ impl Stream {
     fn take_last_words(&mut self) -> bool {
         if !std::mem::replace(&mut self.looked, true) && !self.ended {
             // Asked of the kernel itself: of a new connection the runtime may not know yet.
-            let room = self.input.room(most_at_once(self.framing, &self.door));
+            let room = self
+                .input
+                .room(most_at_once(self.framing, &self.terms.bounds));
             match rustix::net::recv(&self.tcp, room, RecvFlags::DONTWAIT) {
                 Ok((count, _)) => {
                     self.ended = count == 0;
@@ -176,7 +192,7 @@ impl Stream {
                 Err(_) => self.input.filled(0),
             }
         }
-        let max = self.door.bounds.max_message_bytes;
+        let max = self.terms.bounds.max_message_bytes;
         let unread = self.input.unread();
         let first = self.framing.cut(unread, self.scanned, max, self.ended);
         !matches!(first, Cut::More { .. })
@@ -184,7 +200,7 @@ impl Stream {
 
     /// The first whole message among the bytes that are here.
     fn buffered(&mut self) -> Option<Event> {
-        let max = self.door.bounds.max_message_bytes;
+        let max = self.terms.bounds.max_message_bytes;
         match self
             .framing
             .cut(self.input.unread(), self.scanned, max, self.ended)
@@ -214,7 +230,9 @@ impl Stream {
     /// Reads once into a lent buffer, which is only taken when there is something to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.tcp.poll_read_ready(cx))?;
-        let room = self.input.room(most_at_once(self.framing, &self.door));
+        let room = self
+            .input
+            .room(most_at_once(self.framing, &self.terms.bounds));
         let mut read = ReadBuf::new(room);
         let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
         let count = read.filled().len();
@@ -224,9 +242,9 @@ impl Stream {
 }
 
 /// With raw framing a read is a message, so it must not be longer than one.
-fn most_at_once(framing: Framing, door: &Door) -> usize {
+fn most_at_once(framing: Framing, bounds: &Bounds) -> usize {
     match framing {
-        Framing::Raw => door.bounds.max_message_bytes,
+        Framing::Raw => bounds.max_message_bytes,
         _ => usize::MAX,
     }
 }

@@ -21,7 +21,7 @@ impl Stream {
     /// Sends one framed message: with one write if the kernel takes it, through the outbox if not.
     pub fn send(&mut self, message: Bytes) {
         let length = message.len();
-        if !self.session.reserve(length, self.door.bounds.outbox_bytes) {
+        if !self.session.reserve(length) {
             self.session.ask(Ask::Cut(CloseReason::SlowConsumer));
             return;
         }

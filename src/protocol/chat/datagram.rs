@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::desk::Desk;
-use crate::net::{Ask, Batch, CloseReason, Datagram, DatagramHandler, Door, Route, Session};
+use crate::net::{
+    Ask, Batch, Bounds, CloseReason, Datagram, DatagramHandler, Door, Route, Session,
+};
 
 /// Serves clients of a desk.
 pub(super) struct Visits {
@@ -33,12 +35,12 @@ impl Visits {
         if let Some(session) = crate::net::lock(&self.by_peer).get(&datagram.peer) {
             return Some(session.clone());
         }
-        if door.sessions.count() >= door.bounds.max_sessions {
-            self.make_room(door);
+        if door.sessions.count() >= batch.terms.bounds.max_sessions {
+            self.make_room(door, &batch.terms.bounds);
         }
         let route = Route::Datagram(batch.route(datagram));
         let session = door
-            .admit(datagram.peer, batch.local(datagram), route)
+            .admit(batch.terms, datagram.peer, batch.local(datagram), route)
             .ok()?;
         crate::net::lock(&self.by_peer).insert(datagram.peer, session.clone());
         Some(session)
@@ -46,7 +48,7 @@ impl Visits {
 
     /// Ends the longest idle of those that are owed nothing: a few at a time, so that a flood of
     /// new sources does not look through the whole table for each.
-    fn make_room(&self, door: &Door) {
+    fn make_room(&self, door: &Door, bounds: &Bounds) {
         let mut idle = Vec::new();
         door.sessions.each(|session| {
             if session.owed.load(Ordering::Acquire) == 0 {
@@ -55,7 +57,7 @@ impl Visits {
             }
         });
         idle.sort_by_key(|(last, _)| *last);
-        let enough = door.bounds.max_sessions / 64 + 1;
+        let enough = bounds.max_sessions / 64 + 1;
         for (_, session) in idle.into_iter().take(enough) {
             self.end(door, &session, CloseReason::Limit);
         }
@@ -71,7 +73,7 @@ impl Visits {
 impl DatagramHandler for Visits {
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
         for datagram in batch.datagrams() {
-            if !door.passes(&datagram) {
+            if !door.passes(batch.terms, &datagram) {
                 continue;
             }
             let Some(session) = self.session(door, batch, &datagram) else {

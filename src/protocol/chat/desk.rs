@@ -11,19 +11,18 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 
 use super::book::{Book, Refused};
+use super::manner::Manner;
 use super::message::{Author, Body, Conversation, Message, Replied, ReplyError};
-use super::text::{Charset, encode};
 use super::{Pace, Settings};
-use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId};
+use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId, Transport};
 
 /// Where the conversations of one listener are answered. Outlives its runs.
 pub struct Desk {
     state: Mutex<State>,
-    charset: Charset,
+    manner: Mutex<Arc<Manner>>,
+    transport: Transport,
     framing: Framing,
     lockstep: bool,
-    unattended_after: Duration,
-    unattended_reply: String,
 }
 
 struct State {
@@ -35,6 +34,7 @@ struct State {
 const ONE_RECV: usize = 1_024;
 
 impl Desk {
+    /// `settings` have every default written out.
     pub(super) fn new(settings: &Settings) -> Self {
         let lockstep = settings.pace == Pace::Lockstep;
         Self {
@@ -42,17 +42,35 @@ impl Desk {
                 book: Book::new(lockstep),
                 peers: HashMap::new(),
             }),
-            charset: settings.charset(),
+            manner: Mutex::new(Arc::new(Manner::new(settings))),
+            transport: settings.transport,
             framing: settings.framing(),
             lockstep,
-            unattended_after: settings.unattended_after(),
-            unattended_reply: settings.unattended_reply().to_owned(),
         }
+    }
+
+    /// Whether those who are at it could be served by these settings too.
+    pub(super) fn suits(&self, settings: &Settings) -> bool {
+        (self.transport, self.framing, self.lockstep)
+            == (
+                settings.transport,
+                settings.framing(),
+                settings.pace == Pace::Lockstep,
+            )
+    }
+
+    /// Changes what may change while clients wait; for them too.
+    pub(super) fn set_manner(&self, settings: &Settings) {
+        *crate::net::lock(&self.manner) = Arc::new(Manner::new(settings));
+    }
+
+    fn manner(&self) -> Arc<Manner> {
+        crate::net::lock(&self.manner).clone()
     }
 
     /// The shortest time that [`expire`](Self::expire) must notice.
     pub(super) fn beat(&self) -> Duration {
-        self.unattended_after
+        self.manner().unattended_after
     }
 
     /// Enters a message of a client; false when too many of its wait already.
@@ -119,7 +137,9 @@ impl Desk {
             Body::Raw(raw) => raw.to_vec(),
             Body::Text(text) => {
                 let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
-                encode(text, self.charset.detect(heard)).map_err(ReplyError::Unmappable)?
+                self.manner()
+                    .encoded(text, heard)
+                    .map_err(ReplyError::Unmappable)?
             }
         };
         if raw.is_empty() {
@@ -177,7 +197,7 @@ impl Desk {
         let framed = ready.iter().map(|answer| self.framing.wrap(answer));
         let mut taken = true;
         for piece in self.together(session, framed) {
-            taken &= session.deliver(piece, door.bounds.outbox_bytes);
+            taken &= session.deliver(piece);
         }
         if !taken {
             door.counters.refuse("answer_not_sent");
@@ -202,7 +222,7 @@ impl Desk {
 
     /// Answers what has waited too long.
     pub(super) fn expire(&self, now: Instant) {
-        let Some(before) = now.checked_sub(self.unattended_after) else {
+        let Some(before) = now.checked_sub(self.beat()) else {
             return;
         };
         let mut state = crate::net::lock(&self.state);
@@ -221,14 +241,13 @@ impl Desk {
 
     fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) {
         let heard = state.book.question(id, sequence);
-        let encoding = self.charset.detect(heard.map_or(&[], |m| &m.raw));
-        let reply = &self.unattended_reply;
+        let raw = self.manner().unattended(heard.map_or(&[], |m| &m.raw));
         let message = Message {
             conversation: id,
             sequence: 0,
             author: Author::Unattended,
             operator: String::new(),
-            raw: encode(reply, encoding).unwrap_or_else(|_| reply.clone().into_bytes()),
+            raw,
             time: SystemTime::now(),
             in_reply_to: 0,
             request_id: String::new(),
@@ -287,11 +306,7 @@ impl Desk {
 
     /// What a message says, every control and direction character made visible.
     pub fn text(&self, raw: &[u8]) -> String {
-        match self.charset {
-            // Its decoder makes everything visible already.
-            Charset::Bytes => self.charset.decode(raw).into_owned(),
-            _ => crate::telemetry::escape(&self.charset.decode(raw)).into_owned(),
-        }
+        self.manner().text(raw)
     }
 
     /// How many conversations wait, and the longest wait.

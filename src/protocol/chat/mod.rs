@@ -7,6 +7,7 @@ mod book;
 mod datagram;
 mod desk;
 mod entry;
+mod manner;
 mod message;
 mod room;
 mod stream;
@@ -17,9 +18,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Built, Fault};
-use crate::config::duration;
+use super::{Built, Fault, Shared};
+use crate::config::{Scope, duration};
 use crate::net::{Framing, Handler, Limits, Transport};
+
+pub(super) use room::Members;
 
 pub use desk::Desk;
 pub use message::{Author, Body, Conversation, ConversationState, Message, Replied, ReplyError};
@@ -88,6 +91,39 @@ pub enum Pace {
 const MAX_MESSAGE: u32 = 512 << 10;
 
 impl Settings {
+    /// When a change of each key takes effect.
+    pub const SCOPES: &[(&str, Scope)] = &[
+        // All who are at a desk or in a room are served alike.
+        ("mode", Scope::Rebind),
+        ("transport", Scope::Rebind),
+        ("pace", Scope::Rebind),
+        ("framing", Scope::Rebind),
+        ("unattended_after", Scope::Live),
+        ("unattended_reply", Scope::Live),
+        ("encoding", Scope::Live),
+        ("greeting", Scope::NewSessions),
+    ];
+
+    /// The same with every default written out.
+    pub(super) fn resolved(&self) -> Self {
+        let mut resolved = self.clone();
+        resolved.framing = Some(match self.framing() {
+            // Has no word in files: lines with free pace are these.
+            Framing::Terminal => Framing::Line,
+            framing => framing,
+        });
+        if resolved.unattended_after.is_zero() {
+            resolved.unattended_after = Duration::from_secs(30);
+        }
+        if resolved.unattended_reply.is_empty() {
+            resolved.unattended_reply = "no operator is available".into();
+        }
+        if resolved.encoding.is_empty() {
+            resolved.encoding = "utf-8".into();
+        }
+        resolved
+    }
+
     /// What cannot be obeyed.
     pub(super) fn check(&self, limits: &Limits) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -123,27 +159,13 @@ impl Settings {
             );
             faults.push(("limits.max_message_bytes", rule));
         }
-        let cannot = self.unattended_reply().chars().any(char::is_control);
-        if cannot || text::encode(self.unattended_reply(), self.charset().detect(b"")).is_err() {
+        let reply = self.resolved().unattended_reply;
+        let cannot = reply.chars().any(char::is_control);
+        if cannot || text::encode(&reply, self.charset().detect(b"")).is_err() {
             let rule = "it has control characters, or some that the encoding cannot carry";
             faults.push(("unattended_reply", rule.into()));
         }
         faults
-    }
-
-    fn unattended_after(&self) -> Duration {
-        if self.unattended_after.is_zero() {
-            Duration::from_secs(30)
-        } else {
-            self.unattended_after
-        }
-    }
-
-    fn unattended_reply(&self) -> &str {
-        match &*self.unattended_reply {
-            "" => "no operator is available",
-            reply => reply,
-        }
     }
 
     fn framing(&self) -> Framing {
@@ -160,23 +182,42 @@ impl Settings {
     }
 }
 
-/// Makes it ready to run.
-pub(super) fn build(settings: &Settings) -> Built {
+/// Makes it ready to run. Of what is there `before`, a desk stays if the clients that are at it can
+/// be served on, and those in a room stay in it.
+pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
+    let settings = &settings.resolved();
     if settings.mode == Mode::Room {
-        let room = room::Room::new(settings);
+        let members = match before.map(|before| &before.shared) {
+            Some(Shared::Members(members)) => members.clone(),
+            _ => Arc::default(),
+        };
+        let room = room::Room::new(members.clone(), settings);
         return Built {
             handler: Handler::Stream(Arc::new(room)),
             desk: None,
+            shared: Shared::Members(members),
         };
     }
-    let desk = Arc::new(Desk::new(settings));
-    let handler = match settings.transport {
-        Transport::Tcp => Handler::Stream(Arc::new(stream::Visits::new(desk.clone(), settings))),
-        Transport::Udp => Handler::Datagram(Arc::new(datagram::Visits::new(desk.clone()))),
+    let kept = before.and_then(|before| Some((before.desk.clone()?, &before.handler)));
+    let (desk, handler) = match kept.filter(|(desk, _)| desk.suits(settings)) {
+        Some((desk, handler)) => {
+            desk.set_manner(settings);
+            (desk, Some(handler.clone()))
+        }
+        None => (Arc::new(Desk::new(settings)), None),
+    };
+    let handler = match (settings.transport, handler) {
+        (Transport::Tcp, _) => {
+            Handler::Stream(Arc::new(stream::Visits::new(desk.clone(), settings)))
+        }
+        // It knows whose session is whose, and nothing of its own can change.
+        (Transport::Udp, Some(handler)) => handler,
+        (Transport::Udp, None) => Handler::Datagram(Arc::new(datagram::Visits::new(desk.clone()))),
     };
     Built {
         handler,
         desk: Some(desk),
+        shared: Shared::Nothing,
     }
 }
 

@@ -13,17 +13,21 @@ use crate::net::{
 };
 use crate::protocol::reject;
 
+/// Those in a room, whichever settings they came in by.
+#[derive(Default)]
+pub(in crate::protocol) struct Members(Mutex<HashMap<SessionId, Arc<Session>>>);
+
 /// One listener's room.
 pub(super) struct Room {
-    members: Mutex<HashMap<SessionId, Arc<Session>>>,
+    members: Arc<Members>,
     framing: Framing,
     greeting: Option<Bytes>,
 }
 
 impl Room {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(members: Arc<Members>, settings: &Settings) -> Self {
         Self {
-            members: Mutex::new(HashMap::new()),
+            members,
             framing: settings.framing(),
             greeting: greeting(settings),
         }
@@ -55,12 +59,12 @@ impl Room {
         let framed = self.framing.wrap(&message);
         let (speaker, door) = (stream.session().clone(), stream.door().clone());
         let span = door.telemetry.message(&door.labels, &speaker.trace);
-        let (told, mut behind) = self.give(&framed, &speaker, door.bounds.outbox_bytes);
+        let (told, mut behind) = self.give(&framed, &speaker);
         while !behind.is_empty() && !matches!(speaker.asked(), Some(Ask::Cut(_))) {
             // They may be waiting for us in the same way.
             stream.push().await;
             tokio::task::yield_now().await;
-            behind.retain(|member| !member.deliver_in_turn(&framed, door.bounds.outbox_bytes));
+            behind.retain(|member| !member.deliver_in_turn(&framed));
         }
         if let Some(span) = span {
             span.finish(Some(told));
@@ -69,11 +73,11 @@ impl Room {
 
     /// Hands the message to all but its speaker; returns how many they are, and those whose outbox
     /// has no room yet.
-    fn give(&self, framed: &Bytes, speaker: &Session, outbox: usize) -> (usize, Vec<Arc<Session>>) {
+    fn give(&self, framed: &Bytes, speaker: &Session) -> (usize, Vec<Arc<Session>>) {
         let mut behind = Vec::new();
-        let members = crate::net::lock(&self.members);
+        let members = crate::net::lock(&self.members.0);
         for (_, member) in members.iter().filter(|(id, _)| **id != speaker.id) {
-            if !member.deliver_in_turn(framed, outbox) {
+            if !member.deliver_in_turn(framed) {
                 behind.push(member.clone());
             }
         }
@@ -82,11 +86,11 @@ impl Room {
 }
 
 /// A member, until it is dropped.
-struct Member<'a>(&'a Room, SessionId);
+struct Member<'a>(&'a Members, SessionId);
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
-        crate::net::lock(&self.0.members).remove(&self.1);
+        crate::net::lock(&self.0.0).remove(&self.1);
     }
 }
 
@@ -95,8 +99,8 @@ impl StreamHandler for Room {
         stream.set_framing(self.framing);
         let session = stream.session().clone();
         Box::pin(async move {
-            let _member = Member(self, session.id);
-            crate::net::lock(&self.members).insert(session.id, session);
+            let _member = Member(&self.members, session.id);
+            crate::net::lock(&self.members.0).insert(session.id, session);
             self.converse(stream).await
         })
     }

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use encoding_rs::Encoding;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::exec::{self, Rules};
 use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
-use super::{Policy, Settings, transcode};
+use super::turns::{Turn, Turns};
+use super::{LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
 use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
 use crate::protocol::refuse;
 use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
@@ -25,7 +25,7 @@ pub(super) struct Shell {
     framing: Framing,
     quiet: Duration,
     queue_timeout: Duration,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 /// The kernel's buffers take an answer of this many bytes at once.
@@ -35,43 +35,26 @@ const SHORT_ANSWER: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shell {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let or = |asked: Duration, default| if asked.is_zero() { default } else { asked };
-        let turns = match settings.sandbox.max_concurrent_commands {
-            0 => 4 * cores,
-            asked => asked as usize,
-        };
-        let directory = &settings.sandbox.working_directory;
+    /// `settings` have every default written out.
+    pub(super) fn new(settings: Settings, turns: Arc<Turns>) -> Self {
         Self {
             policy: settings.policy,
-            programs: settings.programs.clone(),
+            programs: settings.programs,
             rules: Rules {
-                timeout: or(settings.command_timeout, Duration::from_secs(30)),
-                max_output: match settings.max_output_bytes {
-                    0 => 64 << 20,
-                    // The header's length is a signed 32-bit number for old clients.
-                    asked => usize::try_from(asked.min(i32::MAX as u64)).unwrap_or(usize::MAX),
-                },
-                linger: settings.linger.unwrap_or(Duration::from_millis(100)),
+                timeout: settings.command_timeout,
+                max_output: usize::try_from(settings.max_output_bytes).unwrap_or(usize::MAX),
+                linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
-                directory: if directory.as_os_str().is_empty() {
-                    "/".into()
-                } else {
-                    directory.clone()
-                },
-                environment: settings.sandbox.environment.clone().into_iter().collect(),
+                directory: settings.sandbox.working_directory,
+                environment: settings.sandbox.environment.into_iter().collect(),
             },
-            filename: match &*settings.filename {
-                "" => "cls.avi".into(),
-                asked => asked.into(),
-            },
+            filename: settings.filename,
             // `check` has refused labels that are none.
             encoding: transcode::encoding(&settings.output_encoding).unwrap_or_default(),
             framing: settings.framing,
             quiet: settings.raw_quiet,
-            queue_timeout: settings.queue_timeout.unwrap_or(Duration::from_secs(5)),
-            turns: Arc::new(Semaphore::new(turns)),
+            queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
+            turns,
         }
     }
 
@@ -105,7 +88,7 @@ impl Shell {
         if self.framing != Framing::Raw || self.quiet.is_zero() {
             return Ok(command);
         }
-        let max = stream.door().bounds.max_message_bytes;
+        let max = stream.bounds().max_message_bytes;
         while let Ok(event) = tokio::time::timeout(self.quiet, stream.next()).await {
             match event {
                 Event::Message => command.extend_from_slice(stream.message()),
@@ -150,10 +133,10 @@ impl Shell {
         stream: &mut Stream,
         plan: Plan,
         span: &mut Command,
-    ) -> Result<(Outcome, Option<SemaphorePermit<'_>>), CloseReason> {
-        let turn = match self.turns.try_acquire() {
-            Ok(turn) => Some(turn),
-            Err(_) => self.wait_for_turn(stream).await?,
+    ) -> Result<(Outcome, Option<Turn<'_>>), CloseReason> {
+        let turn = match self.turns.try_take() {
+            Some(turn) => Some(turn),
+            None => self.wait_for_turn(stream).await?,
         };
         if turn.is_none() {
             let waited = self.queue_timeout;
@@ -166,14 +149,10 @@ impl Shell {
         Ok((outcome, turn))
     }
 
-    async fn wait_for_turn(
-        &self,
-        stream: &mut Stream,
-    ) -> Result<Option<SemaphorePermit<'_>>, CloseReason> {
+    async fn wait_for_turn(&self, stream: &mut Stream) -> Result<Option<Turn<'_>>, CloseReason> {
         tokio::select! {
-            turn = tokio::time::timeout(self.queue_timeout, self.turns.acquire()) => {
-                // The semaphore is never closed: an error could only mean that.
-                Ok(turn.ok().and_then(Result::ok))
+            turn = tokio::time::timeout(self.queue_timeout, self.turns.take()) => {
+                Ok(turn.ok().flatten())
             }
             reason = stream.gone() => Err(reason),
         }

@@ -11,6 +11,7 @@ mod frame;
 mod handler;
 mod policy;
 mod transcode;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,9 +20,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Fault;
-use crate::config::{duration, size};
+use super::{Built, Fault, Shared};
+use crate::config::{Scope, duration, size};
 use crate::net::{Address, Framing, Handler, Limits};
+
+pub(super) use turns::Turns;
 
 /// What a shell listener is told. Zero and empty mean the default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -90,6 +93,43 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 const MAX_FILENAME: usize = 255;
 
 impl Settings {
+    /// When a change of each key takes effect.
+    pub const SCOPES: &[(&str, Scope)] = &[
+        ("policy", Scope::NewSessions),
+        ("programs", Scope::NewSessions),
+        ("command_timeout", Scope::NewSessions),
+        ("max_output_bytes", Scope::NewSessions),
+        ("linger", Scope::NewSessions),
+        ("filename", Scope::NewSessions),
+        ("output_encoding", Scope::NewSessions),
+        ("framing", Scope::NewSessions),
+        ("raw_quiet", Scope::NewSessions),
+        ("wait_for_background", Scope::NewSessions),
+        // Only asked for when the settings are checked.
+        ("allow_cleartext", Scope::Live),
+        ("queue_timeout", Scope::NewSessions),
+        ("sandbox.working_directory", Scope::NewSessions),
+        ("sandbox.environment", Scope::NewSessions),
+        // All sessions wait for the same turns.
+        ("sandbox.max_concurrent_commands", Scope::Live),
+    ];
+
+    /// The same with every default written out.
+    pub(super) fn resolved(&self) -> Self {
+        let mut resolved = self.clone();
+        or(&mut resolved.command_timeout, Duration::from_secs(30));
+        or(&mut resolved.max_output_bytes, 64 << 20);
+        // The header's length is a signed 32-bit number for old clients.
+        resolved.max_output_bytes = resolved.max_output_bytes.min(i32::MAX as u64);
+        resolved.linger.get_or_insert(LINGER);
+        or(&mut resolved.filename, "cls.avi".into());
+        resolved.queue_timeout.get_or_insert(QUEUE_TIMEOUT);
+        let sandbox = &mut resolved.sandbox;
+        or(&mut sandbox.working_directory, "/".into());
+        or(&mut sandbox.max_concurrent_commands, commands_at_once());
+        resolved
+    }
+
     /// What cannot be obeyed.
     pub(super) fn check(&self, bind: Address, limits: &Limits) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -129,7 +169,33 @@ impl Settings {
     }
 }
 
-/// Makes it ready to run.
-pub(super) fn handler(settings: &Settings) -> Handler {
-    Handler::Stream(Arc::new(handler::Shell::new(settings)))
+const LINGER: Duration = Duration::from_millis(100);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Four for each core.
+fn commands_at_once() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(4 * cores).unwrap_or(u32::MAX)
+}
+
+/// Puts `default` in the place of nothing.
+fn or<T: Default + PartialEq>(asked: &mut T, default: T) {
+    if *asked == T::default() {
+        *asked = default;
+    }
+}
+
+/// Makes it ready to run. Sessions of the settings before wait for the same turns.
+pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
+    let settings = settings.resolved();
+    let turns = match before.map(|before| &before.shared) {
+        Some(Shared::Turns(turns)) => turns.clone(),
+        _ => Arc::default(),
+    };
+    turns.set_most(settings.sandbox.max_concurrent_commands as usize);
+    Built {
+        handler: Handler::Stream(Arc::new(handler::Shell::new(settings, turns.clone()))),
+        desk: None,
+        shared: Shared::Turns(turns),
+    }
 }

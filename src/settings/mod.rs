@@ -1,5 +1,13 @@
 //! The whole file's shape: every part's own `Settings`, put together, with what can only be checked
 //! across parts.
+//!
+//! [`Settings::load`] reads what a process is started with; [`configure`] lays the changes that were made at run time
+//! over it, and never lets one of those keep the process from starting.
+
+mod configure;
+mod cross;
+mod defaults;
+mod scope;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,13 +15,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Origins, Problem, Problems, Reason, Sources, duration};
-use crate::protocol::Protocol;
+pub use configure::{Aside, Configured, configure, widens_shell};
+pub use defaults::default_listeners;
+pub use scope::{is_secret, redacted};
+
+use crate::config::{Layers, Problem, Problems, Reason, Sources, duration, size};
 use crate::supervisor::{ListenerName, Spec};
-use crate::{grpc, http, net, protocol, telemetry};
+use crate::{grpc, http, telemetry};
 
 /// Everything that the service is told.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Which process this is.
@@ -49,11 +60,65 @@ impl Default for Node {
 }
 
 /// What outlives a restart.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// The file; `:memory:` keeps nothing. Not obeyed yet: nothing is kept anywhere.
+    /// The file; `:memory:` keeps nothing. Empty for the place where such files belong.
     pub path: PathBuf,
+    /// How long the record of who changed what is kept.
+    #[serde(with = "duration")]
+    pub retention: Duration,
+    /// How long the file may grow before the oldest of that record goes.
+    #[serde(with = "size")]
+    pub max_bytes: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            retention: Duration::from_secs(90 * 86_400),
+            max_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Store {
+    /// Where the file is: as it was named; else `$XDG_STATE_HOME/switchboard/switchboard.db` or, of root,
+    /// `/var/lib/switchboard/switchboard.db`.
+    pub fn place(&self) -> PathBuf {
+        if !self.path.as_os_str().is_empty() {
+            return self.path.clone();
+        }
+        let absolute = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
+        let home = || absolute("HOME").map(|home| home.join(".local/state"));
+        let folder = if rustix::process::geteuid().is_root() {
+            absolute("XDG_STATE_HOME").unwrap_or_else(|| "/var/lib".into())
+        } else {
+            absolute("XDG_STATE_HOME")
+                .or_else(home)
+                .unwrap_or_else(|| "/var/lib".into())
+        };
+        folder.join("switchboard/switchboard.db")
+    }
+
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if self.retention < Duration::from_secs(3_600) {
+            faults.push((
+                "retention",
+                "it is at least an hour, such as \"90d\"".into(),
+            ));
+        }
+        if self.max_bytes < 1 << 20 {
+            faults.push(("max_bytes", "it is at least 1MiB".into()));
+        }
+        faults
+    }
 }
 
 /// How the process ends.
@@ -79,66 +144,42 @@ const VARIABLES: &[u8] = b"SWITCHBOARD__";
 /// Where a system's configuration stands.
 pub const SYSTEM: &str = "/etc/switchboard";
 
+/// The places that a process reads: the system's files, those of `--config`, its environment, `--set`.
+///
+/// # Errors
+/// A variable of ours that is not text.
+pub fn sources(files: &[PathBuf], sets: &[String]) -> Result<Sources, Problems> {
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let ours = name.as_encoded_bytes().starts_with(VARIABLES);
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => environment.push((name, value)),
+            // Others' variables may be what they like.
+            (name, _) if ours => {
+                let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                let key = telemetry::escape(&name).into_owned();
+                let message = "this variable is not UTF-8".to_owned();
+                return Err(Problem::new(Reason::Unreadable, key, message, None).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(Sources {
+        system: Some(SYSTEM.into()),
+        files: files.to_vec(),
+        environment,
+        sets: sets.to_vec(),
+        ..Sources::default()
+    })
+}
+
 impl Settings {
-    /// Reads every layer: the system's files, those of `--config`, the environment, `--set`.
+    /// What a process is started with, without what was changed at run time.
     ///
     /// # Errors
     /// Every problem of every layer, and every value that cannot be obeyed.
-    pub fn load(files: &[PathBuf], sets: &[String]) -> Result<(Self, Origins), Problems> {
-        let mut environment = Vec::new();
-        for (name, value) in std::env::vars_os() {
-            let ours = name.as_encoded_bytes().starts_with(VARIABLES);
-            match (name.into_string(), value.into_string()) {
-                (Ok(name), Ok(value)) => environment.push((name, value)),
-                // Others' variables may be what they like.
-                (name, _) if ours => {
-                    let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
-                    return Err(Problem {
-                        key: telemetry::escape(&name).into_owned(),
-                        reason: Reason::Unreadable,
-                        message: "this variable is not UTF-8".into(),
-                        origin: None,
-                        suggestion: None,
-                    }
-                    .into());
-                }
-                _ => {}
-            }
-        }
-        Self::from_sources(&Sources {
-            system: Some(SYSTEM.into()),
-            files: files.to_vec(),
-            environment,
-            sets: sets.to_vec(),
-        })
-    }
-
-    /// The same from the given places.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn from_sources(sources: &Sources) -> Result<(Self, Origins), Problems> {
-        let config::Loaded { mut value, origins } = config::load::<Self>(sources)?;
-        if value.listeners.is_empty() {
-            value.listeners = default_listeners();
-        }
-        let problems: Vec<Problem> = value
-            .faults()
-            .into_iter()
-            .map(|(key, message)| Problem {
-                // A key that is not set has the place of the table that lacks it, if any.
-                origin: origins.get(&key).map(|setting| (*setting.origin).clone()),
-                key,
-                reason: Reason::Invalid,
-                message,
-                suggestion: None,
-            })
-            .collect();
-        if problems.is_empty() {
-            Ok((value, origins))
-        } else {
-            Err(Problems::new(problems))
-        }
+    pub fn load(sources: &Sources) -> Result<Configured, Problems> {
+        configure(&Layers::read(sources), &[], &[])
     }
 
     /// Every value that cannot be obeyed: its key and what is wrong.
@@ -154,6 +195,7 @@ impl Settings {
         part("node", self.node.check());
         part("grpc", self.grpc.check());
         part("http", self.http.check());
+        part("store", self.store.check());
         part("telemetry", self.telemetry.check());
         for (name, spec) in &self.listeners {
             let wrong = spec.check().into_iter();
@@ -162,12 +204,14 @@ impl Settings {
         faults
     }
 
-    /// Tells configurations apart.
-    pub fn revision(&self) -> String {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        format!("{self:?}").hash(&mut hasher);
-        format!("{:016x}", hasher.finish())
+    /// The same with every default filled in, as it is obeyed.
+    pub fn resolved(&self) -> Self {
+        let listeners = self.listeners.iter();
+        let resolve = |(name, spec): (&ListenerName, &Spec)| (name.clone(), spec.resolved());
+        let mut resolved = self.clone();
+        resolved.store.path = self.store.place();
+        resolved.listeners = listeners.map(resolve).collect();
+        resolved
     }
 }
 
@@ -184,57 +228,11 @@ impl Node {
     }
 }
 
-/// The listeners that run when no layer names one; `deploy/switchboard.toml` says the same.
-pub fn default_listeners() -> BTreeMap<ListenerName, Spec> {
-    let programs = ["echo", "date", "ls", "uname", "uptime", "id"]
-        .map(String::from)
-        .to_vec();
-    let udp = protocol::chat::Settings {
-        transport: net::Transport::Udp,
-        ..protocol::chat::Settings::default()
-    };
-    let shell = protocol::shell::Settings {
-        programs,
-        ..protocol::shell::Settings::default()
-    };
-    let listeners = [
-        (
-            "ack",
-            8080,
-            Protocol::Ack(protocol::ack::Settings::default()),
-        ),
-        (
-            "uppercase",
-            8080,
-            Protocol::Uppercase(protocol::uppercase::Settings::default()),
-        ),
-        (
-            "chat",
-            8081,
-            Protocol::Chat(protocol::chat::Settings::default()),
-        ),
-        ("qq", 8081, Protocol::Chat(udp)),
-        ("shell", 8090, Protocol::Shell(shell)),
-    ];
-    let listeners = listeners.into_iter().filter_map(|(name, port, protocol)| {
-        let spec = Spec {
-            bind: net::Address(([127, 0, 0, 1], port).into()),
-            display_name: String::new(),
-            labels: BTreeMap::new(),
-            limits: net::Limits::default(),
-            protocol,
-        };
-        // Every name above is one.
-        Some((name.parse().ok()?, spec))
-    });
-    listeners.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sources(text: &str) -> Result<(Settings, Origins), String> {
+    fn read(text: &str) -> Result<Settings, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("test.toml");
         std::fs::write(&file, text).unwrap();
@@ -242,28 +240,31 @@ mod tests {
             files: vec![file],
             ..Sources::default()
         };
-        Settings::from_sources(&sources).map_err(|problems| problems.to_string())
+        let configured = Settings::load(&sources);
+        configured
+            .map(|configured| configured.settings)
+            .map_err(|problems| problems.to_string())
     }
 
     #[test]
     fn the_shipped_file_says_what_is_so_without_it() {
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/switchboard.toml");
-        let (from_file, _) = sources(&std::fs::read_to_string(shipped).unwrap()).unwrap();
-        let (built_in, _) = sources("").unwrap();
+        let from_file = read(&std::fs::read_to_string(shipped).unwrap()).unwrap();
+        let built_in = read("").unwrap();
         assert_eq!(built_in.listeners.len(), 5);
         assert_eq!(from_file, built_in);
     }
 
     #[test]
     fn one_named_listener_replaces_the_five() {
-        let (settings, _) =
-            sources("[listeners.mine]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"").unwrap();
+        let settings =
+            read("[listeners.mine]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"").unwrap();
         assert_eq!(settings.listeners.len(), 1);
     }
 
     #[test]
     fn every_value_that_cannot_be_obeyed_is_named_with_its_place() {
-        let problems = sources(
+        let problems = read(
             "[node]\nname = \"Not Plain\"\n[grpc]\naddress = \"0.0.0.0:50051\"\n[http]\naddress = \"[::]:9464\"\n\
              [listeners.open]\nprotocol = \"shell\"\nbind = \"0.0.0.0:8090\"\n\
              [listeners.wide]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n[listeners.wide.limits]\nallow_cidrs = [\"10.1.0.0/8\"]\n",
@@ -288,7 +289,7 @@ mod tests {
     #[test]
     fn a_shell_off_loopback_takes_both_its_words() {
         let shell = |more: &str| {
-            sources(&format!(
+            read(&format!(
                 "[listeners.s]\nprotocol = \"shell\"\nbind = \"0.0.0.0:0\"\n{more}"
             ))
         };

@@ -1,0 +1,269 @@
+//! One edit of what was changed at run time: checked with the whole, put on disk, made so.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::change::{path_of, prefix};
+use super::plan::changes;
+use super::state::{State, kept};
+use crate::config::{Assignment, Layer, key};
+use crate::grpc::{Caller, Changed, Warning};
+use crate::settings::{Configured, configure};
+use crate::store::{Event, Identity, Write};
+use crate::supervisor::{
+    Becomes, Change, Desired, Error, ListenerName, Prepared, Spec, View, Violation, etag,
+};
+
+/// What is to be changed of the changes made at run time.
+pub(super) struct Edit {
+    pub(super) name: ListenerName,
+    /// Paths that are forgotten, with all that is below them.
+    pub(super) forget: Vec<Vec<String>>,
+    pub(super) assign: Vec<Assignment>,
+    pub(super) layer: Layer,
+    /// Who the listener is from now on, if a call makes it to stay.
+    pub(super) identity: Option<(String, SystemTime)>,
+    pub(super) how: How,
+    pub(super) caller: Caller,
+    pub(super) validate_only: bool,
+}
+
+/// What the supervisor has to know besides.
+#[derive(Default)]
+pub(super) struct How {
+    pub(super) start: bool,
+    pub(super) force: bool,
+    pub(super) grace: Option<Duration>,
+}
+
+/// An edit that was checked, with its sockets.
+struct Checked {
+    runtime: Vec<Assignment>,
+    ephemeral: Vec<Assignment>,
+    configured: Configured,
+    prepared: Prepared,
+    warnings: Vec<Warning>,
+}
+
+impl State {
+    /// Checks an edit, puts it on disk, and makes it so.
+    pub(super) async fn make(&mut self, edit: Edit) -> Result<Changed, Error> {
+        let before = self.supervisor.get(edit.name.as_str()).ok();
+        let Checked {
+            runtime,
+            ephemeral,
+            configured,
+            prepared,
+            mut warnings,
+        } = self.check(&edit)?;
+        let after = configured.settings.listeners.get(&edit.name).cloned();
+        let effects = effects(before.as_ref().map(|view| &view.spec), after.as_ref());
+        warnings.extend(self.about(&edit, &configured));
+        if edit.validate_only {
+            let target = super::plan::target(&configured, &edit.name, &self.identities);
+            let view = match target {
+                Some(target) => self.supervisor.preview(&edit.name, target),
+                None => self.supervisor.get(edit.name.as_str())?,
+            };
+            return Ok(Changed {
+                view,
+                effects,
+                warnings,
+            });
+        }
+        if edit.layer == Layer::Runtime {
+            let write = self.write(&edit, before.as_ref(), after.as_ref());
+            self.store.write(write).await.map_err(Error::NotKept)?;
+        }
+        self.identify(&edit, after.is_some());
+        self.supervisor.commit(prepared).await;
+        (self.runtime, self.ephemeral, self.running) = (runtime, ephemeral, configured);
+        self.measure_drift();
+        let view = match (self.supervisor.get(edit.name.as_str()), before) {
+            (Ok(view), _) | (Err(_), Some(view)) => view,
+            (Err(error), None) => return Err(error),
+        };
+        Ok(Changed {
+            view,
+            effects,
+            warnings,
+        })
+    }
+
+    fn check(&mut self, edit: &Edit) -> Result<Checked, Error> {
+        let (mut runtime, mut ephemeral) = (self.runtime.clone(), self.ephemeral.clone());
+        // The last word counts: what is kept is not hidden by what is not.
+        forget(&mut ephemeral, edit);
+        let edited = match edit.layer {
+            Layer::Ephemeral => &mut ephemeral,
+            _ => {
+                forget(&mut runtime, edit);
+                &mut runtime
+            }
+        };
+        edited.extend(edit.assign.iter().cloned());
+        let mut configured =
+            configure(&self.layers, &runtime, &ephemeral).map_err(Error::Configuration)?;
+        let running = &self.running.settings;
+        configured.settings.keep_what_a_restart_changes(running);
+        let mut violations = Vec::new();
+        for aside in &configured.aside {
+            if edit.assign.contains(&aside.assignment) {
+                let field = aside.problem.key.strip_prefix(&prefix(&edit.name));
+                violations.push(Violation {
+                    field: field.unwrap_or(&aside.problem.key).to_owned(),
+                    description: aside.problem.message.clone(),
+                });
+            }
+        }
+        if !violations.is_empty() {
+            violations.dedup();
+            return Err(Error::Invalid(violations));
+        }
+        let mut identities = self.identities.clone();
+        if let Some(identity) = &edit.identity {
+            identities.insert(edit.name.clone(), identity.clone());
+        }
+        let reason = match &*edit.caller.reason {
+            "" => edit.caller.method,
+            reason => reason,
+        };
+        let mut wanted = changes(&self.running, &configured, &identities, reason);
+        self.adjust(&mut wanted, edit, &configured, &identities);
+        let refused = |mut refused: Vec<(ListenerName, Error)>| refused.remove(0).1;
+        let prepared = self.supervisor.prepare(wanted).map_err(refused)?;
+        Ok(Checked {
+            runtime,
+            ephemeral,
+            prepared,
+            warnings: Vec::new(),
+            configured,
+        })
+    }
+
+    /// The listener that is asked about is told what the caller wants, even if nothing of its definition changes.
+    fn adjust(
+        &self,
+        wanted: &mut Vec<Change>,
+        edit: &Edit,
+        configured: &Configured,
+        identities: &BTreeMap<ListenerName, (String, SystemTime)>,
+    ) {
+        let found = wanted.iter().position(|change| change.name == edit.name);
+        let mut change = match (
+            found,
+            super::plan::target(configured, &edit.name, identities),
+        ) {
+            (Some(index), _) => wanted.remove(index),
+            (None, Some(target)) => Change {
+                name: edit.name.clone(),
+                to: Becomes::Defined {
+                    target: Box::new(target),
+                    start: false,
+                },
+                grace: None,
+                reason: edit.caller.reason.clone(),
+            },
+            (None, None) => return,
+        };
+        change.grace = edit.how.grace;
+        match &mut change.to {
+            Becomes::Defined { start, .. } => *start = edit.how.start,
+            Becomes::Gone { force } => *force = edit.how.force,
+        }
+        wanted.push(change);
+    }
+
+    /// What is put on disk: the change, who the listener is, and who made it.
+    fn write(&self, edit: &Edit, before: Option<&View>, after: Option<&Spec>) -> Write {
+        let listener = edit.name.to_string();
+        let identity = edit.identity.as_ref().map(|(uid, created)| Identity {
+            listener: listener.clone(),
+            uid: uid.clone(),
+            created: *created,
+        });
+        let uid = match (&edit.identity, before) {
+            (Some((uid, _)), _) => uid.clone(),
+            (None, Some(view)) => view.uid.clone(),
+            (None, None) => String::new(),
+        };
+        Write {
+            forget: edit.forget.clone(),
+            assign: edit.assign.iter().map(kept).collect(),
+            identities: vec![(listener.clone(), identity.filter(|_| after.is_some()))],
+            event: Some(Event {
+                time: SystemTime::now(),
+                actor: edit.caller.actor.clone(),
+                method: edit.caller.method.to_owned(),
+                resource: format!("listeners/{listener}"),
+                reason: edit.caller.reason.clone(),
+                status: "OK".to_owned(),
+                before_etag: before.map(|view| view.etag.clone()).unwrap_or_default(),
+                after_etag: after.map(|spec| etag(&uid, spec)).unwrap_or_default(),
+                trace_id: String::new(),
+            }),
+        }
+    }
+
+    fn identify(&mut self, edit: &Edit, is_there: bool) {
+        match &edit.identity {
+            Some(identity) if is_there => {
+                self.identities.insert(edit.name.clone(), identity.clone());
+            }
+            _ => {
+                self.identities.remove(&edit.name);
+            }
+        }
+    }
+
+    /// What the caller should know of a change that was taken.
+    fn about(&self, edit: &Edit, configured: &Configured) -> Vec<Warning> {
+        let mut warnings: Vec<_> = configured
+            .lowered(self.supervisor.most_sessions())
+            .into_iter()
+            .filter(|warning| warning.key.starts_with(&prefix(&edit.name)))
+            .collect();
+        if edit.layer == Layer::Runtime && !self.store.keeps() && !edit.assign.is_empty() {
+            warnings.push(Warning {
+                key: key(&path_of(&edit.name, &[])),
+                reason: "NOT_KEPT",
+                message: "the store is in memory (store.path): the change ends with the process"
+                    .into(),
+                pinned_by: None,
+            });
+        }
+        warnings
+    }
+
+    /// What a listener should be once an edit has forgotten what it forgets.
+    pub(super) fn desired_without(&self, edit: &Edit) -> Option<Desired> {
+        let (mut runtime, mut ephemeral) = (self.runtime.clone(), self.ephemeral.clone());
+        forget(&mut ephemeral, edit);
+        if edit.layer == Layer::Runtime {
+            forget(&mut runtime, edit);
+        }
+        let configured = configure(&self.layers, &runtime, &ephemeral).ok()?;
+        let spec = configured.settings.listeners.get(&edit.name)?;
+        Some(spec.desired_state)
+    }
+}
+
+/// Takes out what an edit forgets, and what it assigns anew.
+fn forget(changes: &mut Vec<Assignment>, edit: &Edit) {
+    let assigned = edit.assign.iter().map(|change| &change.path);
+    let paths: Vec<_> = edit.forget.iter().chain(assigned).collect();
+    changes.retain(|change| !paths.iter().any(|path| change.path.starts_with(path)));
+}
+
+/// What changed of a listener and when it takes effect; of a new one nothing did.
+fn effects(before: Option<&Spec>, after: Option<&Spec>) -> Vec<(String, crate::config::Scope)> {
+    let (Some(before), Some(after)) = (before, after) else {
+        return Vec::new();
+    };
+    let changes = before.changes(after).into_iter();
+    let scope = |change: crate::config::Change| Some((after.scope(&change.key)?, change.key));
+    changes
+        .filter_map(scope)
+        .map(|(scope, key)| (key, scope))
+        .collect()
+}

@@ -1,0 +1,164 @@
+//! `ConfigService`.
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{origin, scope, warning};
+use super::listeners::refused;
+use super::status::invalid_field;
+use super::{Changing, Control, ReloadOptions, SettingRow, Side, api};
+use crate::config::{Format, Problem, Shadow};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl api::config_service_server::ConfigService for Control {
+    async fn get_effective_config(
+        &self,
+        request: Request<api::GetEffectiveConfigRequest>,
+    ) -> Answer<api::GetEffectiveConfigResponse> {
+        let asked = request.into_inner();
+        let effective = self.configuration.effective().await.map_err(refused)?;
+        let wanted = |row: &SettingRow| {
+            (row.drifted || !asked.drifted_only) && is_within(&row.key, &asked.key_prefix)
+        };
+        let rows = effective.settings.into_iter().filter(wanted);
+        Ok(Response::new(api::GetEffectiveConfigResponse {
+            settings: rows.map(setting).collect(),
+            revision: effective.revision,
+        }))
+    }
+
+    async fn validate_config(
+        &self,
+        request: Request<api::ValidateConfigRequest>,
+    ) -> Answer<api::ValidateConfigResponse> {
+        let asked = request.into_inner();
+        let format = format(&asked.format)?;
+        let document = (!asked.document.is_empty()).then_some((asked.document, format));
+        let validated = self.configuration.validate(document).await;
+        let (problems, warnings) = validated.map_err(refused)?;
+        let problems = problems.into_iter().flatten();
+        Ok(Response::new(api::ValidateConfigResponse {
+            problems: problems.map(problem).collect(),
+            warnings: warnings.into_iter().map(warning).collect(),
+        }))
+    }
+
+    async fn diff_config(
+        &self,
+        request: Request<api::DiffConfigRequest>,
+    ) -> Answer<api::DiffConfigResponse> {
+        let asked = request.get_ref();
+        let from = side("from", asked.from, Side::Running)?;
+        let to = side("to", asked.to, Side::AfterRestart)?;
+        let changes = self.configuration.diff(from, to).await.map_err(refused)?;
+        Ok(Response::new(api::DiffConfigResponse {
+            changes: changes.into_iter().map(change).collect(),
+        }))
+    }
+
+    async fn reload_config(
+        &self,
+        request: Request<api::ReloadConfigRequest>,
+    ) -> Answer<api::ReloadConfigResponse> {
+        let asked = request.into_inner();
+        let options = ReloadOptions {
+            validate_only: asked.validate_only,
+            keep_sessions: asked.keep_sessions,
+        };
+        let reload = async {
+            let reloaded = self.configuration.reload(options).await.map_err(refused)?;
+            Ok(api::ReloadConfigResponse {
+                revision: reloaded.revision,
+                changes: reloaded.changes.into_iter().map(change).collect(),
+                warnings: reloaded.warnings.into_iter().map(warning).collect(),
+            })
+        };
+        self.once(&asked.request_id, &asked, reload).await
+    }
+
+    async fn export_config(
+        &self,
+        request: Request<api::ExportConfigRequest>,
+    ) -> Answer<api::ExportConfigResponse> {
+        let asked = request.get_ref();
+        let format = format(&asked.format)?;
+        let document = self
+            .configuration
+            .export(format, asked.include_runtime_state);
+        Ok(Response::new(api::ExportConfigResponse {
+            document: document.await.map_err(refused)?,
+        }))
+    }
+}
+
+fn format(word: &str) -> Result<Format, Status> {
+    let format = if word.is_empty() {
+        Ok(Format::Toml)
+    } else {
+        word.parse()
+    };
+    format.map_err(|fault| invalid_field("FORMAT_INVALID", "format", fault.to_string()))
+}
+
+fn side(field: &str, number: i32, default: Side) -> Result<Side, Status> {
+    use api::diff_config_request::Side as S;
+    match S::try_from(number) {
+        Ok(S::Unspecified) => Ok(default),
+        Ok(S::Running) => Ok(Side::Running),
+        Ok(S::Files) => Ok(Side::Files),
+        Ok(S::AfterRestart) => Ok(Side::AfterRestart),
+        Err(_) => {
+            let rule = format!("{number} is no value of this enum");
+            Err(invalid_field("SIDE_INVALID", field, rule))
+        }
+    }
+}
+
+/// Whether a key is the given one, or below it; every key is below none.
+pub fn is_within(key: &str, prefix: &str) -> bool {
+    let rest = key.strip_prefix(prefix);
+    rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'))
+}
+
+/// A row as the API shows it.
+pub fn setting(row: SettingRow) -> api::ConfigSetting {
+    let shadow = |shadow: Shadow| api::ConfigShadow {
+        value_json: shadow.value.to_string(),
+        origin: Some(origin(&shadow.origin)),
+    };
+    api::ConfigSetting {
+        key: row.key,
+        value_json: row.value.to_string(),
+        origin: Some(origin(&row.origin)),
+        shadows: row.shadows.into_iter().map(shadow).collect(),
+        reload_scope: scope(row.scope).into(),
+        drifted: row.drifted,
+    }
+}
+
+fn change(change: Changing) -> api::ConfigChange {
+    let json = |value: Option<serde_json::Value>| value.map(|v| v.to_string()).unwrap_or_default();
+    api::ConfigChange {
+        key: change.key,
+        from_json: json(change.from),
+        to_json: json(change.to),
+        scope: scope(change.scope).into(),
+        sessions_affected: u32::try_from(change.sessions).unwrap_or(u32::MAX),
+    }
+}
+
+fn problem(problem: Problem) -> api::ConfigProblem {
+    let origin = problem.origin.as_ref();
+    api::ConfigProblem {
+        source: origin
+            .map(|origin| origin.source.to_string())
+            .unwrap_or_default(),
+        line: origin.and_then(|origin| origin.line).unwrap_or_default(),
+        column: origin.and_then(|origin| origin.column).unwrap_or_default(),
+        key: problem.key,
+        reason: problem.reason.word().to_owned(),
+        message: problem.message,
+        suggestion: problem.suggestion.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,358 @@
+//! Field masks: which fields of a listener a caller means, in proto's casing or JSON's, and what they are called in files.
+
+use std::sync::LazyLock;
+
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::Value;
+use tonic::Status;
+
+use super::status::invalid;
+use super::{api, spec};
+use crate::config::{nearest, to_value};
+use crate::protocol::Protocol;
+use crate::supervisor::{Error, Spec, Violation};
+
+/// Fields that only we set, or that no mask changes.
+const OUTPUT_ONLY: u32 = 20;
+
+static LISTENER: LazyLock<Option<MessageDescriptor>> = LazyLock::new(|| {
+    let pool = DescriptorPool::decode(api::FILE_DESCRIPTOR_SET).ok()?;
+    pool.get_message_by_name("switchboard.v1.Listener")
+});
+
+/// The fields that a mask names, each by its path in files, with what `wanted` says of it; null for what it leaves unset.
+/// Without a mask, the fields that are set; `*` stands for all.
+///
+/// # Errors
+/// Every path that names no field, or one that cannot be changed; every value that cannot be read.
+pub(super) fn fields(
+    wanted: api::Listener,
+    mask: Option<Vec<String>>,
+    current: &Spec,
+) -> Result<Vec<(Vec<String>, Value)>, Status> {
+    let word = current.protocol.word();
+    let kind = wanted.protocol.as_ref().map(kind);
+    if let Some(kind) = kind.filter(|kind| *kind != word) {
+        let description = format!(
+            "the listener speaks {word}, and what is spoken cannot change; delete it and create another"
+        );
+        let field = format!("listener.{kind}");
+        return Err(invalid(
+            "FIELD_IMMUTABLE",
+            vec![Violation { field, description }],
+        ));
+    }
+    let said = said(wanted, current)?;
+    let paths = match mask.filter(|paths| !paths.is_empty()) {
+        Some(paths) => paths,
+        None => populated(&said, word),
+    };
+    let mut violations = Vec::new();
+    let mut fields = Vec::new();
+    for path in paths {
+        match keys(&path, word) {
+            Ok(keys) => fields.extend(keys),
+            Err(description) => violations.push(Violation {
+                field: "update_mask".to_owned(),
+                description,
+            }),
+        }
+    }
+    if !violations.is_empty() {
+        return Err(invalid("UPDATE_MASK_INVALID", violations));
+    }
+    // Unset is no wish to change it.
+    fields.retain(|field| *field != ["desired_state"] || said.get("desired_state").is_some());
+    let value = |field: &Vec<String>| {
+        let step = |value: Option<&Value>, key: &String| value?.get(key).cloned();
+        let mut at = Some(said.clone());
+        for key in field {
+            at = step(at.as_ref(), key);
+        }
+        at.unwrap_or(Value::Null)
+    };
+    Ok(fields
+        .into_iter()
+        .map(|field| (field.clone(), value(&field)))
+        .collect())
+}
+
+/// What the caller's listener says, as a file would; what it need not say is taken from the current one.
+fn said(mut wanted: api::Listener, current: &Spec) -> Result<Value, Status> {
+    let without_bind = wanted.bind.is_empty();
+    if without_bind {
+        wanted.bind = current.bind.to_string();
+    }
+    let without_desire = wanted.desired_state == 0;
+    if wanted.protocol.is_none() {
+        wanted.protocol = Some(super::show::protocol(&current.protocol.plain()));
+    }
+    let read = spec::read_part(wanted);
+    let spec = read.map_err(|violations| invalid("LISTENER_CONFIG_INVALID", violations))?;
+    let mut said = spec.said();
+    if let Value::Object(entries) = &mut said {
+        entries.remove("protocol");
+        if without_bind {
+            entries.remove("bind");
+        }
+        entries.remove("desired_state");
+        if !without_desire {
+            entries.insert("desired_state".into(), to_value(&spec.desired_state));
+        }
+    }
+    Ok(said)
+}
+
+/// Without a mask: the paths of what is set.
+fn populated(said: &Value, word: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (key, value) in said.as_object().into_iter().flatten() {
+        match (key.as_str(), value) {
+            ("limits", Value::Object(limits)) => {
+                paths.extend(limits.keys().map(|limit| format!("limits.{limit}")));
+            }
+            _ => paths.push(field(key, word)),
+        }
+    }
+    paths
+}
+
+fn kind(protocol: &api::listener::Protocol) -> &'static str {
+    use api::listener::Protocol as P;
+    match protocol {
+        P::Shell(_) => "shell",
+        P::Uppercase(_) => "uppercase",
+        P::Chat(_) => "chat",
+        P::Ack(_) => "ack",
+    }
+}
+
+/// The keys of files that a path of a mask means.
+fn keys(path: &str, word: &str) -> Result<Vec<Vec<String>>, String> {
+    let shown = crate::supervisor::shown(path);
+    let Some(listener) = &*LISTENER else {
+        return Err(format!("`{shown}` cannot be looked up"));
+    };
+    if path == "*" {
+        let changeable = listener
+            .fields()
+            .filter(|field| field.number() < OUTPUT_ONLY);
+        let names = changeable.map(|field| field.name().to_owned());
+        let own = names
+            .filter(|name| name != "name" && name != "uid" && (!is_protocol(name) || name == word));
+        let mut all = Vec::new();
+        for name in own {
+            all.extend(keys(&name, word)?);
+        }
+        return Ok(all);
+    }
+    let (mut message, mut names) = (listener.clone(), Vec::new());
+    let mut segments = path.split('.').peekable();
+    while let Some(segment) = segments.next() {
+        let field = find(&message, segment).ok_or_else(|| unknown(&shown, segment, &message))?;
+        names.push(field.name().to_owned());
+        let inner = match field.kind() {
+            Kind::Message(inner) if !field.is_map() && !is_value(&inner) => Some(inner),
+            _ => None,
+        };
+        match (inner, segments.peek()) {
+            (Some(inner), _) => message = inner,
+            (None, None) => {}
+            (None, Some(_)) => {
+                return Err(format!(
+                    "`{shown}`: `{}` has no fields of its own; name it as a whole",
+                    field.name()
+                ));
+            }
+        }
+    }
+    of_files(names, word, &shown)
+}
+
+fn of_files(mut names: Vec<String>, word: &str, shown: &str) -> Result<Vec<Vec<String>>, String> {
+    let first = names[0].as_str();
+    let output_only = LISTENER.as_ref().and_then(|l| l.get_field_by_name(first));
+    if ["name", "uid"].contains(&first)
+        || output_only.is_some_and(|field| field.number() >= OUTPUT_ONLY)
+    {
+        return Err(format!("`{shown}` is not for callers to change"));
+    }
+    if !is_protocol(first) {
+        return Ok(vec![names]);
+    }
+    if first != word {
+        return Err(format!("`{shown}`: the listener speaks {word}"));
+    }
+    names.remove(0);
+    if names.is_empty() {
+        // The protocol as a whole is all its keys, since they stand beside the others in files.
+        let own = LISTENER.as_ref().and_then(|l| l.get_field_by_name(word));
+        let Some(Kind::Message(message)) = own.map(|field| field.kind()) else {
+            return Ok(Vec::new());
+        };
+        return Ok(message
+            .fields()
+            .map(|f| vec![f.name().to_owned()])
+            .collect());
+    }
+    Ok(vec![names])
+}
+
+fn is_protocol(name: &str) -> bool {
+    Protocol::WORDS.contains(&name)
+}
+
+/// Durations and the like are values, not tables.
+fn is_value(message: &MessageDescriptor) -> bool {
+    message.full_name().starts_with("google.protobuf.")
+}
+
+fn find(message: &MessageDescriptor, segment: &str) -> Option<FieldDescriptor> {
+    let by_name = message.get_field_by_name(segment);
+    by_name.or_else(|| message.get_field_by_json_name(segment))
+}
+
+fn unknown(shown: &str, segment: &str, message: &MessageDescriptor) -> String {
+    let names: Vec<_> = message
+        .fields()
+        .map(|field| field.name().to_owned())
+        .collect();
+    let near = nearest(segment, names.iter().map(String::as_str));
+    match near {
+        Some(near) => format!("`{shown}` is no field of a listener; did you mean `{near}`?"),
+        None => format!("`{shown}` is no field of a listener"),
+    }
+}
+
+/// A key of files as a path of proto: a protocol's own keys stand within its message.
+pub(super) fn field(key: &str, word: &str) -> String {
+    let first = key.split(['.', '[']).next().unwrap_or(key);
+    let common = ["bind", "desired_state", "display_name", "labels", "limits"];
+    if common.contains(&first) {
+        key.to_owned()
+    } else {
+        format!("{word}.{key}")
+    }
+}
+
+/// A refusal whose fields are named as in proto.
+pub(super) fn in_proto(error: Error, word: &str) -> Error {
+    let name = |violation: Violation| Violation {
+        field: field(&violation.field, word),
+        ..violation
+    };
+    match error {
+        Error::Invalid(violations) => Error::Invalid(violations.into_iter().map(name).collect()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn current() -> Spec {
+        spec::read(api::Listener {
+            bind: "127.0.0.1:0".into(),
+            protocol: Some(api::listener::Protocol::Ack(api::AckProtocol::default())),
+            ..Default::default()
+        })
+        .unwrap()
+    }
+
+    fn wanted() -> api::Listener {
+        api::Listener {
+            limits: Some(api::ListenerLimits {
+                max_sessions: 5,
+                ..Default::default()
+            }),
+            protocol: Some(api::listener::Protocol::Ack(api::AckProtocol {
+                once: true,
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+    }
+
+    fn read(mask: &[&str]) -> Vec<(String, Value)> {
+        let mask = mask.iter().map(|path| (*path).to_owned()).collect();
+        let fields = fields(wanted(), Some(mask), &current()).unwrap();
+        fields
+            .into_iter()
+            .map(|(path, value)| (path.join("."), value))
+            .collect()
+    }
+
+    #[test]
+    fn a_mask_names_fields_in_either_casing_and_unset_means_the_default() {
+        assert_eq!(
+            read(&[
+                "limits.maxSessions",
+                "limits.idle_timeout",
+                "ack.once",
+                "labels"
+            ]),
+            [
+                ("limits.max_sessions".to_owned(), json!(5)),
+                ("limits.idle_timeout".to_owned(), Value::Null),
+                ("once".to_owned(), json!(true)),
+                ("labels".to_owned(), Value::Null),
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_mask_what_is_set_is_meant() {
+        let keys: Vec<_> = read(&[]).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["limits.max_sessions", "once"]);
+    }
+
+    #[test]
+    fn a_whole_message_and_a_star_mean_all_their_fields() {
+        let keys =
+            |mask: &[&str]| -> Vec<_> { read(mask).into_iter().map(|(key, _)| key).collect() };
+        assert_eq!(keys(&["ack"]), ["reply", "once", "framing"]);
+        let all = keys(&["*"]);
+        for key in ["display_name", "labels", "bind", "reply", "limits"] {
+            assert!(all.iter().any(|k| k == key), "{key} in {all:?}");
+        }
+        assert!(
+            !all.iter().any(|k| k == "name" || k == "programs"),
+            "{all:?}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_all_named() {
+        let mask = [
+            "limits.max_session",
+            "state",
+            "chat.pace",
+            "bind.port",
+            "name",
+        ];
+        let mask = mask.iter().map(|path| (*path).to_owned()).collect();
+        let refused = fields(wanted(), Some(mask), &current()).unwrap_err();
+        for part in [
+            "did you mean `max_sessions`",
+            "`state` is not for callers",
+            "the listener speaks ack",
+            "`bind` has no fields",
+            "`name` is not for callers",
+        ] {
+            assert!(
+                refused.message().contains(part),
+                "{part}: {}",
+                refused.message()
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_told_in_the_words_of_proto() {
+        assert_eq!(field("limits.max_sessions", "ack"), "limits.max_sessions");
+        assert_eq!(field("reply", "ack"), "ack.reply");
+        assert_eq!(field("labels.a", "ack"), "labels.a");
+    }
+}

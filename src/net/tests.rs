@@ -1,0 +1,232 @@
+//! What a running listener obeys, exchanged while it runs: a test for each way of taking effect.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::telemetry::{Labels, Telemetry};
+
+/// Answers every message with its word.
+struct Says(&'static str);
+
+impl StreamHandler for Says {
+    fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
+        stream.set_framing(Framing::Line);
+        Box::pin(async move {
+            loop {
+                match stream.next().await {
+                    Event::Message => stream.send(self.0.into()),
+                    end => return end.reason(),
+                }
+            }
+        })
+    }
+}
+
+impl DatagramHandler for Says {
+    fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
+        for datagram in batch.datagrams() {
+            if door.passes(batch.terms, &datagram) {
+                batch.answers.push(&datagram, |out| {
+                    out.extend_from_slice(self.0.as_bytes());
+                    true
+                });
+            }
+        }
+    }
+}
+
+fn over_tcp(word: &'static str) -> Handler {
+    Handler::Stream(Arc::new(Says(word)))
+}
+
+fn over_udp(word: &'static str) -> Handler {
+    Handler::Datagram(Arc::new(Says(word)))
+}
+
+/// A listener on a runtime of its own.
+pub(crate) struct Listener(tokio::runtime::Runtime, Running);
+
+impl Listener {
+    pub(crate) fn start(limits: Limits, handler: Handler) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let (bounds, bound) = match &handler {
+            Handler::Stream(_) => {
+                let bounds = limits.bounds(Transport::Tcp);
+                let bound = bind_stream(address, bounds.accept_backlog).unwrap();
+                (bounds, bound)
+            }
+            Handler::Datagram(_) => (
+                limits.bounds(Transport::Udp),
+                bind_datagram(address).unwrap(),
+            ),
+        };
+        let door = Door::new(DoorParts {
+            labels: Labels {
+                listener: "a".into(),
+                protocol: "says",
+                transport: "tcp",
+            },
+            bounds,
+            handler,
+            counters: Arc::default(),
+            closures: Arc::default(),
+            telemetry: Telemetry::quiet(),
+        });
+        let running = runtime.block_on(async { Running::start(door, bound).unwrap() });
+        Self(runtime, running)
+    }
+
+    pub(crate) fn change(&self, limits: Limits, handler: Handler) {
+        let transport = match handler {
+            Handler::Stream(_) => Transport::Tcp,
+            Handler::Datagram(_) => Transport::Udp,
+        };
+        self.1.set_terms(limits.bounds(transport), handler).unwrap();
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.1.address
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let peer = TcpStream::connect(self.address()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        peer
+    }
+}
+
+/// What is answered to `line`; nothing when the connection ends instead.
+pub(crate) fn answer(peer: &mut TcpStream, line: &str) -> String {
+    let mut answer = [0; 4096];
+    let read = peer
+        .write_all(format!("{line}\n").as_bytes())
+        .and_then(|()| peer.read(&mut answer));
+    String::from_utf8_lossy(&answer[..read.unwrap_or(0)]).into_owned()
+}
+
+#[test]
+fn clocks_are_live_for_those_who_are_in() {
+    let listener = Listener::start(Limits::default(), over_tcp("x"));
+    let mut peer = listener.connect();
+    assert_eq!(answer(&mut peer, "?"), "x");
+    let limits = Limits {
+        idle_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    listener.change(limits, over_tcp("x"));
+    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn who_is_in_keeps_its_message_limit_and_its_protocol() {
+    let listener = Listener::start(Limits::default(), over_tcp("old"));
+    let mut first = listener.connect();
+    assert_eq!(answer(&mut first, "?"), "old");
+    let limits = Limits {
+        max_message_bytes: 4,
+        ..Limits::default()
+    };
+    listener.change(limits, over_tcp("new"));
+    assert_eq!(answer(&mut first, "longer than four"), "old");
+    assert_eq!(answer(&mut listener.connect(), "?"), "new");
+    assert_eq!(answer(&mut listener.connect(), "longer than four"), "");
+}
+
+#[test]
+fn a_lowered_number_of_sessions_ends_nobody_and_keeps_new_ones_out() {
+    let listener = Listener::start(Limits::default(), over_tcp("x"));
+    let mut inside = [listener.connect(), listener.connect()];
+    for peer in &mut inside {
+        assert_eq!(answer(peer, "?"), "x");
+    }
+    let one = Limits {
+        max_sessions: 1,
+        ..Limits::default()
+    };
+    listener.change(one, over_tcp("x"));
+    assert_eq!(answer(&mut listener.connect(), "?"), "");
+    for peer in &mut inside {
+        assert_eq!(answer(peer, "?"), "x");
+    }
+}
+
+#[test]
+fn a_rate_that_stays_is_not_filled_up_by_a_change() {
+    let rated = |rate| Limits {
+        max_accepts_per_second: rate,
+        ..Limits::default()
+    };
+    let listener = Listener::start(rated(0.01), over_tcp("x"));
+    let mut first = listener.connect();
+    assert_eq!(answer(&mut first, "?"), "x");
+    listener.change(rated(0.01), over_tcp("y"));
+    assert_eq!(answer(&mut listener.connect(), "?"), "");
+    listener.change(rated(100.0), over_tcp("y"));
+    assert_eq!(answer(&mut listener.connect(), "?"), "y");
+}
+
+#[test]
+fn the_accept_queue_grows_on_the_same_socket() {
+    let listener = Listener::start(
+        Limits {
+            accept_backlog: 1,
+            ..Limits::default()
+        },
+        over_tcp("x"),
+    );
+    let Listener(runtime, running) = &listener;
+    let (held, release) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    // The only thread that accepts is kept busy.
+    runtime.spawn(async move {
+        held.0.send(()).unwrap();
+        release.1.recv().unwrap_err();
+    });
+    held.1.recv().unwrap();
+    let connect = || TcpStream::connect_timeout(&running.address, Duration::from_millis(300));
+    let queued: Vec<_> = (0..8).map_while(|_| connect().ok()).collect();
+    assert!(queued.len() < 8);
+    listener.change(Limits::default(), over_tcp("x"));
+    assert!(connect().is_ok());
+    drop(release.0);
+}
+
+#[test]
+fn datagrams_obey_what_holds_when_they_come() {
+    let listener = Listener::start(Limits::default(), over_udp("old"));
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut answer = [0; 64];
+    let ask = |text: &str| {
+        peer.send_to(text.as_bytes(), listener.address()).unwrap();
+    };
+    ask("longer than four");
+    let read = peer.recv(&mut answer).unwrap();
+    assert_eq!(&answer[..read], b"old");
+    let four = Limits {
+        max_message_bytes: 4,
+        ..Limits::default()
+    };
+    listener.change(four, over_udp("new"));
+    ask("longer than four");
+    ask("?");
+    let read = peer.recv(&mut answer).unwrap();
+    assert_eq!(&answer[..read], b"new");
+    let refusals = listener.1.door.counters.refusals();
+    assert_eq!(refusals, [("message_too_large", 1)]);
+}
+
+#[test]
+fn a_protocol_for_the_other_kind_of_socket_is_refused() {
+    let listener = Listener::start(Limits::default(), over_tcp("x"));
+    let bounds = Limits::default().bounds(Transport::Udp);
+    assert!(listener.1.set_terms(bounds, over_udp("y")).is_err());
+    assert_eq!(answer(&mut listener.connect(), "?"), "x");
+}

@@ -1,0 +1,48 @@
+//! What a desk may be told anew while clients wait at it: how its text is encoded, and what is
+//! said when nobody answers.
+
+use std::time::Duration;
+
+use super::Settings;
+use super::text::{Charset, encode};
+
+/// The part of a desk's settings that may change while it is open.
+pub(super) struct Manner {
+    charset: Charset,
+    /// How long a message waits before it is answered though nobody is there.
+    pub(super) unattended_after: Duration,
+    unattended_reply: String,
+}
+
+impl Manner {
+    /// `settings` have every default written out.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            charset: settings.charset(),
+            unattended_after: settings.unattended_after,
+            unattended_reply: settings.unattended_reply.clone(),
+        }
+    }
+
+    /// An operator's words for a peer that said `heard` last, or the first character that its
+    /// encoding cannot carry.
+    pub(super) fn encoded(&self, text: &str, heard: &[u8]) -> Result<Vec<u8>, char> {
+        encode(text, self.charset.detect(heard))
+    }
+
+    /// The answer to `heard` when nobody gives one.
+    pub(super) fn unattended(&self, heard: &[u8]) -> Vec<u8> {
+        let reply = &self.unattended_reply;
+        self.encoded(reply, heard)
+            .unwrap_or_else(|_| reply.clone().into_bytes())
+    }
+
+    /// What a message says, every control and direction character made visible.
+    pub(super) fn text(&self, raw: &[u8]) -> String {
+        match self.charset {
+            // Its decoder makes everything visible already.
+            Charset::Bytes => self.charset.decode(raw).into_owned(),
+            _ => crate::telemetry::escape(&self.charset.decode(raw)).into_owned(),
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The layers, with what was changed at run time, as one checked configuration.
+//!
+//! A change was checked when it was made, but the files beneath it may have changed since: then it may fit no more. What
+//! does not fit is set aside, told, and kept for the day it fits again; it neither keeps the process from starting nor a
+//! reload from being made.
+
+use crate::config::{
+    Assignment, Layer, Layers, Loaded, Origins, Problem, Problems, Reason, key, to_value,
+};
+use crate::grpc::Warning;
+use crate::protocol::Protocol;
+
+use super::cross::{clashes, lowered_limits};
+use super::{Settings, default_listeners};
+
+/// A configuration that can be obeyed.
+#[derive(Debug, Clone, Default)]
+pub struct Configured {
+    /// The settings.
+    pub settings: Settings,
+    /// Where each is set.
+    pub origins: Origins,
+    /// Changes of run time that are not in force, and why.
+    pub aside: Vec<Aside>,
+    /// What does not have the effect that one may expect.
+    pub warnings: Vec<Warning>,
+    /// Whether the built-in listeners are beneath.
+    pub built_in: bool,
+}
+
+/// A change of run time that is not in force.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    /// The change.
+    pub assignment: Assignment,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// Lays `runtime` and `ephemeral` over `layers` and checks the whole.
+///
+/// # Errors
+/// Every problem that is not of a change made at run time.
+pub fn configure(
+    layers: &Layers,
+    runtime: &[Assignment],
+    ephemeral: &[Assignment],
+) -> Result<Configured, Problems> {
+    let (base, built_in) = with_built_in(layers);
+    let mut changes: Vec<_> = runtime.iter().chain(ephemeral).cloned().collect();
+    let mut aside = Vec::new();
+    loop {
+        let mut all = base.clone();
+        let (kept, passing) = split(&changes);
+        all.set_runtime(kept);
+        all.set_ephemeral(passing);
+        let orphans = all.take_orphans(2);
+        let refused = match checked(&all) {
+            Ok((settings, origins)) => {
+                aside.extend(orphans.into_iter().map(orphan));
+                let unallowed = unallowed_shells(&settings, &changes);
+                if unallowed.is_empty() {
+                    let mut configured = Configured {
+                        settings,
+                        origins,
+                        aside,
+                        warnings: Vec::new(),
+                        built_in,
+                    };
+                    configured.warn(&base);
+                    return Ok(configured);
+                }
+                unallowed
+            }
+            Err(problems) => blamed(&problems, &changes).ok_or(problems)?,
+        };
+        changes.retain(|change| !refused.iter().any(|aside| aside.assignment == *change));
+        aside.extend(refused);
+    }
+}
+
+/// With the built-in listeners at the bottom when no file, variable or flag names any.
+fn with_built_in(layers: &Layers) -> (Layers, bool) {
+    if layers.configured(&["listeners"]).is_some() {
+        return (layers.clone(), false);
+    }
+    let listeners = to_value(&default_listeners());
+    let built_in = serde_json::json!({ "listeners": listeners });
+    (layers.clone().with_defaults(&built_in), true)
+}
+
+fn split(changes: &[Assignment]) -> (Vec<Assignment>, Vec<Assignment>) {
+    changes
+        .iter()
+        .cloned()
+        .partition(|change| change.origin.layer == Layer::Runtime)
+}
+
+/// The settings of these layers, if all of them can be obeyed.
+fn checked(layers: &Layers) -> Result<(Settings, Origins), Problems> {
+    let Loaded {
+        value: settings,
+        origins,
+    } = layers.load::<Settings>()?;
+    let mut faults = settings.faults();
+    let changed = |key: &str| is_changed(&origins, key);
+    let clashes = clashes(&settings).into_iter();
+    // What was changed at run time fails to bind and is tried again; only files can be wrong about it.
+    let of_files = clashes.filter(|clash| !changed(&clash.key) && !changed(&clash.other));
+    faults.extend(of_files.map(|clash| (clash.key.clone(), clash.message())));
+    let problem = |(key, message): (String, String)| {
+        // A key that is not set has the place of the table that lacks it, if any.
+        let origin = origins.get(&key).map(|setting| (*setting.origin).clone());
+        Problem::new(Reason::Invalid, key, message, origin)
+    };
+    let problems: Vec<_> = faults.into_iter().map(problem).collect();
+    if problems.is_empty() {
+        Ok((settings, origins))
+    } else {
+        Err(layers.explained(problems))
+    }
+}
+
+fn is_changed(origins: &Origins, key: &str) -> bool {
+    let layer = origins.get(key).map(|setting| setting.origin.layer);
+    matches!(layer, Some(Layer::Runtime | Layer::Ephemeral))
+}
+
+fn orphan(assignment: Assignment) -> Aside {
+    let name = key(&assignment.path);
+    let message = "what it changes is defined nowhere any more".to_owned();
+    let origin = Some(assignment.origin.clone());
+    let problem = Problem::new(Reason::Missing, name, message, origin);
+    Aside {
+        assignment,
+        problem,
+    }
+}
+
+/// The changes that these problems come from; `None` when one comes from none, so that the files are wrong.
+fn blamed(problems: &Problems, changes: &[Assignment]) -> Option<Vec<Aside>> {
+    let mut blamed: Vec<Aside> = Vec::new();
+    for problem in problems {
+        let at_key: Vec<_> = changes
+            .iter()
+            .filter(|change| meets(&key(&change.path), &problem.key))
+            .collect();
+        // One field may be refused for what another says: then all that was changed of the listener is suspect.
+        let of_listener: Vec<_> = changes
+            .iter()
+            .filter(|change| same_listener(&key(&change.path), &problem.key))
+            .collect();
+        let found = if at_key.is_empty() {
+            of_listener
+        } else {
+            at_key
+        };
+        if found.is_empty() {
+            return None;
+        }
+        for change in found {
+            if !blamed.iter().any(|aside| aside.assignment == *change) {
+                blamed.push(Aside {
+                    assignment: change.clone(),
+                    problem: problem.clone(),
+                });
+            }
+        }
+    }
+    (!blamed.is_empty()).then_some(blamed)
+}
+
+/// Whether one key is the other, or stands within it.
+fn meets(one: &str, other: &str) -> bool {
+    let within = |inner: &str, outer: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    within(one, other) || within(other, one)
+}
+
+fn same_listener(one: &str, other: &str) -> bool {
+    let listener = |key: &str| {
+        let rest = key.strip_prefix("listeners.")?;
+        Some(rest.split(['.', '[']).next().unwrap_or(rest).to_owned())
+    };
+    listener(one).is_some() && listener(one) == listener(other)
+}
+
+/// What a change of a shell listener may not touch unless a file allows it: it is the right to run commands.
+pub fn widens_shell(field: &[String]) -> bool {
+    let first = field.first().map(String::as_str);
+    let narrow = ["desired_state", "display_name", "labels"];
+    let limits = first == Some("limits") && field.get(1).is_some_and(|f| f != "allow_cidrs");
+    !limits && first.is_none_or(|first| !narrow.contains(&first))
+}
+
+/// Shells that calls made or widened while that was allowed, and it no longer is.
+fn unallowed_shells(settings: &Settings, changes: &[Assignment]) -> Vec<Aside> {
+    if settings.grpc.allow_shell {
+        return Vec::new();
+    }
+    let is_shell = |name: &str| {
+        let found = settings.listeners.iter().find(|(n, _)| n.as_str() == name);
+        found.is_some_and(|(_, spec)| matches!(spec.protocol, Protocol::Shell(_)))
+    };
+    let unallowed = changes.iter().filter(|change| match &change.path[..] {
+        [listeners, name, field @ ..] => {
+            listeners == "listeners" && is_shell(name) && widens_shell(field)
+        }
+        _ => false,
+    });
+    unallowed
+        .map(|change| {
+            let message = "it made or widened a shell, and grpc.allow_shell is not true";
+            let (key, origin) = (key(&change.path), Some(change.origin.clone()));
+            Aside {
+                assignment: change.clone(),
+                problem: Problem::new(Reason::Invalid, key, message.to_owned(), origin),
+            }
+        })
+        .collect()
+}
+
+impl Configured {
+    /// What one may not expect of it.
+    fn warn(&mut self, base: &Layers) {
+        let set_aside = self.aside.iter().map(|aside| Warning {
+            key: key(&aside.assignment.path),
+            reason: "CHANGE_SET_ASIDE",
+            message: format!(
+                "the change made by {} is not in force: {}",
+                aside.assignment.origin, aside.problem.message
+            ),
+            pinned_by: None,
+        });
+        self.warnings = set_aside.collect();
+        let (settings, origins) = (&self.settings, &self.origins);
+        for clash in clashes(settings) {
+            self.warnings.push(Warning {
+                message: clash.message(),
+                key: clash.key,
+                reason: "ADDRESS_OVERLAP",
+                pinned_by: None,
+            });
+        }
+        for (name, setting) in origins.iter() {
+            let deleted =
+                !setting.shadows.is_empty() && is_tombstone(name, setting.origin.layer, settings);
+            if deleted && let Some(hidden) = base.configured(&["listeners", listener_of(name)]) {
+                self.warnings.push(Warning {
+                    key: format!("listeners.{}", listener_of(name)),
+                    reason: "DELETED_AT_RUN_TIME",
+                    message: format!(
+                        "{hidden} defines it, and {} deleted it; it stays away until it is created again",
+                        setting.origin
+                    ),
+                    pinned_by: Some(setting.origin.clone()),
+                });
+            }
+        }
+    }
+
+    /// The warnings that depend on what the descriptor limit carries.
+    pub fn lowered(&self, most_sessions: usize) -> Vec<Warning> {
+        lowered_limits(&self.settings, most_sessions)
+    }
+}
+
+fn listener_of(key: &str) -> &str {
+    key.strip_prefix("listeners.").unwrap_or(key)
+}
+
+/// Whether a key is that of a listener which is not there, though something says its name.
+fn is_tombstone(name: &str, layer: Layer, settings: &Settings) -> bool {
+    let listener = name.strip_prefix("listeners.");
+    let gone = |l: &str| !l.contains('.') && settings.listeners.keys().all(|n| n.as_str() != l);
+    matches!(layer, Layer::Runtime | Layer::Ephemeral) && listener.is_some_and(gone)
+}

@@ -1,0 +1,69 @@
+//! What can only be checked across listeners, and what a host does not carry.
+
+use std::net::SocketAddr;
+
+use super::Settings;
+use crate::grpc::Warning;
+use crate::net::Transport;
+use crate::supervisor::{Desired, lowered, overlap};
+
+/// A key whose address cannot be had beside another's.
+pub(super) struct Clash {
+    /// The later of the two.
+    pub(super) key: String,
+    /// The earlier.
+    pub(super) other: String,
+    pub(super) address: SocketAddr,
+}
+
+impl Clash {
+    pub(super) fn message(&self) -> String {
+        let Self { address, other, .. } = self;
+        format!(
+            "{address} overlaps with {other}; every socket needs an address or a port of its own"
+        )
+    }
+}
+
+/// Addresses that exclude each other, among what serves.
+pub(super) fn clashes(settings: &Settings) -> Vec<Clash> {
+    let tcp = Transport::Tcp;
+    let mut taken = vec![
+        ("grpc.address".to_owned(), tcp, settings.grpc.address.0),
+        ("http.address".to_owned(), tcp, settings.http.address.0),
+    ];
+    let serving = settings.listeners.iter();
+    let serving = serving.filter(|(_, spec)| spec.desired_state == Desired::Active);
+    taken.extend(serving.map(|(name, spec)| {
+        let key = format!("listeners.{name}.bind");
+        (key, spec.protocol.transport(), spec.bind.0)
+    }));
+    let mut clashes = Vec::new();
+    for (index, (key, transport, address)) in taken.iter().enumerate() {
+        let earlier = taken[..index].iter();
+        let other = earlier
+            .filter(|(_, t, a)| t == transport && overlap(*a, *address))
+            .map(|(other, ..)| other);
+        clashes.extend(other.take(1).map(|other| Clash {
+            key: key.clone(),
+            other: other.clone(),
+            address: *address,
+        }));
+    }
+    clashes
+}
+
+/// Limits that this host lowers.
+pub(super) fn lowered_limits(settings: &Settings, most_sessions: usize) -> Vec<Warning> {
+    let listeners = settings.listeners.iter();
+    listeners
+        .filter_map(|(name, spec)| {
+            Some(Warning {
+                key: format!("listeners.{name}.limits.max_sessions"),
+                reason: "LIMIT_LOWERED",
+                message: lowered(spec, most_sessions)?,
+                pinned_by: None,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,67 @@
+//! The tables, and how those of an older version become those of this one.
+
+use rusqlite::Connection;
+
+use super::error::Refusal;
+
+/// In the file's header: `SWBD`.
+pub(super) const APPLICATION_ID: i32 = 0x5357_4244;
+
+/// Each step leads from the schema of its index to the next one. Steps are added, never changed: there are files that
+/// have taken them.
+pub(super) const MIGRATIONS: &[&str] = &["
+    CREATE TABLE assignments (
+        path TEXT PRIMARY KEY NOT NULL,
+        value TEXT NOT NULL,
+        method TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        set_by TEXT NOT NULL,
+        set_time INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE identities (
+        listener TEXT PRIMARY KEY NOT NULL,
+        uid TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        method TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        status TEXT NOT NULL,
+        before_etag TEXT NOT NULL,
+        after_etag TEXT NOT NULL,
+        trace_id TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// The schema that the file has; 0 when it has none yet. One that `steps` do not lead to is refused.
+pub(super) fn version(connection: &Connection, steps: &[&str]) -> Result<usize, Refusal> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = steps.len() as u32;
+    if found > known {
+        return Err(Refusal::Newer { found, known });
+    }
+    Ok(found as usize)
+}
+
+/// Takes the steps that are missing. The caller's transaction makes them all or nothing.
+pub(super) fn migrate(connection: &Connection, steps: &[&str], from: usize) -> Result<(), Refusal> {
+    for (step, next) in steps.iter().zip(1_u32..).skip(from) {
+        let taken = connection
+            .execute_batch(step)
+            .and_then(|()| connection.pragma_update(None, "user_version", next))
+            .and_then(|()| connection.pragma_update(None, "application_id", APPLICATION_ID));
+        taken.map_err(|error| match Refusal::from(error) {
+            Refusal::Damaged(what) => {
+                Refusal::Damaged(format!("its schema does not become version {next}: {what}"))
+            }
+            other => other,
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! What changes listeners, in two halves: [`prepare`](Supervisor::prepare) checks everything and binds, and changes
+//! nothing; [`commit`](Supervisor::commit) cannot fail. Between them the change is put on disk, so that what was
+//! answered outlives the process and what was refused has left no trace.
+//!
+//! One caller at a time: whoever owns the configuration. Only the world (a drain that ends, a retry) comes between.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tracing::{info, warn};
+
+use super::commands::step;
+use super::lifecycle::{Desired, Input, State};
+use super::listener::{self, Listener, Target};
+use super::preview::{Difference, overlaps, released};
+use super::{Error, ListenerName, Supervisor};
+use crate::net::{Bound, Running};
+
+/// What is to become of one listener.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which; there need be none of the name yet.
+    pub name: ListenerName,
+    /// What it becomes.
+    pub to: Becomes,
+    /// How long sessions that have to leave may take; unset for the process's own.
+    pub grace: Option<Duration>,
+    /// Why, for whoever looks at the drain.
+    pub reason: String,
+}
+
+/// What a listener becomes.
+#[derive(Debug, Clone)]
+pub enum Becomes {
+    /// This; made when there is none of the name.
+    Defined {
+        /// What it should be.
+        target: Box<Target>,
+        /// Somebody waits for it to serve: that it cannot is then a refusal, whatever else has changed.
+        start: bool,
+    },
+    /// Nothing.
+    Gone {
+        /// Also when it is not stopped.
+        force: bool,
+    },
+}
+
+/// Changes that are checked, with the sockets that they need. Dropping it gives them back.
+#[derive(Debug)]
+pub struct Prepared(Vec<Step>);
+
+#[derive(Debug)]
+struct Step {
+    change: Change,
+    socket: Socket,
+}
+
+/// Where a listener's socket comes from.
+#[derive(Debug)]
+enum Socket {
+    /// It needs none, or keeps its own.
+    None,
+    /// Bound already.
+    Bound(Bound),
+    /// Bound once another listener of ours has let go of the address.
+    Later,
+}
+
+impl Supervisor {
+    /// Checks changes and binds what they need. Nothing has changed afterwards.
+    ///
+    /// # Errors
+    /// The first refusal of each listener: its state, or its address.
+    pub fn prepare(&self, changes: Vec<Change>) -> Result<Prepared, Vec<(ListenerName, Error)>> {
+        let refuse = |error: Error, changes: &[Change]| match changes.first() {
+            Some(change) => vec![(change.name.clone(), error)],
+            None => Vec::new(),
+        };
+        if self.is_stopping() {
+            return Err(refuse(Error::Stopping, &changes));
+        }
+        let listeners = self.lock();
+        let released: Vec<_> = changes
+            .iter()
+            .filter_map(|change| released(change, listeners.get(&change.name)?))
+            .collect();
+        let (mut steps, mut refused) = (Vec::new(), Vec::new());
+        for change in changes {
+            match self.socket(&change, listeners.get(&change.name), &released) {
+                Ok(socket) => steps.push(Step { change, socket }),
+                Err(error) => refused.push((change.name, error)),
+            }
+        }
+        if refused.is_empty() {
+            Ok(Prepared(steps))
+        } else {
+            Err(refused)
+        }
+    }
+
+    /// Checks one change against the listener as it is, and binds for it.
+    fn socket(
+        &self,
+        change: &Change,
+        listener: Option<&Listener>,
+        released: &[std::net::SocketAddr],
+    ) -> Result<Socket, Error> {
+        let listener = listener.filter(|l| !l.deleting);
+        let (target, start) = match (&change.to, listener) {
+            (Becomes::Gone { .. }, None) => return Ok(Socket::None),
+            (Becomes::Gone { force }, Some(listener)) => {
+                step(listener, Input::Delete { force: *force })?;
+                return Ok(Socket::None);
+            }
+            (Becomes::Defined { target, start }, _) => (target, *start),
+        };
+        if target.spec.desired_state == Desired::Stopped {
+            return Ok(Socket::None);
+        }
+        let mut vital = true;
+        if let Some(listener) = listener {
+            let difference = Difference::between(&listener.spec, &target.spec);
+            match listener.life.state {
+                State::Active if !difference.rebind => return Ok(Socket::None),
+                State::Draining if listener.life.desired == Desired::Stopped => {
+                    step(listener, Input::Start)?;
+                }
+                State::Failed => vital = start || difference.rebind,
+                _ => {}
+            }
+        }
+        let bounds = listener::bounds(&target.spec, self.0.most_sessions);
+        match listener::bind(&target.spec, &bounds) {
+            Ok(bound) => Ok(Socket::Bound(bound)),
+            Err(error) if overlaps(error.address, released) => Ok(Socket::Later),
+            Err(error) if vital => Err(Error::Bind(error)),
+            // It goes on trying, as before.
+            Err(_) => Ok(Socket::None),
+        }
+    }
+
+    /// Makes the changes. Resolves once all doors are as they should be; sessions that have to leave may take longer,
+    /// see [`settled`](Supervisor::settled).
+    pub async fn commit(&self, prepared: Prepared) {
+        let leaving = self.open_up(&prepared.0);
+        if prepared.0.iter().any(|s| matches!(s.socket, Socket::Later)) {
+            for running in leaving {
+                running.door_closed().await;
+            }
+        }
+        {
+            let mut listeners = self.lock();
+            for Step { change, socket } in prepared.0 {
+                match change.to {
+                    Becomes::Gone { .. } => {}
+                    Becomes::Defined { target, .. } => {
+                        let entry = listeners.remove(&change.name);
+                        let grace = change.grace.unwrap_or_else(|| self.grace());
+                        let (name, reason) = (change.name.clone(), change.reason);
+                        let mut listener = self.become_target(entry, change.name, *target);
+                        self.bring_about(&mut listener, socket, grace, &reason);
+                        listeners.insert(name, listener);
+                    }
+                }
+            }
+        }
+        self.announce();
+    }
+
+    /// First half of a commit: every door that has to close is closed, and listeners that go are on their way.
+    fn open_up(&self, steps: &[Step]) -> Vec<Arc<Running>> {
+        let mut leaving = Vec::new();
+        let mut listeners = self.lock();
+        for Step { change, .. } in steps {
+            let Some(listener) = listeners.get_mut(&change.name) else {
+                continue;
+            };
+            let grace = change.grace.unwrap_or_else(|| self.grace());
+            match &change.to {
+                Becomes::Gone { .. } => {
+                    leaving.extend(listener.running.clone());
+                    listener.deleting = true;
+                    self.wind_down(listener, grace, &change.reason);
+                    if listener.life.state != State::Draining {
+                        listeners.remove(&change.name);
+                    }
+                    info!(listener = %change.name, "listener deleted");
+                }
+                Becomes::Defined { target, .. } => {
+                    let difference = Difference::between(&listener.spec, &target.spec);
+                    let leaves = difference.rebind || target.spec.desired_state == Desired::Stopped;
+                    if let Some(running) = listener.running.clone().filter(|_| leaves) {
+                        running.close_door();
+                        leaving.push(running);
+                    }
+                }
+            }
+        }
+        leaving
+    }
+
+    /// The listener with its new definition, and whatever of the old one lives on in it.
+    fn become_target(
+        &self,
+        entry: Option<Listener>,
+        name: ListenerName,
+        target: Target,
+    ) -> Listener {
+        let Some(mut old) = entry else {
+            info!(listener = %name, protocol = target.spec.protocol.word(), "listener created");
+            return Listener::new(name, target);
+        };
+        let difference = Difference::between(&old.spec, &target.spec);
+        if difference.kind || old.deleting {
+            let mut listener = Listener::new(name, target);
+            // What is left of the old one is told and closed under its name.
+            listener.retiring = old.retiring;
+            if let Some(running) = old.running.take() {
+                self.retire(&mut listener, running, self.grace(), "replaced");
+            }
+            return listener;
+        }
+        let changed = old.spec != target.spec;
+        old.built = if difference.anew {
+            target.spec.protocol.build()
+        } else {
+            target.spec.protocol.rebuild(&old.built)
+        };
+        old.labels.transport = target.spec.protocol.transport().word();
+        if changed {
+            old.updated = SystemTime::now();
+        }
+        old.needs_rebind = difference.rebind && old.running.is_some();
+        old.take(target);
+        old
+    }
+
+    /// Makes a listener do what its definition says.
+    fn bring_about(&self, listener: &mut Listener, socket: Socket, grace: Duration, reason: &str) {
+        let rebind = std::mem::take(&mut listener.needs_rebind);
+        if listener.spec.desired_state == Desired::Stopped {
+            return self.wind_down(listener, grace, reason);
+        }
+        if let Some(running) = &listener.running
+            && !rebind
+            && listener.life.state == State::Active
+        {
+            let bounds = listener.bounds(self.0.most_sessions);
+            if let Err(fault) = running.set_terms(bounds, listener.built.handler.clone()) {
+                warn!(listener = %listener.name, %fault, "its new terms could not be obeyed");
+            }
+            return;
+        }
+        let bound = match socket {
+            Socket::Bound(bound) => Ok(bound),
+            Socket::Later => {
+                let bounds = listener.bounds(self.0.most_sessions);
+                listener::bind(&listener.spec, &bounds)
+            }
+            Socket::None => return,
+        };
+        if let Some(running) = listener.running.take() {
+            self.retire(listener, running, grace, reason);
+        }
+        match bound.and_then(|bound| self.serve(listener, bound)) {
+            Ok(()) => {}
+            Err(error) => self.give_up_for_now(listener, &error),
+        }
+        self.warn_of_lowered_limit(listener);
+    }
+
+    /// Has a run of a listener end beside the one that takes its place.
+    fn retire(&self, listener: &mut Listener, running: Arc<Running>, grace: Duration, why: &str) {
+        running.close_door();
+        let sessions = running.door.sessions.count();
+        info!(listener = %listener.name, sessions, reason = why, "its former run drains");
+        listener.retiring.push(running.clone());
+        let (supervisor, name, cut) = (self.clone(), listener.name.clone(), self.0.cut.clone());
+        self.0.tasks.spawn(async move {
+            let deadline = super::drain::after(grace);
+            let drained = running
+                .drain(listener::over(deadline, cut.clone(), cut))
+                .await;
+            supervisor.count_cut(drained.cut);
+            if let Some(listener) = supervisor.lock().get_mut(&name) {
+                listener
+                    .retiring
+                    .retain(|other| !Arc::ptr_eq(other, &running));
+            }
+            supervisor.announce();
+        });
+    }
+
+    pub(super) fn warn_of_lowered_limit(&self, listener: &Listener) {
+        if let Some(lowered) = listener::lowered(&listener.spec, self.0.most_sessions) {
+            warn!(listener = %listener.name, "{lowered}");
+        }
+    }
+}

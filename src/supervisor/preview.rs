@@ -1,0 +1,83 @@
+//! What a change would do, before it is made.
+
+use std::net::SocketAddr;
+
+use super::change::{Becomes, Change};
+use super::lifecycle::Desired;
+use super::listener::{Listener, Target};
+use super::{ListenerName, Spec, Supervisor, View};
+use crate::config::Scope;
+
+/// How a listener differs from what it should be.
+pub(super) struct Difference {
+    /// Its socket must be closed and bound again.
+    pub(super) rebind: bool,
+    /// Its conversations and members cannot be kept.
+    pub(super) anew: bool,
+    /// Another kind of protocol, so another listener under the same name.
+    pub(super) kind: bool,
+}
+
+impl Difference {
+    pub(super) fn between(from: &Spec, to: &Spec) -> Self {
+        let kind = from.protocol.word() != to.protocol.word();
+        let rebound = |key: &str| from.scope(key) == Some(Scope::Rebind);
+        let keys = from.changes(to);
+        Self {
+            rebind: kind || keys.iter().any(|change| rebound(&change.key)),
+            anew: kind || keys.iter().any(|c| c.key != "bind" && rebound(&c.key)),
+            kind,
+        }
+    }
+}
+
+impl Supervisor {
+    /// What a change would make of a listener, for whoever asks beforehand.
+    pub fn preview(&self, name: &ListenerName, target: Target) -> View {
+        let fresh = || Listener::new(name.clone(), target.clone());
+        let listeners = self.lock();
+        let Some(listener) = listeners.get(name) else {
+            let mut listener = fresh();
+            listener.life.desired = target.spec.desired_state;
+            return listener.view(self.0.most_sessions);
+        };
+        let mut view = listener.view(self.0.most_sessions);
+        view.spec = target.spec.clone();
+        view.life.desired = target.spec.desired_state;
+        view.origin = target.origin.clone();
+        view
+    }
+
+    /// Sessions that would end if the listener became `spec`, or nothing.
+    pub fn would_end(&self, name: &ListenerName, spec: Option<&Spec>) -> usize {
+        let listeners = self.lock();
+        let Some(listener) = listeners.get(name).filter(|l| !l.deleting) else {
+            return 0;
+        };
+        let ends = spec.is_none_or(|spec| {
+            spec.desired_state == Desired::Stopped
+                || Difference::between(&listener.spec, spec).rebind
+        });
+        let running = listener.running.as_ref().filter(|_| ends);
+        running.map_or(0, |running| running.door.sessions.count())
+    }
+}
+
+/// The address that a listener lets go of by this change.
+pub(super) fn released(change: &Change, listener: &Listener) -> Option<SocketAddr> {
+    let address = listener.running.as_ref()?.address;
+    let leaves = match &change.to {
+        Becomes::Gone { .. } => true,
+        Becomes::Defined { target, .. } => {
+            target.spec.desired_state == Desired::Stopped
+                || Difference::between(&listener.spec, &target.spec).rebind
+        }
+    };
+    leaves.then_some(address)
+}
+
+/// Whether an address cannot be had while one of these is held.
+pub(super) fn overlaps(address: SocketAddr, held: &[SocketAddr]) -> bool {
+    let clash = |other: &SocketAddr| super::spec::overlap(address, *other);
+    held.iter().any(clash)
+}
