@@ -278,3 +278,146 @@ fn is_tombstone(name: &str, layer: Layer, settings: &Settings) -> bool {
     let gone = |l: &str| !l.contains('.') && settings.listeners.keys().all(|n| n.as_str() != l);
     matches!(layer, Layer::Runtime | Layer::Ephemeral) && listener.is_some_and(gone)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, Origin, Sources};
+    use serde_json::{Value, json};
+
+    fn layers(toml: &str) -> Layers {
+        Layers::read(&Sources {
+            document: Some((toml.to_owned(), Format::Toml)),
+            ..Sources::default()
+        })
+    }
+
+    fn change(path: &str, value: Value) -> Assignment {
+        Assignment {
+            path: path.split('.').map(str::to_owned).collect(),
+            value,
+            origin: Origin::whole(Layer::Runtime, "UpdateListener"),
+        }
+    }
+
+    const WEB: &str = "[listeners.web]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n";
+
+    fn names(configured: &Configured) -> Vec<&str> {
+        let listeners = configured.settings.listeners.keys();
+        listeners.map(|name| name.as_str()).collect()
+    }
+
+    #[test]
+    fn changes_of_run_time_alone_leave_the_built_in_listeners_as_they_are() {
+        let changes = [
+            change("listeners.ack.desired_state", json!("stopped")),
+            change("listeners.chat", Value::Null),
+            change(
+                "listeners.more",
+                json!({ "protocol": "ack", "bind": "127.0.0.1:0" }),
+            ),
+        ];
+        let configured = configure(&layers(""), &changes, &[]).unwrap();
+        assert_eq!(
+            names(&configured),
+            ["ack", "more", "qq", "shell", "uppercase"]
+        );
+        assert!(configured.aside.is_empty(), "{:?}", configured.aside);
+        let named = configure(&layers(WEB), &changes[2..], &[]).unwrap();
+        assert_eq!(names(&named), ["more", "web"]);
+    }
+
+    #[test]
+    fn a_change_of_what_is_no_longer_defined_waits() {
+        let changes = [change("listeners.gone.desired_state", json!("stopped"))];
+        let configured = configure(&layers(WEB), &changes, &[]).unwrap();
+        assert_eq!(names(&configured), ["web"]);
+        assert_eq!(configured.aside[0].assignment, changes[0]);
+        assert_eq!(configured.warnings[0].reason, "CHANGE_SET_ASIDE");
+    }
+
+    #[test]
+    fn a_change_that_fits_no_more_is_set_aside_and_no_other() {
+        // The files made another protocol of it meanwhile.
+        let chat = WEB.replace("ack", "chat");
+        let changes = [
+            change("listeners.web.reply", json!("hello")),
+            change("listeners.web.display_name", json!("kept")),
+            change(
+                "listeners.other",
+                json!({ "protocol": "ack", "bind": "127.0.0.1:0" }),
+            ),
+        ];
+        let configured = configure(&layers(&chat), &changes, &[]).unwrap();
+        let aside: Vec<_> = configured.aside.iter().map(|a| &a.assignment).collect();
+        assert_eq!(aside, [&changes[0]]);
+        assert_eq!(names(&configured), ["other", "web"]);
+        let web = configured.settings.listeners.values().next_back().unwrap();
+        assert_eq!(web.display_name, "kept");
+    }
+
+    #[test]
+    fn what_one_field_does_to_another_is_the_changes_fault_and_not_the_files() {
+        let chat = WEB.replace("ack", "chat");
+        let changes = [change("listeners.web.mode", json!("room"))];
+        let configured = configure(&layers(&chat), &changes, &[]).unwrap();
+        assert_eq!(configured.aside.len(), 1, "{:?}", configured.aside);
+        // The same in the file is the file's.
+        assert!(configure(&layers(&format!("{chat}mode = \"room\"\n")), &changes, &[]).is_err());
+    }
+
+    #[test]
+    fn wrong_files_are_wrong_whatever_was_changed() {
+        let changes = [change("listeners.web.display_name", json!("x"))];
+        let broken = format!("{WEB}bnd = 1\n[listeners.two]\nprotocol = \"ack\"\n");
+        let problems = configure(&layers(&broken), &changes, &[]).unwrap_err();
+        let keys: Vec<_> = problems.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(keys, ["listeners.web.bnd", "listeners.two.bind"]);
+    }
+
+    #[test]
+    fn a_shell_that_calls_made_is_gone_once_they_may_not() {
+        let shell = json!({ "protocol": "shell", "bind": "127.0.0.1:0", "programs": ["date"] });
+        let changes = [change("listeners.s", shell)];
+        let allowed = format!("{WEB}[grpc]\nallow_shell = true\n");
+        let configured = configure(&layers(&allowed), &changes, &[]).unwrap();
+        assert_eq!(names(&configured), ["s", "web"]);
+        let configured = configure(&layers(WEB), &changes, &[]).unwrap();
+        assert_eq!(names(&configured), ["web"]);
+        assert_eq!(configured.aside.len(), 1);
+    }
+
+    #[test]
+    fn a_deletion_of_what_the_files_define_is_told() {
+        let changes = [change("listeners.web", Value::Null)];
+        let two = format!("{WEB}{}", WEB.replace("web", "two"));
+        let configured = configure(&layers(&two), &changes, &[]).unwrap();
+        assert_eq!(names(&configured), ["two"]);
+        let reasons: Vec<_> = configured.warnings.iter().map(|w| w.reason).collect();
+        assert_eq!(
+            reasons,
+            ["DELETED_AT_RUN_TIME"],
+            "{:?}",
+            configured.warnings
+        );
+    }
+
+    #[test]
+    fn addresses_that_overlap_are_the_files_fault_or_a_warning() {
+        let fixed = WEB.replace(":0", ":7");
+        let two = format!(
+            "{fixed}{}",
+            fixed.replace("web", "two").replace("127.0.0.1", "0.0.0.0")
+        );
+        let problems = configure(&layers(&two), &[], &[]).unwrap_err();
+        assert!(
+            problems
+                .to_string()
+                .contains("overlaps with listeners.two.bind"),
+            "{problems}"
+        );
+        let made = json!({ "protocol": "ack", "bind": "127.0.0.1:7" });
+        let configured = configure(&layers(&fixed), &[change("listeners.two", made)], &[]).unwrap();
+        assert_eq!(configured.warnings[0].reason, "ADDRESS_OVERLAP");
+    }
+}
