@@ -12,6 +12,9 @@ use crate::protocol::Protocol;
 use crate::settings::widens_shell;
 use crate::supervisor::{Desired, Error, ListenerName, View};
 
+/// Each change looks at the whole configuration, and a caller in a loop must not fill it.
+const MOST_LISTENERS: usize = 4_096;
+
 impl State {
     /// Defines a listener.
     pub(super) async fn create(
@@ -34,6 +37,9 @@ impl State {
         }
         if self.supervisor.get(name.as_str()).is_ok() {
             return Err(Error::Exists(name.to_string()));
+        }
+        if self.running.settings.listeners.len() >= MOST_LISTENERS {
+            return Err(Error::TooMany(MOST_LISTENERS));
         }
         let layer = self.layer(persistence, Layer::Runtime)?;
         let path = path_of(&name, &[]);

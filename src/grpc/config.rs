@@ -1,11 +1,12 @@
 //! `ConfigService`.
 
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::convert::{origin, scope, warning};
 use super::listeners::refused;
 use super::status::invalid_field;
-use super::{Changing, Control, ReloadOptions, SettingRow, Side, api};
+use super::{Changing, Control, MAX_ANSWER, ReloadOptions, SettingRow, Side, api};
 use crate::config::{Format, Problem, Shadow};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -22,10 +23,16 @@ impl api::config_service_server::ConfigService for Control {
             (row.drifted || !asked.drifted_only) && is_within(&row.key, &asked.key_prefix)
         };
         let rows = effective.settings.into_iter().filter(wanted);
-        Ok(Response::new(api::GetEffectiveConfigResponse {
+        let answer = api::GetEffectiveConfigResponse {
             settings: rows.map(setting).collect(),
             revision: effective.revision,
-        }))
+        };
+        if answer.encoded_len() > MAX_ANSWER {
+            let rule =
+                "so many settings are more than one answer holds; ask for the keys of one listener";
+            return Err(invalid_field("ANSWER_TOO_LARGE", "key_prefix", rule));
+        }
+        Ok(Response::new(answer))
     }
 
     async fn validate_config(

@@ -117,6 +117,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Pinned { .. } => (Code::FailedPrecondition, "FIELD_PINNED"),
         Error::Ephemeral(_) => (Code::FailedPrecondition, "LISTENER_EPHEMERAL"),
         Error::StoreInMemory => (Code::FailedPrecondition, "STORE_IN_MEMORY"),
+        Error::TooMany(_) => (Code::ResourceExhausted, "LISTENER_LIMIT"),
         Error::NotKept(WriteError::Busy) => (Code::Unavailable, "STORE_BUSY"),
         Error::NotKept(_) => (Code::Internal, "STATE_PERSIST_FAILED"),
         Error::Configuration(_) => (Code::InvalidArgument, "CONFIG_INVALID"),
@@ -170,6 +171,7 @@ impl From<Error> for Failure {
             error @ (Error::Pinned { .. }
             | Error::Ephemeral(_)
             | Error::StoreInMemory
+            | Error::TooMany(_)
             | Error::NotKept(_)
             | Error::WouldClose { .. }) => of_change(error, reason, &message),
             Error::Stopping => {
@@ -197,6 +199,11 @@ fn of_change(error: Error, reason: &str, message: &str) -> ErrorDetails {
             precondition(bare(), "PERSISTENCE", &listener_name(&name), message)
         }
         Error::StoreInMemory => precondition(bare(), "PERSISTENCE", "store.path", message),
+        Error::TooMany(_) => {
+            let mut details = bare();
+            details.add_quota_failure_violation("listeners", message);
+            details
+        }
         Error::NotKept(error) => {
             let mut details = with_reason(reason, vec![("cause", error.reason().to_owned())]);
             if error == WriteError::Busy {

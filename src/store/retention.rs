@@ -160,7 +160,10 @@ fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
     if free * SLACK <= number(connection, "page_count")? {
         return Ok(false);
     }
-    connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+    // It frees one page at each step, and is not done before its last.
+    let mut vacuum = connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+    let mut steps = vacuum.query([])?;
+    while steps.next()?.is_some() {}
     Ok(number(connection, "freelist_count")? < free)
 }
 

@@ -54,6 +54,8 @@ pub enum Error {
     Ephemeral(String),
     /// A change that is to be kept, and a store that keeps nothing.
     StoreInMemory,
+    /// There are as many listeners as there may be.
+    TooMany(usize),
     /// The store did not take the change, so it was not made.
     NotKept(WriteError),
     /// The files are wrong; all that is.
@@ -140,6 +142,10 @@ impl Error {
             Self::StoreInMemory => {
                 f.write_str("the store is in memory and keeps nothing; set store.path to a file")
             }
+            Self::TooMany(most) => write!(
+                f,
+                "there are {most} listeners, and no more are made by calls; delete some first"
+            ),
             Self::NotKept(error) => write!(f, "nothing was changed: {error}"),
             Self::Configuration(problems) => write!(f, "nothing was changed: {problems}"),
             Self::WouldClose {
