@@ -274,7 +274,9 @@ impl From<Status> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Layer, Origin, Reason};
     use crate::supervisor::Denied;
+    use std::sync::Arc;
 
     #[test]
     fn every_refusal_has_its_code_its_reason_and_its_detail() {
@@ -296,6 +298,16 @@ mod tests {
             given: "a".into(),
             current: "b".into(),
         };
+        let pinned = Error::Pinned {
+            key: "listeners.a.bind".into(),
+            origin: Arc::new(Origin::whole(Layer::CommandLine, "--set")),
+        };
+        let closing = Error::WouldClose {
+            sessions: 2,
+            listeners: vec!["a".parse().unwrap()],
+        };
+        let problem = Problem::new(Reason::Invalid, "node.name".into(), "x".into(), None);
+        let files = Error::Configuration(problem.into());
         for (error, code, reason) in [
             (
                 Error::NoListener("a".into()),
@@ -335,6 +347,34 @@ mod tests {
                 Code::FailedPrecondition,
                 "NO_DESK",
             ),
+            (pinned, Code::FailedPrecondition, "FIELD_PINNED"),
+            (
+                Error::Ephemeral("a".into()),
+                Code::FailedPrecondition,
+                "LISTENER_EPHEMERAL",
+            ),
+            (
+                Error::StoreInMemory,
+                Code::FailedPrecondition,
+                "STORE_IN_MEMORY",
+            ),
+            (Error::TooMany(3), Code::ResourceExhausted, "LISTENER_LIMIT"),
+            (
+                Error::NotKept(WriteError::Busy),
+                Code::Unavailable,
+                "STORE_BUSY",
+            ),
+            (
+                Error::NotKept(WriteError::Full),
+                Code::Internal,
+                "STATE_PERSIST_FAILED",
+            ),
+            (files, Code::InvalidArgument, "CONFIG_INVALID"),
+            (
+                closing,
+                Code::FailedPrecondition,
+                "RELOAD_WOULD_CLOSE_SESSIONS",
+            ),
         ] {
             let Failure(status) = error.into();
             let info = status.get_details_error_info().unwrap();
@@ -346,8 +386,9 @@ mod tests {
             let detailed = details.resource_info().is_some()
                 || details.bad_request().is_some()
                 || details.precondition_failure().is_some()
-                || details.retry_info().is_some();
-            let bare = code == Code::PermissionDenied;
+                || details.retry_info().is_some()
+                || details.quota_failure().is_some();
+            let bare = [Code::PermissionDenied, Code::Internal].contains(&code);
             assert!(detailed || bare, "{reason}");
         }
     }
