@@ -215,7 +215,13 @@ impl App {
         impatient.abort();
         disown.cancel();
         owned.close();
-        owned.wait().await;
+        // A change whose disk does not answer was not answered either.
+        if tokio::time::timeout(CLOSE_GRACE, owned.wait())
+            .await
+            .is_err()
+        {
+            warn!("a change was still under way");
+        }
         info!("stopped");
         // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
         if !store.close(CLOSE_GRACE).await {

@@ -239,7 +239,8 @@ impl Supervisor {
     /// Makes a listener do what its definition says.
     fn bring_about(&self, listener: &mut Listener, socket: Socket, grace: Duration, reason: &str) {
         let rebind = std::mem::take(&mut listener.needs_rebind);
-        if listener.spec.desired_state == Desired::Stopped {
+        // A process that is on its way out opens no door; what was decided holds for the next one.
+        if listener.spec.desired_state == Desired::Stopped || self.is_stopping() {
             return self.wind_down(listener, grace, reason);
         }
         if let Some(running) = &listener.running
