@@ -158,6 +158,17 @@ impl Origins {
             .find_map(|key| self.0.get(key))
     }
 
+    /// The same of the keys below one: of `listeners.ack`, `listeners.ack.bind`.
+    pub fn below<'o>(
+        &'o self,
+        key: &str,
+    ) -> impl Iterator<Item = (&'o str, &'o Setting)> + use<'o> {
+        let prefix = format!("{key}.");
+        let from = self.0.range(prefix.clone()..);
+        let below = from.take_while(move |(key, _)| key.starts_with(&prefix));
+        below.map(|(key, setting)| (key.as_str(), setting))
+    }
+
     /// Every key that is set, with its place, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
         self.0.iter().map(|(key, setting)| (key.as_str(), setting))

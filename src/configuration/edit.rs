@@ -78,7 +78,10 @@ impl State {
         self.identify(&edit, after.is_some());
         self.supervisor.commit(prepared).await;
         (self.runtime, self.ephemeral, self.running) = (runtime, ephemeral, configured);
-        self.measure_drift();
+        // What a restart would find has changed with what runs.
+        if edit.layer != Layer::Runtime || !self.store.keeps() || self.measures.has_drifted() {
+            self.measure_drift();
+        }
         let view = match (self.supervisor.get(edit.name.as_str()), before) {
             (Ok(view), _) | (Err(_), Some(view)) => view,
             (Err(error), None) => return Err(error),

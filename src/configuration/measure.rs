@@ -25,6 +25,10 @@ impl Measures {
             .store(u64::from(failure.is_some()), Ordering::Relaxed);
     }
 
+    pub(super) fn has_drifted(&self) -> bool {
+        self.drift.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn drifted(&self, settings: usize) {
         self.drift.store(settings as u64, Ordering::Relaxed);
     }

@@ -38,9 +38,7 @@ pub(super) fn target(
 
 /// When a call last changed a listener.
 fn last_change(configured: &Configured, name: &ListenerName) -> Option<SystemTime> {
-    let prefix = format!("listeners.{name}.");
-    let settings = configured.origins.iter();
-    let own = settings.filter(|(key, _)| key.starts_with(&prefix));
+    let own = configured.origins.below(&format!("listeners.{name}"));
     own.filter_map(|(_, setting)| setting.origin.set).max()
 }
 
