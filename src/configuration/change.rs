@@ -107,9 +107,9 @@ impl State {
         };
         let current = self.running.settings.listeners.get(&view.name);
         if current.is_none_or(|spec| spec.desired_state != wish.desired) {
-            self.refuse_pinned(&path, layer)?;
             edit.forget.push(path.clone());
             if self.desired_without(&edit) != Some(wish.desired) {
+                self.refuse_pinned(&path, layer)?;
                 let value = to_value(&wish.desired);
                 edit.assign = vec![assignment(path, value, layer, &edit.caller)];
             }

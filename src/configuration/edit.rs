@@ -101,6 +101,9 @@ impl State {
             Layer::Ephemeral => &mut ephemeral,
             _ => {
                 forget(&mut runtime, edit);
+                edit.assign
+                    .iter()
+                    .for_each(|kept| agree(&mut ephemeral, kept));
                 &mut runtime
             }
         };
@@ -185,11 +188,7 @@ impl State {
             uid: uid.clone(),
             created: *created,
         });
-        let uid = match (&edit.identity, before) {
-            (Some((uid, _)), _) => uid.clone(),
-            (None, Some(view)) => view.uid.clone(),
-            (None, None) => String::new(),
-        };
+        let uid = edit.identity.as_ref().map_or("", |(uid, _)| uid);
         Write {
             forget: edit.forget.clone(),
             assign: edit.assign.iter().map(kept).collect(),
@@ -202,7 +201,7 @@ impl State {
                 reason: edit.caller.reason.clone(),
                 status: "OK".to_owned(),
                 before_etag: before.map(|view| view.etag.clone()).unwrap_or_default(),
-                after_etag: after.map(|spec| etag(&uid, spec)).unwrap_or_default(),
+                after_etag: after.map(|spec| etag(uid, spec)).unwrap_or_default(),
                 trace_id: String::new(),
             }),
         }
@@ -256,6 +255,17 @@ fn forget(changes: &mut Vec<Assignment>, edit: &Edit) {
     let assigned = edit.assign.iter().map(|change| &change.path);
     let paths: Vec<_> = edit.forget.iter().chain(assigned).collect();
     changes.retain(|change| !paths.iter().any(|path| change.path.starts_with(path)));
+}
+
+/// Has a whole that is not kept say of one of its parts what is kept of that.
+fn agree(passing: &mut [Assignment], kept: &Assignment) {
+    let Some((part, parent)) = kept.path.split_last() else {
+        return;
+    };
+    let whole = passing.iter_mut().find(|change| change.path == parent);
+    if let Some(table) = whole.and_then(|whole| whole.value.as_object_mut()) {
+        table.insert(part.clone(), kept.value.clone());
+    }
 }
 
 /// What changed of a listener and when it takes effect; of a new one nothing did.

@@ -70,8 +70,12 @@ impl Place {
     pub(super) fn size(&self) -> u64 {
         match self {
             Self::Memory => 0,
-            Self::File(path) => length(path) + length(&beside(path, "-wal")),
+            Self::File(path) => length(path) + length(&self.log()),
         }
+    }
+
+    fn log(&self) -> PathBuf {
+        beside(self.path(), "-wal")
     }
 }
 
@@ -146,13 +150,18 @@ pub(super) fn connect(
         if let Place::File(path) = place {
             look(path)?;
         }
+        let without_log = !place.log().exists();
         // Without SQLITE_OPEN_CREATE: a file that is gone by now has been taken away.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(place.path(), flags)?;
-        guard(&connection)?;
-        connection.execute_batch("BEGIN EXCLUSIVE")?;
-        let (found, kept) = examine(&connection, place, steps, anew)?;
-        connection.execute_batch("COMMIT")?;
+        let looked = examine(&connection, place, steps, anew);
+        let (found, kept) = looked.inspect_err(|refusal| {
+            // SQLite has made one to look into it, which is not another's as long as the file is not.
+            let made = without_log && length(&place.log()) == 0;
+            if made && *refusal != Refusal::Held {
+                let _ = fs::remove_file(place.log());
+            }
+        })?;
         accept(&connection, place)?;
         if found > 0 && found < steps.len() {
             let path = place.path().display();
@@ -213,13 +222,15 @@ fn pages(connection: &Connection) -> rusqlite::Result<u64> {
     })
 }
 
-/// Within the exclusive transaction: the schema that the file had, and what is in it now.
+/// In one exclusive transaction: the schema that the file had, and what is in it now.
 fn examine(
     connection: &Connection,
     place: &Place,
     steps: &[&str],
     anew: bool,
 ) -> Result<(usize, Kept), Refusal> {
+    guard(connection)?;
+    connection.execute_batch("BEGIN EXCLUSIVE")?;
     let found = schema::version(connection, steps)?;
     if found == 0 && !anew {
         return Err(Refusal::Damaged("it is empty".to_owned()));
@@ -228,11 +239,15 @@ fn examine(
         let verdict: String =
             connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
         if verdict != "ok" {
-            return Err(Refusal::Damaged(verdict));
+            let lines = verdict.lines().filter(|line| !line.starts_with("***"));
+            let first: Vec<_> = lines.take(3).collect();
+            return Err(Refusal::Damaged(first.join("; ")));
         }
     }
     schema::migrate(connection, steps, found)?;
-    Ok((found, Kept::read(connection)?))
+    let kept = Kept::read(connection)?;
+    connection.execute_batch("COMMIT")?;
+    Ok((found, kept))
 }
 
 /// What writes to the file, once it is known to be ours.

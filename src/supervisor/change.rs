@@ -229,7 +229,9 @@ impl Supervisor {
         };
         old.labels.transport = target.spec.protocol.transport().word();
         if changed {
-            old.updated = SystemTime::now();
+            // A call's own time, which is kept with it; a change of the files has none.
+            let by_call = target.updated.filter(|at| *at > old.updated);
+            old.updated = by_call.unwrap_or_else(SystemTime::now);
         }
         old.needs_rebind = difference.rebind && old.running.is_some();
         old.take(target);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
-use crate::config::Origin;
+use crate::config::{Layer, Origin};
 use crate::net::{
     BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, Running, Transport,
     bind_datagram, bind_stream,
@@ -133,7 +133,9 @@ impl Listener {
 
     /// The same for the same definition of the same listener, in this process or the next.
     pub(super) fn etag(&self) -> String {
-        etag(&self.uid, &self.spec)
+        // One that no call has made is not told from another of its name: it gets a uid with every process.
+        let by_call = matches!(self.origin.layer, Layer::Runtime | Layer::Ephemeral);
+        etag(if by_call { &self.uid } else { "" }, &self.spec)
     }
 
     /// Every run that has sessions: the one that serves, and former ones.
@@ -246,7 +248,7 @@ pub fn fresh_uid() -> String {
     format!("{:016x}", RandomState::new().hash_one(SystemTime::now()))
 }
 
-/// What changes with a listener's definition, and with nothing else.
+/// What changes with a listener's definition, and with nothing else. The uid of one that no call has made is empty.
 pub fn etag(uid: &str, spec: &Spec) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();

@@ -13,6 +13,7 @@ mod commands;
 mod configuration;
 mod control;
 mod drain;
+mod durable;
 mod house;
 mod life;
 mod limits;

@@ -44,8 +44,13 @@ pub(crate) struct Ended {
 /// The program, in an environment that holds `PATH` and a home of its own, and nothing else but `env`.
 fn command(args: &[&str], env: &[(&str, &str)], home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(args);
+    at_home(command, env, home)
+}
+
+/// Any command, in such an environment.
+fn at_home(mut command: Command, env: &[(&str, &str)], home: &Path) -> Command {
     command
-        .args(args)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", home)
@@ -164,7 +169,7 @@ pub(crate) struct Service {
     child: Child,
     stdout: Option<Told>,
     stderr: Option<Told>,
-    home: tempfile::TempDir,
+    home: Arc<tempfile::TempDir>,
 }
 
 impl Service {
@@ -175,26 +180,51 @@ impl Service {
 
     /// The same with more arguments behind `serve`, and more variables in its environment.
     pub(crate) fn start_with(toml: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let (base, own) = (
-            home.path().join("base.toml"),
-            home.path().join("switchboard.toml"),
-        );
-        std::fs::write(&base, BASE).unwrap();
-        std::fs::write(&own, toml).unwrap();
-        let files = [base.to_str().unwrap(), own.to_str().unwrap()];
-        let mut all = vec!["serve", "--config", files[0], "--config", files[1]];
-        all.extend_from_slice(args);
-        let mut child = command(&all, env, home.path()).spawn().unwrap();
-        let service = Self {
+        let home = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::write(home.path().join("base.toml"), BASE).unwrap();
+        std::fs::write(home.path().join("switchboard.toml"), toml).unwrap();
+        Self::start_in(home, args, env)
+    }
+
+    /// Serves what another service has left in its home: its files, and its store.
+    pub(crate) fn start_in(
+        home: Arc<tempfile::TempDir>,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        let service = Self::spawn(home, program, args, env);
+        // Both are bound from here on, and so is every listener.
+        service.announced("http");
+        service
+    }
+
+    /// The same through a `program` that becomes the service, and without a wait for it to listen.
+    pub(crate) fn spawn(
+        home: Arc<tempfile::TempDir>,
+        mut program: Command,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        program.arg("serve");
+        for file in ["base.toml", "switchboard.toml"] {
+            program.arg("--config").arg(home.path().join(file));
+        }
+        program.args(args);
+        let mut child = at_home(program, env, home.path()).spawn().unwrap();
+        Self {
             stdout: Some(Told::by(child.stdout.take().unwrap())),
             stderr: Some(Told::by(child.stderr.take().unwrap())),
             child,
             home,
-        };
-        // Both are bound from here on, and so is every listener.
-        service.announced("http");
-        service
+        }
+    }
+
+    /// Ends it by a signal: what it leaves for another, and how it ended.
+    pub(crate) fn leave(self, signal: Signal) -> (Arc<tempfile::TempDir>, Ended) {
+        let home = self.home.clone();
+        self.signal(signal);
+        (home, self.wait())
     }
 
     pub(crate) fn pid(&self) -> u32 {
