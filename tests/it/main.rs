@@ -16,6 +16,7 @@ mod drain;
 mod house;
 mod life;
 mod limits;
+mod mutations;
 mod numbers;
 mod shell;
 mod support;

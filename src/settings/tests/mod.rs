@@ -71,3 +71,17 @@ fn a_shell_off_loopback_takes_both_its_words() {
     assert!(shell("allow_cleartext = true").is_err());
     assert!(shell(&format!("allow_cleartext = true\n{networks}")).is_ok());
 }
+
+#[test]
+fn a_secret_of_the_wrong_type_is_not_told() {
+    let shell = "[listeners.s]\nprotocol = \"shell\"\nbind = \"127.0.0.1:0\"\n";
+    let problems = read(&format!(
+        "{shell}[listeners.s.sandbox.environment]\nPIN = 4711"
+    ))
+    .unwrap_err();
+    assert!(
+        problems.contains("environment.PIN: expected text"),
+        "{problems}"
+    );
+    assert!(!problems.contains("4711"), "{problems}");
+}
