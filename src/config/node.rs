@@ -171,13 +171,22 @@ impl Node {
         self.shadows = shadow.into_iter().chain(lower.shadows).collect();
     }
 
-    /// Turns text that holds an inline table into that table, so that it can be merged.
+    /// Turns text that holds an inline table into that table, so that it can be merged. What it hides, the table hides
+    /// key by key.
     pub(super) fn open_table(&mut self) {
-        if let Kind::Text(text) = &self.kind
-            && let Ok(table) = text::table(text, &self.origin)
+        let Kind::Text(text) = &self.kind else { return };
+        let Ok(mut table) = text::table(text, &self.origin) else {
+            return;
+        };
+        let mut hidden = std::mem::take(&mut self.shadows).into_iter();
+        if let Some(Shadow { origin, value }) = hidden.next()
+            && let serde_json::Value::String(text) = value
         {
-            *self = table;
+            let mut lower = Self::new(&origin, Kind::Text(text));
+            lower.shadows = hidden.collect();
+            table.hide(lower);
         }
+        *self = table;
     }
 
     /// Whether it names a key and says nothing.

@@ -118,7 +118,8 @@ pub struct Shadow {
 }
 
 /// Every key that some layer sets, by its path: `listeners.ack.bind`. A list is one key; segments that are not plain
-/// words are quoted: `labels."a.b"`. A key that a runtime change took away stands here too, for what it hides.
+/// words are quoted: `labels."a.b"`. A key that a runtime change took away stands here too, for what it hides; so do an empty
+/// table, and text that holds a table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Origins(BTreeMap<String, Setting>);
 
@@ -126,31 +127,43 @@ impl Origins {
     /// The places of a tree's leaves.
     pub(super) fn of(tree: &Node) -> Self {
         let mut origins = Self::default();
-        origins.collect(tree, &mut Vec::new());
+        origins.collect(tree, "");
         origins
     }
 
-    fn collect<'n>(&mut self, node: &'n Node, path: &mut Vec<&'n str>) {
-        if node.is_nothing() && node.shadows.is_empty() {
-            return;
+    fn collect(&mut self, node: &Node, at: &str) {
+        let dot = if at.is_empty() { "" } else { "." };
+        match &node.kind {
+            Kind::Table(table) if at.is_empty() || !table.is_empty() => {
+                for (name, child) in table {
+                    self.collect(child, &format!("{at}{dot}{}", key(&[name])));
+                }
+                return;
+            }
+            Kind::Null if node.shadows.is_empty() => return,
+            _ => {}
         }
-        let Kind::Table(table) = &node.kind else {
-            let setting = Setting {
-                origin: node.origin.clone(),
-                shadows: node.shadows.clone(),
-            };
-            self.0.insert(key(path), setting);
-            return;
+        let setting = Setting {
+            origin: node.origin.clone(),
+            shadows: node.shadows.clone(),
         };
-        for (key, child) in table {
-            path.push(key);
-            self.collect(child, path);
-            path.pop();
+        self.0.insert(at.to_owned(), setting);
+        // Whether such text is a table is for its key to say: if it is, its keys stand here too.
+        if let Kind::Text(_) = node.kind {
+            let mut opened = node.clone();
+            opened.open_table();
+            if let Kind::Table(_) = opened.kind {
+                self.collect(&opened, at);
+            }
         }
     }
 
-    /// Where a key is set, or `None` for a built-in default. A key within a value that was given whole, such as an
-    /// inline table in a variable, stands where that value does.
+    /// Where exactly this key is set, or `None` for a built-in default.
+    pub fn at(&self, key: &str) -> Option<&Setting> {
+        self.0.get(key)
+    }
+
+    /// Where a key is set, or what it would stand in; `None` when no layer says anything about either.
     pub fn get(&self, key: &str) -> Option<&Setting> {
         let parents = key.rmatch_indices(['.', '[']).map(|(end, _)| &key[..end]);
         std::iter::once(key)

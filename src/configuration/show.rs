@@ -63,7 +63,7 @@ impl State {
                 Scope::Restart => &self.started,
                 _ => &self.running.origins,
             };
-            origins.get(key).cloned()
+            origins.at(key).cloned()
         };
         Effective {
             settings: rows(settings, places, next.as_ref()),

@@ -11,6 +11,7 @@ use crate::grpc::Warning;
 use crate::protocol::Protocol;
 
 use super::cross::{clashes, lowered_limits};
+use super::scope::discreet;
 use super::{Settings, default_listeners};
 
 /// A configuration that can be obeyed.
@@ -72,7 +73,7 @@ pub fn configure(
                 }
                 unallowed
             }
-            Err(problems) => blamed(&problems, &changes).ok_or(problems)?,
+            Err(problems) => blamed(&problems, &changes).ok_or_else(|| discreet(problems))?,
         };
         changes.retain(|change| !refused.iter().any(|aside| aside.assignment == *change));
         aside.extend(refused);

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::Settings;
-use crate::config::{Scope, parse_key};
+use crate::config::{Problem, Problems, Reason, Scope, parse_key};
+use crate::telemetry::{self, REDACTED, without_password};
 
 /// Of everything but the listeners, whose fields say so themselves.
 const SCOPES: &[(&str, Scope)] = &[
@@ -45,7 +46,7 @@ impl Settings {
         self.grpc.address = running.grpc.address;
         self.http = running.http;
         self.store = running.store;
-        self.telemetry = crate::telemetry::Settings {
+        self.telemetry = telemetry::Settings {
             log: std::mem::take(&mut self.telemetry.log),
             ..running.telemetry
         };
@@ -59,8 +60,17 @@ pub fn is_secret(key: &str) -> bool {
     matches!(path[..], ["listeners", _, "sandbox", "environment", _, ..])
 }
 
-/// What stands for a secret.
-const REDACTED: &str = "(redacted)";
+/// The same problems, without the secrets that their messages quote.
+pub(super) fn discreet(problems: Problems) -> Problems {
+    let discreet = |problem: Problem| match problem.reason {
+        Reason::WrongType if is_secret(&problem.key) => Problem {
+            message: "expected text; put it in quotes".to_owned(),
+            ..problem
+        },
+        _ => problem,
+    };
+    Problems::new(problems.into_iter().map(discreet).collect())
+}
 
 /// A value as it may be shown: secrets, and the password of an address, are not. A whole table is gone through.
 pub fn redacted(key: &str, value: &Value) -> Value {
@@ -75,16 +85,6 @@ pub fn redacted(key: &str, value: &Value) -> Value {
         Value::String(_) if is_secret(key) => REDACTED.into(),
         Value::String(text) if key == "telemetry.otlp_endpoint" => without_password(text).into(),
         other => other.clone(),
-    }
-}
-
-/// `http://(redacted)@host` of `http://user:password@host`.
-fn without_password(address: &str) -> String {
-    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
-    let authority = rest.split('/').next().unwrap_or(rest);
-    match authority.rfind('@') {
-        Some(end) => format!("{scheme}://{REDACTED}@{}", &rest[end + 1..]),
-        None => address.to_owned(),
     }
 }
 

@@ -20,7 +20,7 @@ mod trace;
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
 pub use metrics::{Sink, Source};
-pub use settings::{LogFormat, Settings};
+pub use settings::{LogFormat, REDACTED, Settings, without_password};
 pub use snapshot::Series;
 pub use spans::{Call, Command, CommandEnd, Message, Outcome};
 pub use trace::Trace;

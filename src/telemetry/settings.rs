@@ -106,8 +106,22 @@ impl Endpoints {
     }
 }
 
+/// What stands for a secret.
+pub const REDACTED: &str = "(redacted)";
+
+/// `http://(redacted)@host` of `http://user:password@host`, however odd the password is.
+pub fn without_password(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + "://".len());
+    match url[start..].rfind('@') {
+        Some(end) => format!("{}{REDACTED}{}", &url[..start], &url[start + end..]),
+        None => url.to_owned(),
+    }
+}
+
 fn check_endpoint(url: &str) -> Result<(), String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
+    let parsed = url.parse::<Uri>();
+    let url = without_password(url);
+    let uri = parsed.map_err(|error| format!("{url:?}: {error}"))?;
     match (uri.scheme_str(), uri.authority()) {
         (Some("http"), Some(_)) => Ok(()),
         (Some("https"), _) => Err(format!(
@@ -128,6 +142,23 @@ mod tests {
         let json = toml::from_str::<Settings>("log_format = \"json\"").unwrap();
         assert_eq!(json.log_format, LogFormat::Json);
         assert!(toml::from_str::<Settings>("colour = true").is_err());
+    }
+
+    #[test]
+    fn a_password_is_never_told() {
+        for (url, shown) in [
+            ("http://me:hush@c:1/x", "http://(redacted)@c:1/x"),
+            ("http://me:hu/sh@c:1", "http://(redacted)@c:1"),
+            ("http://me:hu@sh@c", "http://(redacted)@c"),
+            ("me:hush@c:1", "(redacted)@c:1"),
+            ("http://c:1/x", "http://c:1/x"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+        for url in ["https://me:hush@c:1", "http://me:hush@", "me:hush@c:1"] {
+            let told = check_endpoint(url).unwrap_err();
+            assert!(!told.contains("hush"), "{told}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) fn settings(
         complain_of(&problems);
         Failure::Told(BAD_CONFIGURATION)
     })?;
-    let places = |key: &str| configured.origins.get(key).cloned();
+    let places = |key: &str| configured.origins.at(key).cloned();
     let rows = rows(&configured.settings, places, None).into_iter();
     let within = rows.filter(|row| grpc::is_within(&row.key, prefix));
     Ok(api::GetEffectiveConfigResponse {

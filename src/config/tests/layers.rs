@@ -94,6 +94,34 @@ fn tables_merge_and_lists_are_replaced() {
 }
 
 #[test]
+fn a_table_given_whole_is_told_key_by_key() {
+    let environment = [(
+        "SWITCHBOARD__LISTENERS__X",
+        "{protocol = \"ack\", bind = \"a:1\", limits = {rate = 1}}",
+    )];
+    let sets = [
+        "listeners.x={protocol = \"ack\", bind = \"b:2\"}",
+        "listeners.x={protocol = \"ack\", bind = \"c:3\", limits = {}}",
+    ];
+    let loaded: Loaded<Settings> = load(&outside(&environment, &sets)).unwrap();
+    let place = |key: &str| {
+        let setting = loaded.origins.at(&format!("listeners.x.{key}"))?;
+        let shadows = setting.shadows.iter();
+        let shadows = shadows.map(|s| format!("{} {}", s.origin.source, s.value));
+        Some((&*setting.origin.source, shadows.collect::<Vec<_>>()))
+    };
+    let hidden = ["--set \"b:2\"", "SWITCHBOARD__LISTENERS__X \"a:1\""];
+    assert_eq!(
+        place("bind"),
+        Some(("--set", hidden.map(String::from).into()))
+    );
+    assert_eq!(place("limits"), Some(("--set", Vec::new())));
+    // What it does not name is as by default, though the whole stands in a place.
+    assert_eq!(place("limits.rate"), None);
+    assert!(loaded.origins.get("listeners.x.limits.rate").is_some());
+}
+
+#[test]
 fn text_from_outside_takes_the_type_that_is_wanted() {
     let environment = [
         ("SWITCHBOARD__NODE__NAME", "0123"),

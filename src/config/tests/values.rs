@@ -49,7 +49,7 @@ fn settings() -> Settings {
 #[test]
 fn settings_are_said_as_a_file_says_them() {
     let value = to_value(&settings());
-    assert_eq!(value["grace"], json!({"stop": "1m 30s"}));
+    assert_eq!(value["grace"], json!({"stop": "90s"}));
     assert_eq!(value["listeners"]["ack"]["protocol"], "ack");
     assert_eq!(value["listeners"]["shell"]["policy"], "programs");
     assert_eq!(value["listeners"]["shell"]["programs"], json!(["ls"]));
