@@ -20,4 +20,5 @@ mod numbers;
 mod shell;
 mod support;
 mod telemetry;
+mod update;
 mod uppercase;
