@@ -348,7 +348,18 @@ mod tests {
     #[test]
     fn without_a_mask_what_is_set_is_meant() {
         let keys: Vec<_> = read(&[]).into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["limits.max_sessions", "once"]);
+        assert_eq!(keys, ["once", "limits.max_sessions"]);
+        // Also what is set to its default, which a file need not say.
+        let default = api::AckProtocol {
+            framing: api::Framing::Raw.into(),
+            ..Default::default()
+        };
+        let default = api::Listener {
+            protocol: Some(api::listener::Protocol::Ack(default)),
+            ..Default::default()
+        };
+        let fields = fields(default, None, &current()).unwrap();
+        assert_eq!(fields, [(path("framing"), Value::Null)]);
     }
 
     #[test]
