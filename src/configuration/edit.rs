@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use super::change::{path_of, prefix};
 use super::plan::changes;
 use super::state::{State, kept};
-use crate::config::{Assignment, Layer, key};
+use crate::config::{Assignment, Layer, Reason, key};
 use crate::grpc::{Caller, Changed, Warning};
-use crate::settings::{Configured, configure};
+use crate::settings::{Aside, Configured, configure};
 use crate::store::{Event, Identity, Write};
 use crate::supervisor::{
     Becomes, Change, Desired, Error, ListenerName, Prepared, Spec, View, Violation, etag,
@@ -114,7 +114,11 @@ impl State {
         configured.settings.keep_what_a_restart_changes(running);
         let mut violations = Vec::new();
         for aside in &configured.aside {
-            if edit.assign.contains(&aside.assignment) {
+            let is_aside = |other: &Aside| other.assignment == aside.assignment;
+            // Nor may it void what another call has changed, unless that changes what is no longer there.
+            let voids =
+                aside.problem.reason != Reason::Missing && !self.running.aside.iter().any(is_aside);
+            if voids || edit.assign.contains(&aside.assignment) {
                 let field = aside.problem.key.strip_prefix(&prefix(&edit.name));
                 violations.push(Violation {
                     field: field.unwrap_or(&aside.problem.key).to_owned(),

@@ -2,12 +2,16 @@
 
 use std::sync::LazyLock;
 
-use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
+use prost::Message as _;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _,
+    Value as Reflected,
+};
 use serde_json::Value;
 use tonic::Status;
 
 use super::status::invalid;
-use super::{api, spec};
+use super::{api, show, spec};
 use crate::config::{nearest, to_value};
 use crate::protocol::Protocol;
 use crate::supervisor::{Error, Spec, Violation};
@@ -33,20 +37,15 @@ pub(super) fn fields(
     let word = current.protocol.word();
     let kind = wanted.protocol.as_ref().map(kind);
     if let Some(kind) = kind.filter(|kind| *kind != word) {
-        let description = format!(
-            "the listener speaks {word}, and what is spoken cannot change; delete it and create another"
-        );
-        let field = format!("listener.{kind}");
-        return Err(invalid(
-            "FIELD_IMMUTABLE",
-            vec![Violation { field, description }],
-        ));
+        let rule = format!("the listener speaks {word}, and what is spoken");
+        return Err(immutable(kind, &rule));
     }
-    let said = said(wanted, current)?;
     let paths = match mask.filter(|paths| !paths.is_empty()) {
         Some(paths) => paths,
-        None => populated(&said, word),
+        None => populated(&wanted),
     };
+    let transport = other_transport(&wanted, current);
+    let said = said(wanted, current)?;
     let mut violations = Vec::new();
     let mut fields = Vec::new();
     for path in paths {
@@ -61,8 +60,13 @@ pub(super) fn fields(
     if !violations.is_empty() {
         return Err(invalid("UPDATE_MASK_INVALID", violations));
     }
-    // Unset is no wish to change it.
-    fields.retain(|field| *field != ["desired_state"] || said.get("desired_state").is_some());
+    if let Some(rule) = transport.filter(|_| fields.contains(&path("transport"))) {
+        return Err(immutable("chat.transport", &rule));
+    }
+    // Unset is no wish to change it, and what cannot change need not be said.
+    let without_desire = said.get("desired_state").is_none();
+    fields.retain(|field| *field != path("desired_state") || !without_desire);
+    fields.retain(|field| *field != path("transport"));
     let value = |field: &Vec<String>| {
         let step = |value: Option<&Value>, key: &String| value?.get(key).cloned();
         let mut at = Some(said.clone());
@@ -103,18 +107,62 @@ fn said(mut wanted: api::Listener, current: &Spec) -> Result<Value, Status> {
     Ok(said)
 }
 
-/// Without a mask: the paths of what is set.
-fn populated(said: &Value, word: &str) -> Vec<String> {
+/// Without a mask: the paths of what is set and may be changed, also of what is set to its default.
+fn populated(wanted: &api::Listener) -> Vec<String> {
+    let message = LISTENER.clone().and_then(|listener| {
+        DynamicMessage::decode(listener, wanted.encode_to_vec().as_slice()).ok()
+    });
     let mut paths = Vec::new();
-    for (key, value) in said.as_object().into_iter().flatten() {
-        match (key.as_str(), value) {
-            ("limits", Value::Object(limits)) => {
-                paths.extend(limits.keys().map(|limit| format!("limits.{limit}")));
-            }
-            _ => paths.push(field(key, word)),
+    for (field, value) in message.iter().flat_map(|message| message.fields()) {
+        if is_changeable(&field) {
+            leaves(field.name(), value, &mut paths);
         }
     }
     paths
+}
+
+fn leaves(path: &str, value: &Reflected, paths: &mut Vec<String>) {
+    match value {
+        Reflected::Message(message) if !is_value(&message.descriptor()) => {
+            for (field, value) in message.fields() {
+                leaves(&format!("{path}.{}", field.name()), value, paths);
+            }
+        }
+        _ => paths.push(path.to_owned()),
+    }
+}
+
+/// That the caller wants another kind of socket, if so.
+fn other_transport(wanted: &api::Listener, current: &Spec) -> Option<String> {
+    let transport = current.protocol.transport();
+    match &wanted.protocol {
+        Some(api::listener::Protocol::Chat(chat))
+            if ![0, show::transport(transport)].contains(&chat.transport) =>
+        {
+            let word = transport.word();
+            Some(format!(
+                "the listener speaks over {word}, and its kind of socket"
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn immutable(field: &str, what: &str) -> Status {
+    let violation = Violation {
+        field: format!("listener.{field}"),
+        description: format!("{what} cannot change; delete it and create another"),
+    };
+    invalid("FIELD_IMMUTABLE", vec![violation])
+}
+
+fn path(key: &str) -> Vec<String> {
+    vec![key.to_owned()]
+}
+
+/// Whether callers may change a field of a listener at all.
+fn is_changeable(field: &FieldDescriptor) -> bool {
+    field.number() < OUTPUT_ONLY && !["name", "uid"].contains(&field.name())
 }
 
 fn kind(protocol: &api::listener::Protocol) -> &'static str {
@@ -134,12 +182,9 @@ fn keys(path: &str, word: &str) -> Result<Vec<Vec<String>>, String> {
         return Err(format!("`{shown}` cannot be looked up"));
     };
     if path == "*" {
-        let changeable = listener
-            .fields()
-            .filter(|field| field.number() < OUTPUT_ONLY);
+        let changeable = listener.fields().filter(is_changeable);
         let names = changeable.map(|field| field.name().to_owned());
-        let own = names
-            .filter(|name| name != "name" && name != "uid" && (!is_protocol(name) || name == word));
+        let own = names.filter(|name| !is_protocol(name) || name == word);
         let mut all = Vec::new();
         for name in own {
             all.extend(keys(&name, word)?);
@@ -171,10 +216,8 @@ fn keys(path: &str, word: &str) -> Result<Vec<Vec<String>>, String> {
 
 fn of_files(mut names: Vec<String>, word: &str, shown: &str) -> Result<Vec<Vec<String>>, String> {
     let first = names[0].as_str();
-    let output_only = LISTENER.as_ref().and_then(|l| l.get_field_by_name(first));
-    if ["name", "uid"].contains(&first)
-        || output_only.is_some_and(|field| field.number() >= OUTPUT_ONLY)
-    {
+    let found = LISTENER.as_ref().and_then(|l| l.get_field_by_name(first));
+    if found.is_some_and(|field| !is_changeable(&field)) {
         return Err(format!("`{shown}` is not for callers to change"));
     }
     if !is_protocol(first) {
@@ -305,7 +348,18 @@ mod tests {
     #[test]
     fn without_a_mask_what_is_set_is_meant() {
         let keys: Vec<_> = read(&[]).into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["limits.max_sessions", "once"]);
+        assert_eq!(keys, ["once", "limits.max_sessions"]);
+        // Also what is set to its default, which a file need not say.
+        let default = api::AckProtocol {
+            framing: api::Framing::Raw.into(),
+            ..Default::default()
+        };
+        let default = api::Listener {
+            protocol: Some(api::listener::Protocol::Ack(default)),
+            ..Default::default()
+        };
+        let fields = fields(default, None, &current()).unwrap();
+        assert_eq!(fields, [(path("framing"), Value::Null)]);
     }
 
     #[test]

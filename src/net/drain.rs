@@ -127,6 +127,15 @@ impl Running {
         self.entrance.wait().await;
     }
 
+    /// Resolves once another socket may have its address, after [`close_door`](Self::close_door). Sessions over UDP
+    /// send from the socket itself: they get what can still be said, and end.
+    pub async fn address_let_go(&self) {
+        self.door_closed().await;
+        if let Handler::Datagram(_) = self.door.terms().handler {
+            self.door.ask_all(Ask::Finish(CloseReason::Drained));
+        }
+    }
+
     /// Asks every session to end once nothing is owed, waits for the last one until `insist`
     /// resolves, then cuts the rest. The door closes first if it still stands open.
     pub async fn drain(&self, insist: impl Future<Output = ()>) -> Drained {

@@ -146,7 +146,7 @@ impl Supervisor {
         let leaving = self.open_up(&prepared.0);
         if prepared.0.iter().any(|s| matches!(s.socket, Socket::Later)) {
             for running in leaving {
-                running.door_closed().await;
+                running.address_let_go().await;
             }
         }
         {

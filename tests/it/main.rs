@@ -22,4 +22,5 @@ mod numbers;
 mod shell;
 mod support;
 mod telemetry;
+mod update;
 mod uppercase;
