@@ -214,14 +214,7 @@ impl App {
         timer.abort();
         impatient.abort();
         disown.cancel();
-        owned.close();
-        // A change whose disk does not answer was not answered either.
-        if tokio::time::timeout(CLOSE_GRACE, owned.wait())
-            .await
-            .is_err()
-        {
-            warn!("a change was still under way");
-        }
+        finish(owned).await;
         info!("stopped");
         // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
         if !store.close(CLOSE_GRACE).await {
@@ -238,6 +231,17 @@ fn options(store: &settings::Store) -> Options {
         path: store.place(),
         retention: store.retention,
         max_bytes: store.max_bytes,
+    }
+}
+
+/// Waits for the change under way. One whose disk does not answer was not answered either.
+async fn finish(owned: TaskTracker) {
+    owned.close();
+    if tokio::time::timeout(CLOSE_GRACE, owned.wait())
+        .await
+        .is_err()
+    {
+        warn!("a change was still under way");
     }
 }
 

@@ -19,6 +19,7 @@ mod life;
 mod limits;
 mod mutations;
 mod numbers;
+mod reload;
 mod shell;
 mod support;
 mod telemetry;

@@ -180,10 +180,15 @@ impl Service {
 
     /// The same with more arguments behind `serve`, and more variables in its environment.
     pub(crate) fn start_with(toml: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let home = Arc::new(tempfile::tempdir().unwrap());
+        Self::start_in(Self::home_for(toml), args, env)
+    }
+
+    /// A home in which nothing has run yet.
+    pub(crate) fn home_for(toml: &str) -> Arc<tempfile::TempDir> {
+        let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("base.toml"), BASE).unwrap();
         std::fs::write(home.path().join("switchboard.toml"), toml).unwrap();
-        Self::start_in(home, args, env)
+        Arc::new(home)
     }
 
     /// Serves what another service has left in its home: its files, and its store.

@@ -57,7 +57,7 @@ fn a_listener_that_was_stopped_stays_stopped_and_says_why() {
         *text = text.replace(
             "[listeners.web]",
             "[listeners.web]\ndesired_state = \"stopped\"",
-        )
+        );
     };
     let service = again_with(service, Signal::TERM, stopped_by_the_file, &[], &[]);
     assert_eq!(service.announced("web"), "stopped");

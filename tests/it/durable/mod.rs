@@ -1,5 +1,6 @@
 //! What was changed at run time: what outlives the process, what does not, and what the configuration says of both.
 
+mod client;
 mod drift;
 mod files;
 mod full;
@@ -148,4 +149,9 @@ fn cli(service: &Service, args: &[&str]) -> Ended {
         .copied()
         .collect();
     run(&[], &all, &[])
+}
+
+/// Whether the long sizes are asked for.
+fn soak() -> bool {
+    std::env::var("SWITCHBOARD_SOAK").is_ok_and(|value| value == "1")
 }
