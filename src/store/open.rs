@@ -228,10 +228,6 @@ fn guard(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
-    // Of a file that has pages already this would write to the header.
-    if pages(connection)? == 0 {
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    }
     Ok(())
 }
 
@@ -249,7 +245,12 @@ fn examine(
     anew: bool,
 ) -> Result<(usize, Kept), Refusal> {
     guard(connection)?;
-    connection.execute_batch("BEGIN EXCLUSIVE")?;
+    if pages(connection)? > 0 {
+        connection.execute_batch("BEGIN EXCLUSIVE")?;
+    } else {
+        // What writes the first page, so that a file is never a database without being a store.
+        connection.execute_batch("BEGIN; PRAGMA auto_vacuum = INCREMENTAL")?;
+    }
     let found = schema::version(connection, steps)?;
     if found == 0 && !anew {
         return Err(Refusal::Damaged("it is empty".to_owned()));
