@@ -317,36 +317,38 @@ fn a_desk_of_another_pace_begins_anew_at_the_same_address() {
     if no_grpcurl() {
         return;
     }
-    for (transport, chat) in [
-        ("tcp", "framing = \"line\""),
-        ("udp", "transport = \"udp\""),
-    ] {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let service = Service::start(&format!(
-            "[listeners.chat]\nprotocol = \"chat\"\nbind = \"{address}\"\n{chat}\n"
-        ));
-        let (mut client, peer);
-        if transport == "tcp" {
-            client = service.talk("chat");
-            client.send("anybody?\n");
-            waiting(&service, "chat", 1);
-            let pace = json!({ "chat": { "pace": "PACE_FREE" } });
-            takes_effect(&service, "chat", &pace, "rebind", &["chat.pace"]);
-            assert_eq!(client.rest(), b"no operator is available\n");
-        } else {
-            peer = service.peer("chat");
-            peer.send("anybody?");
-            waiting(&service, "chat", 1);
-            let pace = json!({ "chat": { "pace": "PACE_FREE" } });
-            takes_effect(&service, "chat", &pace, "rebind", &["chat.pace"]);
-            peer.expect("no operator is available");
-        }
-        let shown = service.listener("chat");
+    let service = Service::start(
+        r#"
+        [listeners.stream]
+        protocol = "chat"
+        framing = "line"
+        bind = "127.0.0.1:0"
+        [listeners.datagram]
+        protocol = "chat"
+        transport = "udp"
+        bind = "127.0.0.1:0"
+        "#,
+    );
+    let (mut client, peer) = (service.talk("stream"), service.peer("datagram"));
+    client.send("anybody?\n");
+    peer.send("anybody?");
+    for listener in ["stream", "datagram"] {
+        waiting(&service, listener, 1);
+        let address = service.address(listener);
+        let free = json!({ "bind": address.to_string(), "chat": { "pace": "PACE_FREE" } });
+        takes_effect(&service, listener, &free, "rebind", &["bind", "chat.pace"]);
+        let shown = service.listener(listener);
         assert_eq!(shown["state"], "STATE_ACTIVE", "{shown}");
-        assert_eq!(service.bound("chat"), address);
+        assert_eq!(service.bound(listener), address);
     }
+    // Who waited at the old one is told that nobody comes.
+    assert_eq!(client.rest(), b"no operator is available\n");
+    peer.expect("no operator is available");
+    client = service.talk("stream");
+    client.send("still?\n");
+    peer.send("still?");
+    waiting(&service, "stream", 1);
+    waiting(&service, "datagram", 1);
 }
 
 #[test]
