@@ -193,29 +193,10 @@ fn look(path: &Path) -> Result<(), Refusal> {
         return Err(Refusal::Damaged(what.to_owned()));
     }
     let is_ours = || header[APPLICATION_ID_AT..].starts_with(&APPLICATION_ID.to_be_bytes());
-    // Whoever was making it may have died over it: SQLite tells whether anything is in it.
-    if header.starts_with(MAGIC) && !is_ours() && pages_before(path) > 1 {
+    if header.starts_with(MAGIC) && !is_ours() {
         return Err(Refusal::Foreign);
     }
     Ok(())
-}
-
-/// How many pages the file has, or had before the change that was under way, as the journal beside it says:
-/// <https://sqlite.org/fileformat.html#the_rollback_journal>.
-fn pages_before(path: &Path) -> u64 {
-    const JOURNAL: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-    const PAGES_AT: usize = 16;
-    /// What SQLite makes unless it is told otherwise.
-    const PAGE: u64 = 4_096;
-    let mut head = [0; PAGES_AT + 4];
-    let journal = File::open(beside(path, "-journal"));
-    let read = journal.and_then(|mut journal| journal.read_exact(&mut head));
-    match (read, head.split_at(PAGES_AT)) {
-        (Ok(()), (start, &[a, b, c, d])) if start.starts_with(&JOURNAL) => {
-            u32::from_be_bytes([a, b, c, d]).into()
-        }
-        _ => length(path).div_ceil(PAGE),
-    }
 }
 
 /// Settings that hold for the connection and write nothing.

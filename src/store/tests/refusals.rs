@@ -39,20 +39,6 @@ async fn another_programs_database_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_of_one_page_is_ours_only_when_nothing_is_in_it() {
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("s.db");
-    // A view takes no page of its own.
-    alter(&file, "CREATE VIEW theirs AS SELECT 1");
-    assert_eq!(refused(&directory), Refusal::Foreign);
-    alter(&file, "DROP VIEW theirs; PRAGMA application_id = 7");
-    assert_eq!(refused(&directory), Refusal::Foreign);
-    alter(&file, "PRAGMA application_id = 0");
-    let (store, _) = open(&file);
-    close(store).await;
-}
-
-#[tokio::test]
 async fn a_newer_versions_store_is_refused() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("s.db");
