@@ -20,7 +20,7 @@ pub enum Format {
 
 impl Format {
     /// The format that a file's name ends in, if it is one of ours.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "toml" => Some(Self::Toml),
             "json" => Some(Self::Json),

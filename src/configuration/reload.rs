@@ -21,6 +21,7 @@ impl State {
         if options.validate_only {
             return reloaded;
         }
+        self.tried = self.on_disk.fingerprint();
         self.measures.reloaded(reloaded.as_ref().err().map(reason));
         self.measure_drift();
         match &reloaded {
@@ -44,11 +45,10 @@ impl State {
         reloaded
     }
 
-    /// The same when the files are others than those that were last looked at.
+    /// The same when the files are others than those that were last tried: whoever only looks at them tries nothing.
     pub(super) async fn reload_if_changed(&mut self) {
-        let before = self.on_disk.fingerprint();
         self.look().await;
-        if self.on_disk.fingerprint() != before {
+        if self.on_disk.fingerprint() != self.tried {
             // It says in the log how it went.
             let _ = self.reload(ReloadOptions::default()).await;
         }

@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) layers: Layers,
     /// What they say now, as far as it was looked at; it may be wrong.
     pub(super) on_disk: Layers,
+    /// Tells the files that a reload last tried to take over.
+    pub(super) tried: u64,
     /// Changes that are kept.
     pub(super) runtime: Vec<Assignment>,
     /// Changes that are not.
@@ -74,6 +76,7 @@ impl State {
         let state = Self {
             sources: parts.sources,
             on_disk: parts.layers.clone(),
+            tried: parts.layers.fingerprint(),
             layers: parts.layers,
             runtime,
             ephemeral: Vec::new(),

@@ -1,12 +1,13 @@
 //! The files, watched: their folders, since editors and configuration mounts put another file in the place of one.
 //!
-//! A change is looked at once nothing has happened for a while, and a file that is still being written says nothing until
-//! it is closed. What was looked at is told apart by its bytes, so that nothing is taken over twice.
+//! A change is looked at once nothing has happened for a while, and not while one of the files is still being written:
+//! what there is of it may be a configuration too, of fewer listeners. What was tried is told apart by its bytes, so that
+//! nothing is taken over twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Owner;
-use crate::config::Sources;
+use crate::config::{Format, Sources};
 
 /// So long nothing has to happen.
 const QUIET: Duration = Duration::from_millis(250);
@@ -38,20 +39,24 @@ pub(super) async fn follow(owner: Owner, stop: CancellationToken) {
     else {
         return;
     };
-    let changed = Arc::new(Notify::new());
-    let Some(mut watcher) = watcher(changed.clone()) else {
+    let seen = Arc::new(Seen::default());
+    let Some(mut watcher) = watcher(seen.clone()) else {
         return;
     };
     let mut watched = Watched::new();
     loop {
         let more = watch(&mut watcher, &mut watched, folders(&sources));
-        let waited = stop.run_until_cancelled(tokio::time::timeout(LOOKING, changed.notified()));
-        match waited.await {
+        let waiting = tokio::time::timeout(LOOKING, seen.changed.notified());
+        match stop.run_until_cancelled(waiting).await {
             None => return,
             // Whatever happened in a folder before it was watched would otherwise never be seen.
             Some(Err(_)) if !more => continue,
             Some(Err(_)) => {}
-            Some(Ok(())) => settle(&changed).await,
+            Some(Ok(())) => _ = stop.run_until_cancelled(settle(&seen.changed)).await,
+        }
+        // That it is written to its end is seen as well.
+        if seen.is_unfinished(&sources) {
+            continue;
         }
         let looked = owner.ask(|state| Box::pin(state.reload_if_changed()));
         if stop.run_until_cancelled(looked).await.is_none() {
@@ -72,13 +77,8 @@ async fn settle(changed: &Notify) {
     let _ = tokio::time::timeout(LONGEST, quiet).await;
 }
 
-fn watcher(changed: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let tell = move |event: notify::Result<notify::Event>| {
-        if event.as_ref().map_or(true, |event| matters(&event.kind)) {
-            changed.notify_one();
-        }
-    };
-    match notify::recommended_watcher(tell) {
+fn watcher(seen: Arc<Seen>) -> Option<RecommendedWatcher> {
+    match notify::recommended_watcher(move |event| seen.take(event)) {
         Ok(watcher) => Some(watcher),
         Err(fault) => {
             warn!(%fault, "the configuration's files are not watched; SIGHUP and ReloadConfig reload them");
@@ -87,15 +87,86 @@ fn watcher(changed: Arc<Notify>) -> Option<RecommendedWatcher> {
     }
 }
 
-/// Whether an event ends something: a file that is written to is not yet what it will be.
-fn matters(kind: &EventKind) -> bool {
+/// What has happened in the folders.
+#[derive(Default)]
+struct Seen {
+    changed: Notify,
+    /// Files that somebody has begun to write and not closed yet.
+    unfinished: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Seen {
+    fn take(&self, event: notify::Result<notify::Event>) {
+        let mut unfinished = crate::net::lock(&self.unfinished);
+        let lost = event.as_ref().map_or(true, notify::Event::need_rescan);
+        if lost {
+            // Nor would their ends have been seen.
+            unfinished.clear();
+        }
+        let mut changed = lost;
+        for (kind, path) in event
+            .iter()
+            .flat_map(|e| e.paths.iter().map(|p| (&e.kind, p)))
+        {
+            if begins(kind, path) {
+                unfinished.insert(path.clone());
+            } else if matters(kind) {
+                changed = true;
+            }
+            if ends(kind) {
+                unfinished.remove(path);
+            }
+        }
+        if changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether a file of the configuration is being written.
+    fn is_unfinished(&self, sources: &Sources) -> bool {
+        let unfinished = crate::net::lock(&self.unfinished).clone();
+        let named = sources.files.iter();
+        let named = named.flat_map(|file| [std::path::absolute(file), file.canonicalize()]);
+        let named: BTreeSet<_> = named.flatten().collect();
+        let folders = sources.system.iter();
+        let folders: Vec<_> = folders
+            .flat_map(|f| [f.clone(), f.join("conf.d")])
+            .collect();
+        unfinished.iter().any(|path| {
+            let within = |folder: &PathBuf| path.parent() == Some(folder.as_path());
+            let of_system = Format::of(path).is_some() && folders.iter().any(within);
+            named.contains(path) || of_system
+        })
+    }
+}
+
+/// Whether an event is the beginning, or the middle, of something: a file that is written to is not yet what it will be,
+/// nor is one that was just made and is empty.
+fn begins(kind: &EventKind, path: &Path) -> bool {
+    match kind {
+        EventKind::Modify(ModifyKind::Data(_)) => true,
+        EventKind::Create(_) => path
+            .symlink_metadata()
+            .is_ok_and(|file| file.is_file() && file.len() == 0 && file.nlink() == 1),
+        _ => false,
+    }
+}
+
+/// Whether an event ends the writing of a file: it is closed, gone, or another one.
+fn ends(kind: &EventKind) -> bool {
     match kind {
         EventKind::Access(access) => *access == AccessKind::Close(AccessMode::Write),
-        EventKind::Modify(modify) => {
-            matches!(modify, ModifyKind::Name(_) | ModifyKind::Metadata(_))
-        }
-        EventKind::Create(_) | EventKind::Remove(_) => true,
-        EventKind::Any | EventKind::Other => true,
+        EventKind::Modify(modify) => matches!(modify, ModifyKind::Name(_)),
+        kind => kind.is_remove(),
+    }
+}
+
+/// Whether files may be others after an event.
+fn matters(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(_) => ends(kind),
+        EventKind::Modify(modify) => !matches!(modify, ModifyKind::Data(_)),
+        EventKind::Create(_) | EventKind::Remove(_) | EventKind::Any | EventKind::Other => true,
     }
 }
 

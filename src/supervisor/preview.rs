@@ -55,8 +55,10 @@ impl Supervisor {
             return 0;
         };
         let ends = spec.is_none_or(|spec| {
-            spec.desired_state == Desired::Stopped
-                || Difference::between(&listener.spec, spec).rebind
+            // Those of a listener that is stopped already leave anyway.
+            let stops = listener.spec.desired_state != spec.desired_state
+                && spec.desired_state == Desired::Stopped;
+            stops || Difference::between(&listener.spec, spec).rebind
         });
         let running = listener.running.as_ref().filter(|_| ends);
         running.map_or(0, |running| running.door.sessions.count())
