@@ -14,6 +14,7 @@ mod configuration;
 mod control;
 mod drain;
 mod durable;
+mod explain;
 mod house;
 mod life;
 mod limits;
