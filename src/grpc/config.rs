@@ -7,7 +7,7 @@ use super::convert::{origin, scope, warning};
 use super::listeners::refused;
 use super::status::invalid_field;
 use super::{Changing, Control, MAX_ANSWER, ReloadOptions, SettingRow, Side, api};
-use crate::config::{Format, Problem, Shadow};
+use crate::config::{Format, Layer, Problem, Shadow};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -42,11 +42,20 @@ impl api::config_service_server::ConfigService for Control {
         let asked = request.into_inner();
         let format = format(&asked.format)?;
         let document = (!asked.document.is_empty()).then_some((asked.document, format));
+        let given = document.is_some();
         let validated = self.configuration.validate(document).await;
         let (problems, warnings) = validated.map_err(refused)?;
-        let problems = problems.into_iter().flatten();
+        let problems = problems.into_iter().flatten().map(|problem| {
+            let layer = problem.origin.as_ref().map(|origin| origin.layer);
+            let mut told = self::problem(problem);
+            // A document takes the place of all files, and has no name.
+            if given && layer == Some(Layer::File) {
+                told.source.clear();
+            }
+            told
+        });
         Ok(Response::new(api::ValidateConfigResponse {
-            problems: problems.map(problem).collect(),
+            problems: problems.collect(),
             warnings: warnings.into_iter().map(warning).collect(),
         }))
     }
