@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,7 +88,13 @@ impl File {
 
 fn contents(path: &Path) -> Result<Vec<u8>, String> {
     let refused = |error: std::io::Error| format!("cannot be read: {error}");
-    let file = fs::File::open(path).map_err(refused)?;
+    // A pipe would have its reader wait for a writer, which may never come.
+    let mut options = fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(refused)?;
+    if !file.metadata().map_err(refused)?.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
     let mut bytes = Vec::new();
     file.take(MAX_BYTES as u64 + 1)
         .read_to_end(&mut bytes)

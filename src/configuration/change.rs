@@ -133,8 +133,7 @@ impl State {
         let layer = self.layer_of_change(&view.name, Persistence::Unspecified)?;
         self.refuse_pinned(&path, layer)?;
         let beneath = self.defined_beneath(&view.name);
-        let hide = (layer == Layer::Runtime && beneath)
-            .then(|| assignment(path.clone(), Value::Null, layer, &caller));
+        let hide = beneath.then(|| assignment(path.clone(), Value::Null, layer, &caller));
         let edit = Edit {
             name: view.name.clone(),
             forget: vec![path],

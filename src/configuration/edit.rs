@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use serde_json::{Map, Value};
+
 use super::change::{path_of, prefix};
 use super::plan::changes;
 use super::state::{State, kept};
@@ -140,7 +142,10 @@ impl State {
         };
         let mut wanted = changes(&self.running, &configured, &identities, reason);
         self.adjust(&mut wanted, edit, &configured, &identities);
-        let refused = |mut refused: Vec<(ListenerName, Error)>| refused.remove(0).1;
+        let refused = |refused: Vec<(ListenerName, Error)>| {
+            let first = refused.into_iter().next();
+            first.map_or(Error::Stopping, |(_, error)| error)
+        };
         let prepared = self.supervisor.prepare(wanted).map_err(refused)?;
         Ok(Checked {
             runtime,
@@ -261,14 +266,22 @@ fn forget(changes: &mut Vec<Assignment>, edit: &Edit) {
     changes.retain(|change| !paths.iter().any(|path| change.path.starts_with(path)));
 }
 
-/// Has a whole that is not kept say of one of its parts what is kept of that.
+/// Has a whole that is not kept say of its parts what is kept of them.
 fn agree(passing: &mut [Assignment], kept: &Assignment) {
-    let Some((part, parent)) = kept.path.split_last() else {
-        return;
-    };
-    let whole = passing.iter_mut().find(|change| change.path == parent);
-    if let Some(table) = whole.and_then(|whole| whole.value.as_object_mut()) {
-        table.insert(part.clone(), kept.value.clone());
+    let wholes = passing
+        .iter_mut()
+        .filter(|whole| kept.path.starts_with(&whole.path));
+    for whole in wholes {
+        let mut within = &mut whole.value;
+        for part in &kept.path[whole.path.len()..] {
+            let Value::Object(table) = within else {
+                break;
+            };
+            within = table
+                .entry(part)
+                .or_insert_with(|| Value::Object(Map::new()));
+        }
+        *within = kept.value.clone();
     }
 }
 

@@ -16,8 +16,10 @@ impl State {
     /// All that is wrong with the files; addresses that cannot be had; sessions that were to be kept. Nothing has changed
     /// then.
     pub(super) async fn reload(&mut self, options: ReloadOptions) -> Result<Reloaded, Error> {
-        self.look().await;
-        let reloaded = self.take_over(options).await;
+        let reloaded = match self.look().await {
+            Ok(()) => self.take_over(options).await,
+            Err(problems) => Err(Error::Configuration(problems)),
+        };
         if options.validate_only {
             return reloaded;
         }
@@ -47,8 +49,8 @@ impl State {
 
     /// The same when the files are others than those that were last tried: whoever only looks at them tries nothing.
     pub(super) async fn reload_if_changed(&mut self) {
-        self.look().await;
-        if self.on_disk.fingerprint() != self.tried {
+        let seen = self.look().await;
+        if seen.is_err() || self.on_disk.fingerprint() != self.tried {
             // It says in the log how it went.
             let _ = self.reload(ReloadOptions::default()).await;
         }
@@ -102,6 +104,9 @@ impl State {
     fn prepare_all(&self, configured: &Configured) -> Result<Prepared, Error> {
         let changes = changes(&self.running, configured, &self.identities, "reload");
         self.supervisor.prepare(changes).map_err(|mut refused| {
+            if refused.is_empty() {
+                return Error::Stopping;
+            }
             if refused.len() == 1 {
                 return refused.remove(0).1;
             }

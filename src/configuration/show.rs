@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::plan::{changing, values};
-use super::state::State;
+use super::state::{State, read_again};
 use crate::config::{
-    Format, Layer, Layers, Origin, Origins, Problem, Problems, Reason, Scope, Setting, Shadow,
-    Sources, diff, export, to_value,
+    Format, Layer, Origin, Origins, Problem, Problems, Reason, Scope, Setting, Shadow, Sources,
+    diff, export, to_value,
 };
 use crate::grpc::{Changing, Effective, SettingRow, Side, Warning};
 use crate::settings::{Configured, Settings, configure, redacted};
@@ -53,7 +53,8 @@ pub fn rows(
 impl State {
     /// What is in force, key by key.
     pub(super) async fn effective(&mut self) -> Effective {
-        self.look().await;
+        // What it last saw is as much as it can tell.
+        let _ = self.look().await;
         self.measure_drift();
         let next = self.after_restart().ok().map(|next| next.settings);
         let settings = &self.running.settings;
@@ -85,9 +86,9 @@ impl State {
             document,
             ..self.sources.clone()
         };
-        let read = tokio::task::spawn_blocking(move || Layers::read(&sources)).await;
-        let Ok(layers) = read else {
-            return (None, Vec::new());
+        let layers = match read_again(sources).await {
+            Ok(layers) => layers,
+            Err(problems) => return (Some(problems), Vec::new()),
         };
         match configure(&layers, &self.runtime, &self.ephemeral) {
             Ok(configured) => {
@@ -103,7 +104,7 @@ impl State {
 
     /// What differs between two sides.
     pub(super) async fn diff(&mut self, from: Side, to: Side) -> Result<Vec<Changing>, Error> {
-        self.look().await;
+        self.look().await.map_err(Error::Configuration)?;
         self.measure_drift();
         let (from, to) = (self.side(from)?, self.side(to)?);
         Ok(changing(&from, &to, &self.supervisor))

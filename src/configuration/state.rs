@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::{error, warn};
 
 use super::measure::Measures;
 use super::plan::{target, values};
-use crate::config::{Assignment, Layer, Layers, Origin, Origins, Problems, Sources, diff};
+use crate::config::{
+    Assignment, Layer, Layers, Origin, Origins, Problem, Problems, Reason, Sources, diff,
+};
 use crate::grpc::Warning;
 use crate::settings::{Configured, configure};
 use crate::store::{self, Store};
@@ -99,13 +101,10 @@ impl State {
         state
     }
 
-    /// Reads the files again, off the runtime's threads: they may be on a slow disk.
-    pub(super) async fn look(&mut self) {
-        let sources = self.sources.clone();
-        match tokio::task::spawn_blocking(move || Layers::read(&sources)).await {
-            Ok(layers) => self.on_disk = layers,
-            Err(fault) => error!(%fault, "the files could not be read again"),
-        }
+    /// Reads the files again. Those of a disk that does not answer stay as they were last seen.
+    pub(super) async fn look(&mut self) -> Result<(), Problems> {
+        self.on_disk = read_again(self.sources.clone()).await?;
+        Ok(())
     }
 
     /// What a restart would find of the files as they were last looked at.
@@ -136,6 +135,20 @@ impl State {
             warn!(%fault, "telemetry.log could not be obeyed");
         }
     }
+}
+
+/// How long a disk may take for files of at most 1 MiB.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What these places say now, read off the runtime's threads.
+pub(super) async fn read_again(sources: Sources) -> Result<Layers, Problems> {
+    let reading = tokio::task::spawn_blocking(move || Layers::read(&sources));
+    let message = match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(Ok(layers)) => return Ok(layers),
+        Ok(Err(fault)) => format!("the files could not be read: {fault}"),
+        Err(_) => format!("the files could not be read within {PATIENCE:?}"),
+    };
+    Err(Problem::new(Reason::Unreadable, String::new(), message, None).into())
 }
 
 /// Says each warning in the log.

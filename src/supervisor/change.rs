@@ -216,7 +216,10 @@ impl Supervisor {
             let mut listener = Listener::new(name, target);
             // What is left of the old one is told and closed under its name.
             listener.retiring = old.retiring;
-            if let Some(running) = old.running.take() {
+            if old.deleting {
+                // It drains already.
+                listener.retiring.extend(old.running.take());
+            } else if let Some(running) = old.running.take() {
                 self.retire(&mut listener, running, self.grace(), "replaced");
             }
             return listener;
@@ -279,17 +282,14 @@ impl Supervisor {
         let sessions = running.door.sessions.count();
         info!(listener = %listener.name, sessions, reason = why, "its former run drains");
         listener.retiring.push(running.clone());
-        let (supervisor, name, cut) = (self.clone(), listener.name.clone(), self.0.cut.clone());
+        let (supervisor, name) = (self.clone(), listener.name.clone());
+        let (hurry, cut) = (listener.hurry.clone(), self.0.cut.clone());
         self.0.tasks.spawn(async move {
-            let deadline = super::drain::after(grace);
-            let drained = running
-                .drain(listener::over(deadline, cut.clone(), cut))
-                .await;
+            let deadline = listener::over(super::drain::after(grace), hurry, cut);
+            let drained = running.drain(deadline).await;
             supervisor.count_cut(drained.cut);
             if let Some(listener) = supervisor.lock().get_mut(&name) {
-                listener
-                    .retiring
-                    .retain(|other| !Arc::ptr_eq(other, &running));
+                listener.forget_run(&running);
             }
             supervisor.announce();
         });

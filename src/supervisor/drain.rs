@@ -44,6 +44,17 @@ impl Supervisor {
             _ => self.hasten(listener, grace),
         }
         listener.life = life;
+        // Former runs have no longer than this one.
+        let hurry = std::mem::take(&mut listener.hurry);
+        if grace.is_zero() {
+            hurry.cancel();
+        } else if !listener.retiring.is_empty() {
+            let cut = self.0.cut.clone();
+            self.0.tasks.spawn(async move {
+                over(after(grace), hurry.clone(), cut).await;
+                hurry.cancel();
+            });
+        }
     }
 
     /// A drain that is under way ends no later than `grace` from now.
@@ -81,11 +92,14 @@ impl Supervisor {
             .drain_ended(&running.door.labels, outcome, began.elapsed());
         info!(listener = %name, finished = drained.finished, cut = drained.cut, "listener drained");
         let mut listeners = self.lock();
-        if let Some(listener) = listeners.get_mut(&name).filter(|l| l.uid == uid) {
+        if let Some(listener) = listeners.get_mut(&name) {
+            listener.forget_run(&running);
+        }
+        let ours = |l: &&mut Listener| l.uid == uid && l.running.is_none();
+        if let Some(listener) = listeners.get_mut(&name).filter(ours) {
             if let Ok((life, _)) = listener.life.step(Input::Drained) {
                 listener.life = life;
             }
-            listener.running = None;
             if let Some(draining) = listener.draining.take() {
                 // Whoever waits to insist need not any more.
                 draining.insist.cancel();

@@ -3,8 +3,8 @@
 //! ```text
 //!             start                      stop                   the last session ended
 //!  STOPPED ───────────▶ ACTIVE ───────────────────▶ DRAINING ───────────────────────▶ STOPPED
-//!     ▲   ╲ bind failed   │ accept failed
-//!     │    ╲              ▼
+//!     ▲   ╲ bind failed
+//!     │    ╲
 //!     └──── stop ────── FAILED ── start, or a retry while ACTIVE is wanted ──▶ ACTIVE
 //! ```
 //!

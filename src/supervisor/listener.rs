@@ -39,6 +39,8 @@ pub(super) struct Listener {
     pub(super) tries: u64,
     /// Former runs whose sessions have not all left.
     pub(super) retiring: Vec<Arc<Running>>,
+    /// Has them leave at once.
+    pub(super) hurry: CancellationToken,
     /// Its run is to be replaced by the change that is being made.
     pub(super) needs_rebind: bool,
     pub(super) origin: Arc<Origin>,
@@ -94,6 +96,7 @@ impl Listener {
             failures_in_a_row: 0,
             tries: 0,
             retiring: Vec::new(),
+            hurry: CancellationToken::new(),
             needs_rebind: false,
             origin,
             why,
@@ -136,6 +139,12 @@ impl Listener {
         // One that no call has made is not told from another of its name: it gets a uid with every process.
         let by_call = matches!(self.origin.layer, Layer::Runtime | Layer::Ephemeral);
         etag(if by_call { &self.uid } else { "" }, &self.spec)
+    }
+
+    /// Lets go of a run whose last session has left.
+    pub(super) fn forget_run(&mut self, gone: &Arc<Running>) {
+        self.running.take_if(|running| Arc::ptr_eq(running, gone));
+        self.retiring.retain(|running| !Arc::ptr_eq(running, gone));
     }
 
     /// Every run that has sessions: the one that serves, and former ones.

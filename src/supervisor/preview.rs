@@ -1,12 +1,14 @@
 //! What a change would do, before it is made.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::change::{Becomes, Change};
 use super::lifecycle::Desired;
 use super::listener::{Listener, Target};
 use super::{ListenerName, Spec, Supervisor, View};
 use crate::config::Scope;
+use crate::net::Running;
 
 /// How a listener differs from what it should be.
 pub(super) struct Difference {
@@ -54,14 +56,19 @@ impl Supervisor {
         let Some(listener) = listeners.get(name).filter(|l| !l.deleting) else {
             return 0;
         };
-        let ends = spec.is_none_or(|spec| {
-            // Those of a listener that is stopped already leave anyway.
-            let stops = listener.spec.desired_state != spec.desired_state
-                && spec.desired_state == Desired::Stopped;
-            stops || Difference::between(&listener.spec, spec).rebind
-        });
-        let running = listener.running.as_ref().filter(|_| ends);
-        running.map_or(0, |running| running.door.sessions.count())
+        let sessions = |run: &Arc<Running>| run.door.sessions.count();
+        let all = || listener.runs().map(sessions).sum();
+        let Some(spec) = spec else {
+            return all();
+        };
+        // Those of a listener that is stopped already leave anyway, and those of former runs.
+        if spec.desired_state == Desired::Stopped && listener.spec.desired_state == Desired::Active
+        {
+            return all();
+        }
+        let running = listener.running.as_ref();
+        let rebinds = Difference::between(&listener.spec, spec).rebind;
+        running.filter(|_| rebinds).map_or(0, sessions)
     }
 }
 

@@ -29,7 +29,7 @@ enum Action {
     Default,
     /// Compare two sides: what runs, what the files say, what a restart would give
     Diff(diff::DiffArgs),
-    /// Read files and environment again, and apply what changed
+    /// Read the files again, and apply what changed
     Reload(diff::ReloadArgs),
     /// Print the configuration of the running service as one document
     Export(document::ExportArgs),
