@@ -268,6 +268,8 @@ impl Supervisor {
         };
         if let Some(running) = listener.running.take() {
             self.retire(listener, running, grace, reason);
+            // Nothing serves until the next run does; if that cannot, it is tried again.
+            listener.life.state = State::Stopped;
         }
         match bound.and_then(|bound| self.serve(listener, bound)) {
             Ok(()) => {}

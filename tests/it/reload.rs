@@ -535,10 +535,17 @@ fn files_that_are_wrong_change_nothing_and_say_all_that_is() {
     });
     asks(&mut kept, ANSWER);
     replace(&file(&service), &good);
+    held = Held::open(&service);
     eventually("it does not fail any more", || {
         gauge(&service, "switchboard_config_reload_failing") == 0
     });
     assert_eq!((all(&service), revision(&service)), before);
+    // What was taken is free.
+    let freed = good + &taken(&one, "x");
+    drop((one, two));
+    held.write(&freed);
+    reload(&service, &json!({})).unwrap();
+    asks(&mut Talk::to(service.bound("x")), ANSWER);
 }
 
 #[test]

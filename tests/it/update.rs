@@ -293,6 +293,31 @@ fn another_address_is_served_while_the_old_one_drains() {
 }
 
 #[test]
+fn an_address_that_is_found_taken_only_once_the_old_one_is_let_go_is_tried_again() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(ACK);
+    let port = service.port("ack");
+    // In the way of the wildcard alone, which cannot be tried while the listener itself is in its way too.
+    let other = TcpListener::bind(("127.0.0.9", port)).unwrap();
+    let answer = update(
+        &service,
+        "ack",
+        &json!({ "bind": format!("0.0.0.0:{port}") }),
+    );
+    let shown = &answer["listener"];
+    assert_eq!(shown["state"], "STATE_FAILED", "{shown}");
+    assert_eq!(shown["lastFailure"]["reason"], "ADDRESS_IN_USE");
+    assert!(shown["bound"].is_null(), "{shown}");
+    drop(other);
+    eventually("it serves", || {
+        service.listener("ack")["state"] == "STATE_ACTIVE"
+    });
+    asks(&mut service.talk("ack"), ANSWER);
+}
+
+#[test]
 fn who_outlasts_the_grace_of_a_move_is_cut() {
     if no_grpcurl() {
         return;
