@@ -1,5 +1,8 @@
 //! What the service reads before it runs: the layers and their order, and every problem at once.
 
+mod documents;
+mod origins;
+
 use std::net::TcpListener;
 
 use crate::support::{Ended, Service, no_grpcurl, run};

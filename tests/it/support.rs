@@ -76,7 +76,12 @@ pub(crate) fn run(files: &[(&str, &str)], args: &[&str], env: &[(&str, &str)]) -
     for (name, text) in files {
         std::fs::write(home.path().join(name), text).unwrap();
     }
-    let mut child = command(args, env, home.path()).spawn().unwrap();
+    ended(command(args, env, home.path()))
+}
+
+/// Runs a command until it ends by itself.
+fn ended(mut command: Command) -> Ended {
+    let mut child = command.spawn().unwrap();
     let stdout = Told::by(child.stdout.take().unwrap());
     let stderr = Told::by(child.stderr.take().unwrap());
     let code = exit(&mut child);
@@ -320,6 +325,13 @@ impl Service {
         let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
         let status = head.split(' ').nth(1).expect("a status line");
         (status.parse().unwrap(), body.to_owned())
+    }
+
+    /// Runs another command of the program in its home, with its control plane for the endpoint.
+    pub(crate) fn cli(&self, args: &[&str], env: &[(&str, &str)]) -> Ended {
+        let mut command = command(args, env, self.home());
+        command.env("SWITCHBOARD_ENDPOINT", self.grpc().to_string());
+        ended(command)
     }
 
     /// Calls a method through grpcurl: `ListenerService/GetListener`, or the full name of a service that is not ours.
