@@ -23,8 +23,12 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// Files up to this size are read from end to end before they are trusted.
 const EXAMINED: u64 = 256 << 20;
 
-/// What the write-ahead log is cut back to once it has been worked off: twice what a checkpoint waits for.
-const LOG_BYTES: u64 = 8 << 20;
+/// Pages in the write-ahead log at which it is worked off: half a mebibyte, so that it does not fill a small disk, on
+/// which there would then be no room for the next write.
+const LOG_PAGES: i64 = 128;
+
+/// What the log is cut back to once it has been worked off: twice that.
+const LOG_BYTES: i64 = 1 << 20;
 
 /// What a database begins with, and where in its header the application's id stands.
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -262,7 +266,8 @@ fn accept(connection: &Connection, place: &Place) -> Result<(), Refusal> {
         let why = format!("its file system allows no write-ahead log, only \"{mode}\"");
         return Err(Refusal::Unusable(why));
     }
-    connection.pragma_update(None, "journal_size_limit", LOG_BYTES as i64)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     // An exclusive connection leaves the journal of the first transaction behind, emptied.
     let _ = fs::remove_file(beside(path, "-journal"));
