@@ -33,6 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     tonic_prost_build::configure()
         .generate_default_stubs(true)
+        // Of a map in no order the same request has many encodings, and a repeated one would seem to be another.
+        .btree_map(".switchboard.v1")
         .type_attribute(".switchboard.v1.Listener.protocol", PLAIN_ONEOF)
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -104,7 +104,11 @@ fn checked(layers: &Layers) -> Result<(Settings, Origins), Problems> {
         origins,
     } = layers.load::<Settings>()?;
     let mut faults = settings.faults();
-    let changed = |key: &str| is_changed(&origins, key);
+    let changed = |key: &str| {
+        let listener = key.strip_suffix(".bind");
+        let serves = listener.map(|listener| format!("{listener}.desired_state"));
+        is_changed(&origins, key) || serves.is_some_and(|key| is_changed(&origins, &key))
+    };
     let clashes = clashes(&settings).into_iter();
     // What was changed at run time fails to bind and is tried again; only files can be wrong about it.
     let of_files = clashes.filter(|clash| !changed(&clash.key) && !changed(&clash.other));
@@ -138,37 +142,53 @@ fn orphan(assignment: Assignment) -> Aside {
     }
 }
 
-/// The changes that these problems come from; `None` when one comes from none, so that the files are wrong.
+/// The changes that these problems come from; `None` when nothing was changed, so that the files are wrong.
 fn blamed(problems: &Problems, changes: &[Assignment]) -> Option<Vec<Aside>> {
-    let mut blamed: Vec<Aside> = Vec::new();
-    for problem in problems {
-        let at_key: Vec<_> = changes
-            .iter()
-            .filter(|change| meets(&key(&change.path), &problem.key))
-            .collect();
-        // One field may be refused for what another says: then all that was changed of the listener is suspect.
-        let of_listener: Vec<_> = changes
-            .iter()
-            .filter(|change| same_listener(&key(&change.path), &problem.key))
-            .collect();
-        let found = if at_key.is_empty() {
-            of_listener
-        } else {
-            at_key
-        };
-        if found.is_empty() {
-            return None;
-        }
-        for change in found {
-            if !blamed.iter().any(|aside| aside.assignment == *change) {
-                blamed.push(Aside {
-                    assignment: change.clone(),
-                    problem: problem.clone(),
-                });
-            }
+    let pairs = |problem| {
+        suspects(problem, changes)
+            .into_iter()
+            .map(move |c| (c, problem))
+    };
+    let mut blamed: Vec<_> = problems.iter().flat_map(pairs).collect();
+    if blamed.is_empty() {
+        // Whether the files are wrong by themselves is seen once nothing is changed.
+        let first = problems.iter().next()?;
+        blamed.extend(changes.iter().map(|change| (change, first)));
+    }
+    let mut asides: Vec<Aside> = Vec::new();
+    for (change, problem) in blamed {
+        if !asides.iter().any(|aside| aside.assignment == *change) {
+            asides.push(Aside {
+                assignment: change.clone(),
+                problem: problem.clone(),
+            });
         }
     }
-    (!blamed.is_empty()).then_some(blamed)
+    (!asides.is_empty()).then_some(asides)
+}
+
+/// The changes of the listener whose key is refused that may be the reason: what was changed at the key itself, the part
+/// before the whole; then, since one field may be refused for what another says, what was changed of it at all. How it was
+/// made comes last: it was in order by itself.
+fn suspects<'c>(problem: &Problem, changes: &'c [Assignment]) -> Vec<&'c Assignment> {
+    let wrong = &problem.key;
+    let of_listener = |change: &&Assignment| same_listener(&key(&change.path), wrong);
+    let (parts, made): (Vec<_>, Vec<_>) = changes
+        .iter()
+        .filter(of_listener)
+        .partition(|change| change.path.len() > 2);
+    let at_key = parts
+        .iter()
+        .filter(|c| meets(&key(&c.path), wrong))
+        .copied();
+    let at_key: Vec<_> = at_key.collect();
+    let depth = at_key.iter().map(|change| change.path.len()).max();
+    let deepest = at_key.into_iter().filter(|c| Some(c.path.len()) == depth);
+    let ranked = [deepest.collect(), parts, made];
+    ranked
+        .into_iter()
+        .find(|found: &Vec<_>| !found.is_empty())
+        .unwrap_or_default()
 }
 
 /// Whether one key is the other, or stands within it.
