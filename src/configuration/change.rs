@@ -100,7 +100,7 @@ impl State {
             how: How {
                 start: wish.desired == Desired::Active,
                 force: false,
-                grace: wish.grace,
+                grace: Some(wish.grace.unwrap_or_else(|| self.supervisor.grace())),
             },
             caller,
             validate_only: false,

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::commands::step;
 use super::lifecycle::{Desired, Input, State};
-use super::listener::{self, Listener, Target};
+use super::listener::{self, Listener, Retiring, Target};
 use super::preview::{Difference, overlaps, released};
 use super::{Error, ListenerName, Supervisor};
 use crate::net::{Bound, Running};
@@ -156,10 +157,9 @@ impl Supervisor {
                     Becomes::Gone { .. } => {}
                     Becomes::Defined { target, .. } => {
                         let entry = listeners.remove(&change.name);
-                        let grace = change.grace.unwrap_or_else(|| self.grace());
                         let (name, reason) = (change.name.clone(), change.reason);
                         let mut listener = self.become_target(entry, change.name, *target);
-                        self.bring_about(&mut listener, socket, grace, &reason);
+                        self.bring_about(&mut listener, socket, change.grace, &reason);
                         listeners.insert(name, listener);
                     }
                 }
@@ -176,12 +176,11 @@ impl Supervisor {
             let Some(listener) = listeners.get_mut(&change.name) else {
                 continue;
             };
-            let grace = change.grace.unwrap_or_else(|| self.grace());
             match &change.to {
                 Becomes::Gone { .. } => {
                     leaving.extend(listener.running.clone());
                     listener.deleting = true;
-                    self.wind_down(listener, grace, &change.reason);
+                    self.wind_down(listener, change.grace, &change.reason);
                     if listener.life.state != State::Draining {
                         listeners.remove(&change.name);
                     }
@@ -218,7 +217,11 @@ impl Supervisor {
             listener.retiring = old.retiring;
             if old.deleting {
                 // It drains already.
-                listener.retiring.extend(old.running.take());
+                let insist = old.draining.take().map(|draining| draining.insist);
+                let insist = insist.unwrap_or_default();
+                let running = old.running.take();
+                let retiring = running.map(|running| Retiring { running, insist });
+                listener.retiring.extend(retiring);
             } else if let Some(running) = old.running.take() {
                 self.retire(&mut listener, running, self.grace(), "replaced");
             }
@@ -242,7 +245,13 @@ impl Supervisor {
     }
 
     /// Makes a listener do what its definition says.
-    fn bring_about(&self, listener: &mut Listener, socket: Socket, grace: Duration, reason: &str) {
+    fn bring_about(
+        &self,
+        listener: &mut Listener,
+        socket: Socket,
+        grace: Option<Duration>,
+        reason: &str,
+    ) {
         let rebind = std::mem::take(&mut listener.needs_rebind);
         // A process that is on its way out opens no door; what was decided holds for the next one.
         if listener.spec.desired_state == Desired::Stopped || self.is_stopping() {
@@ -267,6 +276,7 @@ impl Supervisor {
             Socket::None => return,
         };
         if let Some(running) = listener.running.take() {
+            let grace = grace.unwrap_or_else(|| self.grace());
             self.retire(listener, running, grace, reason);
             // Nothing serves until the next run does; if that cannot, it is tried again.
             listener.life.state = State::Stopped;
@@ -283,12 +293,17 @@ impl Supervisor {
         running.close_door();
         let sessions = running.door.sessions.count();
         info!(listener = %listener.name, sessions, reason = why, "its former run drains");
-        listener.retiring.push(running.clone());
-        let (supervisor, name) = (self.clone(), listener.name.clone());
-        let (hurry, cut) = (listener.hurry.clone(), self.0.cut.clone());
+        let insist = CancellationToken::new();
+        listener.retiring.push(Retiring {
+            running: running.clone(),
+            insist: insist.clone(),
+        });
+        let (supervisor, name, cut) = (self.clone(), listener.name.clone(), self.0.cut.clone());
         self.0.tasks.spawn(async move {
-            let deadline = listener::over(super::drain::after(grace), hurry, cut);
+            let deadline = listener::over(super::drain::after(grace), insist.clone(), cut);
             let drained = running.drain(deadline).await;
+            // Whoever waits to insist need not any more.
+            insist.cancel();
             supervisor.count_cut(drained.cut);
             if let Some(listener) = supervisor.lock().get_mut(&name) {
                 listener.forget_run(&running);

@@ -23,49 +23,42 @@ pub struct DrainedAll {
 }
 
 impl Supervisor {
-    /// The step towards STOPPED, and the task that drains.
-    pub(super) fn wind_down(&self, listener: &mut Listener, grace: Duration, reason: &str) {
+    /// The step towards STOPPED, and the task that drains. What drains already is only hurried when somebody says how
+    /// long it may still take.
+    pub(super) fn wind_down(&self, listener: &mut Listener, grace: Option<Duration>, why: &str) {
         // To stop is never refused.
         let Ok((life, action)) = listener.life.step(Input::Stop) else {
             return;
         };
-        match (action, &listener.running) {
-            (Action::Drain, Some(running)) => {
-                running.close_door();
-                let sessions = running.door.sessions.count();
-                let draining = Draining::new(grace, sessions, reason.to_owned());
-                let deadline = over(after(grace), draining.insist.clone(), self.0.cut.clone());
-                listener.draining = Some(draining);
-                let (name, uid) = (listener.name.clone(), listener.uid.clone());
-                let drain = self.clone().drain((name, uid), running.clone(), deadline);
-                self.0.tasks.spawn(drain);
-                info!(listener = %listener.name, sessions, "listener drains");
-            }
-            _ => self.hasten(listener, grace),
+        if let Some(grace) = grace {
+            self.hasten(listener, grace);
+        }
+        if let (Action::Drain, Some(running)) = (action, &listener.running) {
+            running.close_door();
+            let grace = grace.unwrap_or_else(|| self.grace());
+            let sessions = running.door.sessions.count();
+            let draining = Draining::new(grace, sessions, why.to_owned());
+            let deadline = over(after(grace), draining.insist.clone(), self.0.cut.clone());
+            listener.draining = Some(draining);
+            let (name, uid) = (listener.name.clone(), listener.uid.clone());
+            let drain = self.clone().drain((name, uid), running.clone(), deadline);
+            self.0.tasks.spawn(drain);
+            info!(listener = %listener.name, sessions, "listener drains");
         }
         listener.life = life;
-        // Former runs have no longer than this one.
-        let hurry = std::mem::take(&mut listener.hurry);
-        if grace.is_zero() {
-            hurry.cancel();
-        } else if !listener.retiring.is_empty() {
-            let cut = self.0.cut.clone();
-            self.0.tasks.spawn(async move {
-                over(after(grace), hurry.clone(), cut).await;
-                hurry.cancel();
-            });
-        }
     }
 
-    /// A drain that is under way ends no later than `grace` from now.
+    /// Drains that are under way, those of former runs too, end no later than `grace` from now.
     fn hasten(&self, listener: &mut Listener, grace: Duration) {
-        let Some(draining) = &mut listener.draining else {
-            return;
-        };
-        let deadline = SystemTime::now() + grace.min(LONGEST_GRACE);
-        if deadline < draining.deadline {
-            draining.deadline = deadline;
-            let (insist, cut) = (draining.insist.clone(), self.0.cut.clone());
+        let former = listener.retiring.iter();
+        let mut insists: Vec<_> = former.map(|former| former.insist.clone()).collect();
+        if let Some(draining) = &mut listener.draining {
+            let deadline = SystemTime::now() + grace.min(LONGEST_GRACE);
+            draining.deadline = draining.deadline.min(deadline);
+            insists.push(draining.insist.clone());
+        }
+        for insist in insists {
+            let cut = self.0.cut.clone();
             self.0.tasks.spawn(async move {
                 over(after(grace), insist.clone(), cut).await;
                 insist.cancel();
@@ -153,7 +146,7 @@ impl Supervisor {
             }
             for listener in listeners.values_mut() {
                 drained.sessions += listener.status(self.0.most_sessions).active_sessions;
-                self.wind_down(listener, grace, "shutdown");
+                self.wind_down(listener, Some(grace), "shutdown");
             }
         }
         self.announce();

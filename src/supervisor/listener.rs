@@ -38,9 +38,7 @@ pub(super) struct Listener {
     /// Counts failures to bind over its whole life, to tell their retries apart.
     pub(super) tries: u64,
     /// Former runs whose sessions have not all left.
-    pub(super) retiring: Vec<Arc<Running>>,
-    /// Has them leave at once.
-    pub(super) hurry: CancellationToken,
+    pub(super) retiring: Vec<Retiring>,
     /// Its run is to be replaced by the change that is being made.
     pub(super) needs_rebind: bool,
     pub(super) origin: Arc<Origin>,
@@ -48,6 +46,13 @@ pub(super) struct Listener {
     pub(super) created: SystemTime,
     pub(super) updated: SystemTime,
     pub(super) started: Option<SystemTime>,
+}
+
+/// A former run of a listener.
+pub(super) struct Retiring {
+    pub(super) running: Arc<Running>,
+    /// Has its sessions leave at once.
+    pub(super) insist: CancellationToken,
 }
 
 /// What a listener should be, and whence that comes.
@@ -96,7 +101,6 @@ impl Listener {
             failures_in_a_row: 0,
             tries: 0,
             retiring: Vec::new(),
-            hurry: CancellationToken::new(),
             needs_rebind: false,
             origin,
             why,
@@ -144,12 +148,20 @@ impl Listener {
     /// Lets go of a run whose last session has left.
     pub(super) fn forget_run(&mut self, gone: &Arc<Running>) {
         self.running.take_if(|running| Arc::ptr_eq(running, gone));
-        self.retiring.retain(|running| !Arc::ptr_eq(running, gone));
+        self.retiring.retain(|former| {
+            let is_gone = Arc::ptr_eq(&former.running, gone);
+            if is_gone {
+                // Whoever waits to insist need not any more.
+                former.insist.cancel();
+            }
+            !is_gone
+        });
     }
 
     /// Every run that has sessions: the one that serves, and former ones.
     pub(super) fn runs(&self) -> impl Iterator<Item = &Arc<Running>> {
-        self.running.iter().chain(&self.retiring)
+        let former = self.retiring.iter().map(|former| &former.running);
+        self.running.iter().chain(former)
     }
 
     /// How long until the next try: doubled each time, from half a second to half a minute.

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::chat::waiting;
 use super::limits::{close_reason, session_of, sessions};
 use super::shell::Gate;
-use super::support::{GrpcError, Service, Talk, eventually, no_grpcurl};
+use super::support::{GrpcError, Service, TIMEOUT, Talk, eventually, no_grpcurl};
 
 const ACK: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n";
 
@@ -335,6 +336,88 @@ fn who_outlasts_the_grace_of_a_move_is_cut() {
     eventually("nobody is left", || {
         service.count("shell", "activeSessions") == 0
     });
+}
+
+const SHELL: &str = "[grpc]\nallow_shell = true\n[listeners.shell]\nprotocol = \"shell\"\npolicy = \"any\"\n\
+                     bind = \"127.0.0.1:0\"\n";
+
+#[test]
+fn whoever_has_moved_is_deleted_and_stopped_with_all_who_stayed_behind() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(SHELL);
+    for (method, rest) in [
+        ("StopListener", json!({ "grace": "0s" })),
+        ("DeleteListener", json!({ "force": true })),
+    ] {
+        service.call(
+            "ListenerService/StartListener",
+            &json!({ "name": "shell" }),
+            "listener",
+        );
+        let (mut busy, gate) = (Talk::to(service.bound("shell")), Gate::new(&service));
+        busy.send(gate.command());
+        gate.wait_for_command();
+        update(&service, "shell", &json!({ "bind": "127.0.0.2:0" }));
+        let mut request = rest.clone();
+        request["name"] = json!("shell");
+        let method = format!("ListenerService/{method}");
+        service.grpcurl(&method, &request).unwrap();
+        // Long before the process's own grace, which is half a minute.
+        busy.expect_closed();
+        if rest["force"].is_null() {
+            update(&service, "shell", &json!({ "bind": "127.0.0.1:0" }));
+        }
+    }
+}
+
+#[test]
+fn a_process_does_not_wait_for_who_has_left_a_former_address() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(SHELL);
+    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    busy.send(gate.command());
+    gate.wait_for_command();
+    update(&service, "shell", &json!({ "bind": "127.0.0.2:0" }));
+    let asked = Instant::now();
+    service.terminate();
+    gate.open();
+    assert_eq!(busy.frame().stdout, b"done\n");
+    assert_eq!(service.wait().code, 0);
+    assert!(asked.elapsed() < TIMEOUT, "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_change_of_something_else_does_not_hurry_a_drain() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(SHELL);
+    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    busy.send(gate.command());
+    gate.wait_for_command();
+    let deadline = || service.listener("shell")["drain"]["deadlineTime"].clone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let stop = json!({ "name": "shell", "grace": "3600s" });
+            service.call("ListenerService/StopListener", &stop, "listener")
+        });
+        eventually("it drains", || deadline().is_string());
+        let agreed = deadline();
+        update(&service, "shell", &json!({ "display_name": "other" }));
+        assert_eq!(deadline(), agreed);
+        let file = service.home().join("switchboard.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("# A line more.\n{text}")).unwrap();
+        service.call("ConfigService/ReloadConfig", &json!({}), "revision");
+        assert_eq!(deadline(), agreed);
+        gate.open();
+    });
+    assert_eq!(busy.frame().stdout, b"done\n");
+    assert_eq!(service.listener("shell")["state"], "STATE_STOPPED");
 }
 
 #[test]
