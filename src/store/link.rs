@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use tracing::warn;
 
 use super::error::WriteError;
-use super::open::{Place, connect};
+use super::open::{FileId, Place, connect};
 use super::schema::MIGRATIONS;
 
 /// Between attempts to open a file that failed; writes are refused meanwhile.
@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Link {
     pub(super) place: Place,
+    /// The file that was opened.
+    file: Option<FileId>,
     connection: Option<Connection>,
     doubt: Option<Doubt>,
 }
@@ -32,6 +34,7 @@ struct Doubt {
 impl Link {
     pub(super) fn new(place: Place, connection: Connection) -> Self {
         Self {
+            file: place.file_id(),
             place,
             connection: Some(connection),
             doubt: None,
@@ -40,6 +43,11 @@ impl Link {
 
     /// The connection, opened anew if it was in doubt.
     pub(super) fn connection(&mut self) -> Result<&Connection, WriteError> {
+        // SQLite goes on with a file that has no name any more, and all that is in it goes with the process.
+        if self.place.file_id() != self.file {
+            let how = "its file has been moved, removed or replaced; put it back, or start the service again";
+            return Err(WriteError::Io(how.to_owned()));
+        }
         if let Some(doubt) = &self.doubt {
             if Instant::now() < doubt.until {
                 return Err(doubt.error.clone());

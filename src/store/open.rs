@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ const LOG_BYTES: i64 = 1 << 20;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const APPLICATION_ID_AT: usize = 68;
 const HEADER: usize = 100;
+
+/// What tells a file from another of its name: its file system and its number there.
+pub(super) type FileId = (u64, u64);
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +78,17 @@ impl Place {
         match self {
             Self::Memory => 0,
             Self::File(path) => length(path) + length(&self.log()),
+        }
+    }
+
+    /// The file that is there now, if one is.
+    pub(super) fn file_id(&self) -> Option<FileId> {
+        match self {
+            Self::Memory => None,
+            Self::File(path) => {
+                let metadata = fs::metadata(path).ok()?;
+                Some((metadata.dev(), metadata.ino()))
+            }
         }
     }
 

@@ -155,8 +155,9 @@ async fn a_file_that_is_taken_away_is_not_made_anew() {
     fs::write(&file, "").unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     let refused = store.write(assign("a", json!(1))).await.unwrap_err();
-    assert_eq!(refused.reason(), "STORE_DAMAGED", "{refused}");
+    assert_eq!(refused.reason(), "STORE_IO", "{refused}");
     close(store).await;
+    assert_eq!(fs::read(&file).unwrap(), b"");
 }
 
 #[tokio::test]
@@ -209,4 +210,22 @@ async fn more_than_may_wait_is_refused_at_once() {
     assert!(store.facts().failures.contains(&("STORE_BUSY", refused)));
     assert_eq!(store.facts().queued, 0);
     close(store).await;
+}
+
+#[tokio::test]
+async fn nothing_is_kept_in_a_file_that_was_taken_away() {
+    let directory = TempDir::new().unwrap();
+    let (file, away) = (directory.path().join("s.db"), directory.path().join("away"));
+    let (store, _) = open(&file);
+    store.write(assign("a", json!(1))).await.unwrap();
+    std::fs::rename(&file, &away).unwrap();
+    let error = store.write(assign("b", json!(1))).await.unwrap_err();
+    assert_eq!(error.reason(), "STORE_IO");
+    assert!(error.to_string().contains("moved, removed"), "{error}");
+    // Another one in its place is not the one that holds what is there.
+    std::fs::write(&file, "").unwrap();
+    store.write(assign("c", json!(1))).await.unwrap_err();
+    std::fs::rename(&away, &file).unwrap();
+    store.write(assign("d", json!(1))).await.unwrap();
+    assert_eq!(kept_paths(store, &file).await, ["a", "d"]);
 }
