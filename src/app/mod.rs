@@ -21,7 +21,7 @@ use crate::protocol::{Protocol, shell};
 use crate::settings::{self, Settings};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
-use crate::telemetry::{self, Identity, Telemetry};
+use crate::telemetry::{Identity, Telemetry};
 use crate::{configuration, grpc, http};
 use measure::StoreMeasures;
 use signals::Signals;
@@ -163,7 +163,7 @@ impl App {
                     writeln!(out, "FAILED, trying again: {}", failure.message)?;
                 }
                 (None, None) if view.why.is_empty() => writeln!(out, "stopped")?,
-                (None, None) => writeln!(out, "stopped: {}", telemetry::escape(&view.why))?,
+                (None, None) => writeln!(out, "stopped: {}", view.why)?,
             }
         }
         out.flush()

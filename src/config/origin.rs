@@ -3,7 +3,7 @@
 //! Kept beside the settings and not inside them, so that no `Settings` type has to know that it was layered.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -88,7 +88,13 @@ impl Origin {
 /// `FILE:LINE:COLUMN`, the variable's name, `--set`, or `StopListener by 127.0.0.1:4242`.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source)?;
+        // A file's name may hold anything but a slash.
+        for c in self.source.chars() {
+            match c {
+                c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                c => f.write_char(c)?,
+            }
+        }
         for number in [self.line, self.column].into_iter().flatten() {
             write!(f, ":{number}")?;
         }

@@ -49,7 +49,7 @@ fn told(origin: &Origin) -> String {
         line += &format!(" at {}", humantime::format_rfc3339_seconds(set));
     }
     if let Some(reason) = &origin.reason {
-        line += &format!(": {}", crate::supervisor::shown(reason));
+        line += &format!(": {reason}");
     }
     line
 }

@@ -46,7 +46,9 @@ pub(super) fn invalid(reason: &str, mut violations: Vec<Violation>) -> Status {
     let mut lines = Vec::new();
     for Violation { field, description } in violations {
         let description: String = description.chars().take(MOST_TOLD.1).collect();
-        lines.push(format!("{field}: {description}"));
+        // What is wrong as a whole has no field.
+        let colon = if field.is_empty() { "" } else { ": " };
+        lines.push(format!("{field}{colon}{description}"));
         details.add_bad_request_violation(field, description);
     }
     status(Code::InvalidArgument, lines.join("; "), details)

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::commands::step;
 use super::lifecycle::{Desired, Input, State};
 use super::listener::{self, Listener, Retiring, Target};
-use super::preview::{Difference, overlaps, released};
+use super::preview::{Difference, Held, overlaps, released};
 use super::{Error, ListenerName, Supervisor};
 use crate::net::{Bound, Running};
 
@@ -105,7 +105,7 @@ impl Supervisor {
         &self,
         change: &Change,
         listener: Option<&Listener>,
-        released: &[std::net::SocketAddr],
+        released: &[Held],
     ) -> Result<Socket, Error> {
         let listener = listener.filter(|l| !l.deleting);
         let (target, start) = match (&change.to, listener) {
@@ -134,7 +134,7 @@ impl Supervisor {
         let bounds = listener::bounds(&target.spec, self.0.most_sessions);
         match listener::bind(&target.spec, &bounds) {
             Ok(bound) => Ok(Socket::Bound(bound)),
-            Err(error) if overlaps(error.address, released) => Ok(Socket::Later),
+            Err(error) if overlaps(&target.spec, error.address, released) => Ok(Socket::Later),
             Err(error) if vital => Err(Error::Bind(error)),
             // It goes on trying, as before.
             Err(_) => Ok(Socket::None),

@@ -8,7 +8,7 @@ use super::lifecycle::Desired;
 use super::listener::{Listener, Target};
 use super::{ListenerName, Spec, Supervisor, View};
 use crate::config::Scope;
-use crate::net::Running;
+use crate::net::{Running, Transport};
 
 /// How a listener differs from what it should be.
 pub(super) struct Difference {
@@ -72,9 +72,13 @@ impl Supervisor {
     }
 }
 
+/// An address of a kind of socket.
+pub(super) type Held = (Transport, SocketAddr);
+
 /// The address that a listener lets go of by this change.
-pub(super) fn released(change: &Change, listener: &Listener) -> Option<SocketAddr> {
+pub(super) fn released(change: &Change, listener: &Listener) -> Option<Held> {
     let address = listener.running.as_ref()?.address;
+    let transport = listener.spec.protocol.transport();
     let leaves = match &change.to {
         Becomes::Gone { .. } => true,
         Becomes::Defined { target, .. } => {
@@ -82,11 +86,13 @@ pub(super) fn released(change: &Change, listener: &Listener) -> Option<SocketAdd
                 || Difference::between(&listener.spec, &target.spec).rebind
         }
     };
-    leaves.then_some(address)
+    leaves.then_some((transport, address))
 }
 
-/// Whether an address cannot be had while one of these is held.
-pub(super) fn overlaps(address: SocketAddr, held: &[SocketAddr]) -> bool {
-    let clash = |other: &SocketAddr| super::spec::overlap(address, *other);
+/// Whether a listener cannot have an address while one of these is held.
+pub(super) fn overlaps(spec: &Spec, address: SocketAddr, held: &[Held]) -> bool {
+    let wanted = spec.protocol.transport();
+    let clash =
+        |(transport, other): &Held| *transport == wanted && super::spec::overlap(address, *other);
     held.iter().any(clash)
 }

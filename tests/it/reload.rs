@@ -7,7 +7,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Seek, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -303,6 +303,27 @@ fn listeners_may_swap_their_addresses() {
     let peer = service.peer("four");
     peer.send("straße");
     peer.expect("STRASSE");
+}
+
+#[test]
+fn a_port_of_another_kind_is_no_room_to_move_to() {
+    if no_grpcurl() {
+        return;
+    }
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let chat = |transport: &str| {
+        let bind = other.local_addr().unwrap();
+        format!(
+            "[listeners.chat]\nprotocol = \"chat\"\ntransport = \"{transport}\"\nbind = \"{bind}\"\n"
+        )
+    };
+    let service = Service::start(&chat("tcp"));
+    let mut held = Held::open(&service);
+    held.write(&chat("udp"));
+    let error = reload(&service, &json!({})).unwrap_err();
+    assert_eq!(error.reason(), "ADDRESS_IN_USE", "{error:?}");
+    assert_eq!(service.listener("chat")["state"], "STATE_ACTIVE");
+    drop(service.talk("chat"));
 }
 
 #[test]

@@ -93,6 +93,12 @@ fn syntax_errors_have_places_in_every_format() {
 }
 
 #[test]
+fn a_files_name_plays_no_tricks() {
+    let origin = crate::config::Origin::whole(crate::config::Layer::File, "a\u{1b}[2J\nb.toml");
+    assert_eq!(origin.to_string(), "a\\u{1b}[2J\\nb.toml");
+}
+
+#[test]
 fn a_flood_of_problems_ends() {
     let toml: String = (0..5_000).map(|i| format!("x{i} = {i}\n")).collect();
     assert_eq!(complaints(&toml).len(), 200);

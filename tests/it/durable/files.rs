@@ -25,11 +25,11 @@ fn a_listener_that_was_stopped_stays_stopped_and_says_why() {
         return;
     }
     let mut service = Service::start(FILES);
-    stop(&service, "web", "the disk is changed");
+    stop(&service, "web", "the disk\nis changed");
     let why = service.listener("web")["desiredStateReason"].clone();
     let said = why.as_str().unwrap();
     assert!(said.starts_with("StopListener by 127.0.0.1:"), "{said}");
-    assert!(said.ends_with(": the disk is changed"), "{said}");
+    assert!(said.ends_with(": the disk\\nis changed"), "{said}");
     for signal in [Signal::KILL, Signal::TERM] {
         service = again(service, signal);
         let web = service.listener("web");
