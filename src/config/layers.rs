@@ -120,18 +120,6 @@ impl Layers {
         self.filtered(|layer| layer <= Layer::File)
     }
 
-    /// Every layer but that of the durable changes.
-    #[must_use]
-    pub fn without_runtime(&self) -> Self {
-        self.filtered(|layer| layer != Layer::Runtime)
-    }
-
-    /// Every layer but that of the changes that end with the process: what a restart would find.
-    #[must_use]
-    pub fn without_ephemeral(&self) -> Self {
-        self.filtered(|layer| layer != Layer::Ephemeral)
-    }
-
     /// Where a file, a variable or a flag says something at this path: the lowest of them, which defines what others
     /// amend. Null and an empty table are nothing.
     pub fn configured(&self, path: &[impl AsRef<str>]) -> Option<Arc<Origin>> {

@@ -22,7 +22,7 @@ struct Given {
     answer: Vec<u8>,
 }
 
-/// Answers remembered: of some hundred bytes each, and minutes of anybody's retries.
+/// Answers remembered: mostly of some hundred bytes each, and minutes of anybody's retries.
 const REMEMBERED: usize = 1_000;
 
 /// A UUID has 36 characters.
