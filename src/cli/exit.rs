@@ -46,6 +46,20 @@ pub(super) fn of(code: Code) -> u8 {
     }
 }
 
+/// The same for a whole answer: it may be the configuration that makes no sense, and not what was asked for.
+fn of_status(status: &Status) -> u8 {
+    if is_of_configuration(status) {
+        return BAD_CONFIGURATION;
+    }
+    of(status.code())
+}
+
+/// Whether it is the service's own files, variables or flags that are wrong.
+fn is_of_configuration(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    info.is_some_and(|info| info.reason == "CONFIG_INVALID")
+}
+
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -92,10 +106,10 @@ impl Failure {
             ),
             Self::Here(code, message) => (*code, format!("error: {}", shown(message))),
             Self::Refused(status) if as_json => (
-                of(status.code()),
+                of_status(status),
                 json!({"error": machine(status)}).to_string(),
             ),
-            Self::Refused(status) => (of(status.code()), lines(status)),
+            Self::Refused(status) => (of_status(status), lines(status)),
         };
         complain(&text);
         code
@@ -118,13 +132,17 @@ impl From<Status> for Failure {
 fn lines(status: &Status) -> String {
     let details = status.get_error_details();
     let violations: Vec<String> = details.bad_request().map_or_else(Vec::new, |bad| {
-        let said = |v: &tonic_types::FieldViolation| format!("{}: {}", v.field, v.description);
+        let said = |v: &tonic_types::FieldViolation| match &*v.field {
+            "" => v.description.clone(),
+            field => format!("{field}: {}", v.description),
+        };
         bad.field_violations.iter().map(said).collect()
     });
     let message = status.message();
     // A message that only strings the violations together would say everything twice.
     let repeats = !violations.is_empty() && violations.iter().all(|v| message.contains(v));
     let headline = match message {
+        _ if is_of_configuration(status) => "the configuration is invalid",
         _ if repeats => "the request is invalid",
         "" => status.code().description(),
         message => message,
@@ -154,7 +172,7 @@ fn lines(status: &Status) -> String {
 fn machine(status: &Status) -> Value {
     let details = status.get_error_details();
     let mut error = json!({
-        "exitCode": of(status.code()),
+        "exitCode": of_status(status),
         "code": canonical(status.code()),
         "message": status.message(),
     });
@@ -252,6 +270,20 @@ mod tests {
             lines(&Status::not_found("no \u{1b}[2J")),
             "error: no \\u{1b}[2J"
         );
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_not_a_wrong_command() {
+        let mut details = ErrorDetails::with_error_info("CONFIG_INVALID", "switchboard", []);
+        details.add_bad_request_violation("nod", "a.toml:4:2: unknown key");
+        details.add_bad_request_violation("", "b.toml: cannot be read");
+        let message = "nod: a.toml:4:2: unknown key; b.toml: cannot be read";
+        let status = Status::with_error_details(Code::InvalidArgument, message, details);
+        let expected = "error: the configuration is invalid\n  nod: a.toml:4:2: unknown key\n  \
+                        b.toml: cannot be read\n  reason: CONFIG_INVALID";
+        assert_eq!(lines(&status), expected);
+        assert_eq!(machine(&status)["exitCode"], BAD_CONFIGURATION);
+        assert_eq!(Failure::from(status).report(false), BAD_CONFIGURATION);
     }
 
     fn pinned(message: &str) -> Status {

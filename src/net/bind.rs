@@ -41,9 +41,16 @@ impl FromStr for Address {
         {
             return Ok(Self((Ipv4Addr::LOCALHOST, port).into()));
         }
-        text.parse().map(Self).map_err(|_| {
+        let address: SocketAddr = text.parse().map_err(|_| {
             format!("`{text}` is not an address; `127.0.0.1:8080`, `[::1]:8080` or `0.0.0.0:0` is")
-        })
+        })?;
+        // Sockets are of one family: an address of IPv4 that is written as one of IPv6 could not be bound.
+        let mapped = match address {
+            SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped(),
+            SocketAddr::V4(_) => None,
+        };
+        let port = address.port();
+        Ok(Self(mapped.map_or(address, |v4| (v4, port).into())))
     }
 }
 
@@ -195,6 +202,7 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.1:80"),
             (" localhost:0", "127.0.0.1:0"),
             ("[::1]:9", "[::1]:9"),
+            ("[::ffff:127.0.0.1]:9", "127.0.0.1:9"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
         }

@@ -1,11 +1,9 @@
 //! What can only be checked across listeners, and what a host does not carry.
 
-use std::net::SocketAddr;
-
 use super::Settings;
 use crate::grpc::Warning;
-use crate::net::Transport;
-use crate::supervisor::{Desired, lowered, overlap};
+use crate::net::{Address, Transport};
+use crate::supervisor::{Desired, lowered};
 
 /// A key whose address cannot be had beside another's.
 pub(super) struct Clash {
@@ -13,7 +11,7 @@ pub(super) struct Clash {
     pub(super) key: String,
     /// The earlier.
     pub(super) other: String,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
 }
 
 impl Clash {
@@ -29,20 +27,20 @@ impl Clash {
 pub(super) fn clashes(settings: &Settings) -> Vec<Clash> {
     let tcp = Transport::Tcp;
     let mut taken = vec![
-        ("grpc.address".to_owned(), tcp, settings.grpc.address.0),
-        ("http.address".to_owned(), tcp, settings.http.address.0),
+        ("grpc.address".to_owned(), tcp, settings.grpc.address),
+        ("http.address".to_owned(), tcp, settings.http.address),
     ];
     let serving = settings.listeners.iter();
     let serving = serving.filter(|(_, spec)| spec.desired_state == Desired::Active);
     taken.extend(serving.map(|(name, spec)| {
         let key = format!("listeners.{name}.bind");
-        (key, spec.protocol.transport(), spec.bind.0)
+        (key, spec.protocol.transport(), spec.bind)
     }));
     let mut clashes = Vec::new();
     for (index, (key, transport, address)) in taken.iter().enumerate() {
         let earlier = taken[..index].iter();
         let other = earlier
-            .filter(|(_, t, a)| t == transport && overlap(*a, *address))
+            .filter(|(_, t, a)| t == transport && a.overlaps(*address))
             .map(|(other, ..)| other);
         clashes.extend(other.take(1).map(|other| Clash {
             key: key.clone(),

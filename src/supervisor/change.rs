@@ -132,9 +132,10 @@ impl Supervisor {
             }
         }
         let bounds = listener::bounds(&target.spec, self.0.most_sessions);
+        let wanted = (target.spec.protocol.transport(), target.spec.bind);
         match listener::bind(&target.spec, &bounds) {
             Ok(bound) => Ok(Socket::Bound(bound)),
-            Err(error) if overlaps(&target.spec, error.address, released) => Ok(Socket::Later),
+            Err(_) if overlaps(wanted, released) => Ok(Socket::Later),
             Err(error) if vital => Err(Error::Bind(error)),
             // It goes on trying, as before.
             Err(_) => Ok(Socket::None),

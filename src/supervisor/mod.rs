@@ -31,7 +31,7 @@ pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Target, etag, fresh_uid, lowered};
 pub use sessions::{SessionPage, SessionView, split_session_name};
-pub use spec::{ListenerName, SCOPES, Spec, Violation, overlap, shown};
+pub use spec::{ListenerName, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::protocol::chat::Desk;

@@ -1,6 +1,5 @@
 //! What a change would do, before it is made.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::change::{Becomes, Change};
@@ -8,7 +7,7 @@ use super::lifecycle::Desired;
 use super::listener::{Listener, Target};
 use super::{ListenerName, Spec, Supervisor, View};
 use crate::config::Scope;
-use crate::net::{Running, Transport};
+use crate::net::{Address, Running, Transport};
 
 /// How a listener differs from what it should be.
 pub(super) struct Difference {
@@ -73,11 +72,11 @@ impl Supervisor {
 }
 
 /// An address of a kind of socket.
-pub(super) type Held = (Transport, SocketAddr);
+pub(super) type Held = (Transport, Address);
 
 /// The address that a listener lets go of by this change.
 pub(super) fn released(change: &Change, listener: &Listener) -> Option<Held> {
-    let address = listener.running.as_ref()?.address;
+    let address = Address(listener.running.as_ref()?.address);
     let transport = listener.spec.protocol.transport();
     let leaves = match &change.to {
         Becomes::Gone { .. } => true,
@@ -89,10 +88,8 @@ pub(super) fn released(change: &Change, listener: &Listener) -> Option<Held> {
     leaves.then_some((transport, address))
 }
 
-/// Whether a listener cannot have an address while one of these is held.
-pub(super) fn overlaps(spec: &Spec, address: SocketAddr, held: &[Held]) -> bool {
-    let wanted = spec.protocol.transport();
-    let clash =
-        |(transport, other): &Held| *transport == wanted && super::spec::overlap(address, *other);
+/// Whether an address cannot be had while one of these is held.
+pub(super) fn overlaps((transport, address): Held, held: &[Held]) -> bool {
+    let clash = |other: &Held| transport == other.0 && address.overlaps(other.1);
     held.iter().any(clash)
 }

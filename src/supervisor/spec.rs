@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -89,13 +88,6 @@ pub struct Spec {
     /// What it speaks; its keys stand beside the others, chosen by the key `protocol`.
     #[serde(rename = "$protocol")]
     pub protocol: Protocol,
-}
-
-/// Whether two addresses of one transport exclude each other: one port, and one address or a wildcard of its family.
-pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_family = one.is_ipv4() == other.is_ipv4();
-    let wild = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && one.port() != 0 && same_family && (wild || one.ip() == other.ip())
 }
 
 /// A field of a spec that cannot be obeyed.
