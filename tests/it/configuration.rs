@@ -1,5 +1,7 @@
 //! What the service reads before it runs: the layers and their order, and every problem at once.
 
+mod commands;
+mod cross;
 mod documents;
 mod origins;
 
