@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Failure;
+use crate::config::yaml_text;
 use crate::grpc::api;
 use crate::telemetry::escape;
 
@@ -23,11 +24,6 @@ const MAPS: [&str; 6] = [
     "environment",
     "labels",
     "rejectedByReason",
-];
-
-/// Words that some reader of YAML takes for something else than a text.
-const WORDS: [&str; 12] = [
-    "true", "false", "yes", "no", "on", "off", "y", "n", "null", "inf", "nan", "nil",
 ];
 
 /// The description of a message of `switchboard.v1`.
@@ -61,7 +57,13 @@ pub(super) fn json(whole: &impl Serialize) -> Result<String, Failure> {
 
 /// As YAML, in block style; it ends in a line feed.
 pub(super) fn yaml(whole: &impl Serialize) -> Result<String, Failure> {
-    Ok(lines(&sorted(whole)?).join("\n") + "\n")
+    // What is not ASCII stands in double quotes there, which have YAML's own escapes.
+    Ok(spelled(&yaml_text(&sorted(whole)?), |out, c| {
+        let _ = match u32::from(c) {
+            code @ ..=0xffff => write!(out, "\\u{code:04x}"),
+            code => write!(out, "\\U{code:08x}"),
+        };
+    }))
 }
 
 fn sorted(whole: &impl Serialize) -> Result<Value, Failure> {
@@ -85,62 +87,6 @@ fn sort_maps(value: &mut Value) {
         }
         _ => {}
     }
-}
-
-/// The lines of a value in YAML; whatever holds it moves them to the right.
-fn lines(value: &Value) -> Vec<String> {
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            let of_field = |(name, field): (&String, &Value)| match lines(field) {
-                one if is_flat(field) => vec![format!("{}: {}", scalar(name), one.concat())],
-                more => {
-                    let inner = more.into_iter().map(|line| format!("  {line}"));
-                    std::iter::once(scalar(name) + ":").chain(inner).collect()
-                }
-            };
-            fields.iter().flat_map(of_field).collect()
-        }
-        Value::Array(items) if !items.is_empty() => {
-            let of_item = |item: &Value| {
-                let inner = lines(item).into_iter().enumerate();
-                let behind = |at| if at == 0 { "- " } else { "  " };
-                inner.map(move |(at, line)| behind(at).to_owned() + &line)
-            };
-            items.iter().flat_map(of_item).collect()
-        }
-        Value::String(text) => vec![scalar(text)],
-        other => vec![other.to_string()],
-    }
-}
-
-/// Whether it stands on the line of its key.
-fn is_flat(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => true,
-    }
-}
-
-/// A text in YAML: plain where no reader can take it for anything else, otherwise in double quotes, whose escapes are
-/// JSON's and, above U+FFFF, YAML's own.
-fn scalar(text: &str) -> String {
-    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && !text.ends_with(' ')
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_-./ ".contains(c))
-        && !WORDS.contains(&&*text.to_ascii_lowercase());
-    if plain {
-        return text.to_owned();
-    }
-    let quoted = Value::from(text).to_string();
-    spelled(&quoted, |out, c| {
-        let _ = match u32::from(c) {
-            code @ ..=0xffff => write!(out, "\\u{code:04x}"),
-            code => write!(out, "\\U{code:08x}"),
-        };
-    })
 }
 
 /// JSON's serializer escapes the control characters of ASCII but DEL, and nothing else that is not to be obeyed.
@@ -246,10 +192,13 @@ mod tests {
             "*a",
             "'",
         ] {
-            assert_eq!(scalar(text), format!("\"{text}\""));
+            assert_eq!(
+                yaml(&json!({"k": text})).unwrap(),
+                format!("k: \"{text}\"\n")
+            );
         }
         for text in ["edge", "listeners/ack", "STATE_ACTIVE", "a b-c.d"] {
-            assert_eq!(scalar(text), text);
+            assert_eq!(yaml(&json!({"k": text})).unwrap(), format!("k: {text}\n"));
         }
     }
 

@@ -104,7 +104,8 @@ pub fn yaml_text(value: &Value) -> String {
 
 fn yaml(value: &Value) -> Yaml {
     match value {
-        Value::Null => Yaml::Null,
+        // The emitter's own word for it would be `~`.
+        Value::Null => Yaml::Real("null".to_owned()),
         Value::Bool(value) => Yaml::Boolean(*value),
         // The emitter writes what is called real as it is.
         Value::Number(number) => Yaml::Real(number.to_string()),
@@ -138,8 +139,8 @@ fn scalar(text: &str) -> Yaml {
 }
 
 /// Words that one reader or another takes for a truth, nothing or a number.
-const MEANT_OTHERWISE: [&str; 12] = [
-    "y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity",
+const MEANT_OTHERWISE: [&str; 13] = [
+    "y", "n", "yes", "no", "on", "off", "true", "false", "null", "nil", "nan", "inf", "infinity",
 ];
 
 /// JSON's quoting, with what YAML does not take as it is written as escapes.
