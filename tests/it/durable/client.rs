@@ -85,6 +85,16 @@ impl Client {
         Ok(answer.listener.unwrap_or_default().uid)
     }
 
+    /// The same of one that ends with the process.
+    pub(super) fn create_passing(&self, name: &str, shape: &Shape) -> Result<(), Status> {
+        let request = api::CreateListenerRequest {
+            persistence: api::Persistence::Ephemeral.into(),
+            ..creation(name, shape)
+        };
+        self.wait(self.listeners.clone().create_listener(request))
+            .map(drop)
+    }
+
     /// Changes labels and limit at once.
     pub(super) fn update(&self, name: &str, shape: &Shape) -> Result<(), Status> {
         let paths = ["labels", "limits.max_sessions"].map(String::from).to_vec();

@@ -306,7 +306,7 @@ fn a_store_that_is_being_made_is_made_whole() {
     for kill in 1..=kills {
         let program = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         let service = Service::spawn(Service::home_for(FILES), program, &[], &[]);
-        thread::sleep(Duration::from_micros(random.below(120_000)));
+        thread::sleep(Duration::from_micros(random.below(40_000)));
         let (home, _) = service.leave(Signal::KILL);
         let began = Instant::now();
         let service = Service::start_in(home, &[], &[]);
@@ -335,7 +335,7 @@ fn a_change_whose_caller_left_is_made_whole_or_not_at_all() {
             mut listeners,
             ..
         } = Client::of(service.grpc());
-        let patience = Duration::from_micros(random.below(6_000));
+        let patience = Duration::from_micros(random.below(20_000));
         let call = async {
             tokio::time::timeout(patience, listeners.create_listener(creation(&name, &shape))).await
         };
