@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::commands::step;
@@ -287,30 +286,6 @@ impl Supervisor {
             Err(error) => self.give_up_for_now(listener, &error),
         }
         self.warn_of_lowered_limit(listener);
-    }
-
-    /// Has a run of a listener end beside the one that takes its place.
-    fn retire(&self, listener: &mut Listener, running: Arc<Running>, grace: Duration, why: &str) {
-        running.close_door();
-        let sessions = running.door.sessions.count();
-        info!(listener = %listener.name, sessions, reason = why, "its former run drains");
-        let insist = CancellationToken::new();
-        listener.retiring.push(Retiring {
-            running: running.clone(),
-            insist: insist.clone(),
-        });
-        let (supervisor, name, cut) = (self.clone(), listener.name.clone(), self.0.cut.clone());
-        self.0.tasks.spawn(async move {
-            let deadline = listener::over(super::drain::after(grace), insist.clone(), cut);
-            let drained = running.drain(deadline).await;
-            // Whoever waits to insist need not any more.
-            insist.cancel();
-            supervisor.count_cut(drained.cut);
-            if let Some(listener) = supervisor.lock().get_mut(&name) {
-                listener.forget_run(&running);
-            }
-            supervisor.announce();
-        });
     }
 
     pub(super) fn warn_of_lowered_limit(&self, listener: &Listener) {

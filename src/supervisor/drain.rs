@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::lifecycle::{Action, Input};
-use super::listener::{Listener, over};
+use super::listener::{Listener, Retiring, over};
 use super::view::{Draining, LONGEST_GRACE};
 use super::{ListenerName, State, Supervisor};
 use crate::net::Running;
@@ -46,6 +46,36 @@ impl Supervisor {
             info!(listener = %listener.name, sessions, "listener drains");
         }
         listener.life = life;
+    }
+
+    /// Has a run of a listener end beside the one that takes its place.
+    pub(super) fn retire(
+        &self,
+        listener: &mut Listener,
+        running: Arc<Running>,
+        grace: Duration,
+        why: &str,
+    ) {
+        running.close_door();
+        let sessions = running.door.sessions.count();
+        info!(listener = %listener.name, sessions, reason = why, "its former run drains");
+        let insist = CancellationToken::new();
+        listener.retiring.push(Retiring {
+            running: running.clone(),
+            insist: insist.clone(),
+        });
+        let (supervisor, name, cut) = (self.clone(), listener.name.clone(), self.0.cut.clone());
+        self.0.tasks.spawn(async move {
+            let deadline = over(after(grace), insist.clone(), cut);
+            let drained = running.drain(deadline).await;
+            // Whoever waits to insist need not any more.
+            insist.cancel();
+            supervisor.count_cut(drained.cut);
+            if let Some(listener) = supervisor.lock().get_mut(&name) {
+                listener.forget_run(&running);
+            }
+            supervisor.announce();
+        });
     }
 
     /// Drains that are under way, those of former runs too, end no later than `grace` from now.
@@ -166,6 +196,6 @@ impl Supervisor {
 }
 
 /// So long from now.
-pub(super) fn after(grace: Duration) -> Instant {
+fn after(grace: Duration) -> Instant {
     Instant::now() + grace.min(LONGEST_GRACE)
 }
