@@ -18,7 +18,7 @@ use crate::config::{Layers, Sources};
 use crate::configuration::{Measures, Owner};
 use crate::net::{self, Address, Bound};
 use crate::protocol::{Protocol, shell};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Configured, Settings};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{Identity, Telemetry};
@@ -41,7 +41,7 @@ pub struct Start {
     /// What was read there.
     pub layers: Layers,
     /// The same, checked.
-    pub settings: Settings,
+    pub configured: Configured,
 }
 
 /// A service whose every socket is bound.
@@ -66,7 +66,7 @@ impl App {
     /// What keeps the process from starting at all.
     pub fn bind(start: Start) -> Result<Self, StartError> {
         let started = SystemTime::now();
-        let settings = start.settings;
+        let settings = start.configured.settings.clone();
         let signals = Signals::new()?;
         let descriptors = net::raise_descriptor_limit();
         let instance_id = instance_id();
@@ -92,6 +92,7 @@ impl App {
         let parts = configuration::Parts {
             sources: start.sources,
             layers: start.layers,
+            configured: start.configured,
             store: store.clone(),
             kept,
             supervisor: supervisor.clone(),

@@ -49,7 +49,7 @@ fn read(args: &ServeArgs) -> Result<Start, Problems> {
     Ok(Start {
         sources,
         layers,
-        settings: configured.settings,
+        configured,
     })
 }
 

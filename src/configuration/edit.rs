@@ -44,7 +44,6 @@ struct Checked {
     ephemeral: Vec<Assignment>,
     configured: Configured,
     prepared: Prepared,
-    warnings: Vec<Warning>,
 }
 
 impl State {
@@ -56,11 +55,10 @@ impl State {
             ephemeral,
             configured,
             prepared,
-            mut warnings,
         } = self.check(&edit)?;
         let after = configured.settings.listeners.get(&edit.name).cloned();
         let effects = effects(before.as_ref().map(|view| &view.spec), after.as_ref());
-        warnings.extend(self.about(&edit, &configured));
+        let warnings = self.about(&edit, &configured);
         if edit.validate_only {
             let target = super::plan::target(&configured, &edit.name, &self.identities);
             let view = match target {
@@ -151,7 +149,6 @@ impl State {
             runtime,
             ephemeral,
             prepared,
-            warnings: Vec::new(),
             configured,
         })
     }
@@ -272,16 +269,27 @@ fn agree(passing: &mut [Assignment], kept: &Assignment) {
         .iter_mut()
         .filter(|whole| kept.path.starts_with(&whole.path));
     for whole in wholes {
-        let mut within = &mut whole.value;
-        for part in &kept.path[whole.path.len()..] {
-            let Value::Object(table) = within else {
-                break;
-            };
-            within = table
-                .entry(part)
-                .or_insert_with(|| Value::Object(Map::new()));
+        say(
+            &mut whole.value,
+            &kept.path[whole.path.len()..],
+            &kept.value,
+        );
+    }
+}
+
+/// Puts a value into a table of tables; what is no table has no parts.
+fn say(within: &mut Value, path: &[String], value: &Value) {
+    match (path.split_first(), within) {
+        (None, within) => *within = value.clone(),
+        (Some((part, rest)), Value::Object(table)) => {
+            let inner = table.entry(part);
+            say(
+                inner.or_insert_with(|| Value::Object(Map::new())),
+                rest,
+                value,
+            );
         }
-        *within = kept.value.clone();
+        (Some(_), _) => {}
     }
 }
 
@@ -291,9 +299,9 @@ fn effects(before: Option<&Spec>, after: Option<&Spec>) -> Vec<(String, crate::c
         return Vec::new();
     };
     let changes = before.changes(after).into_iter();
-    let scope = |change: crate::config::Change| Some((after.scope(&change.key)?, change.key));
-    changes
-        .filter_map(scope)
-        .map(|(scope, key)| (key, scope))
-        .collect()
+    let effect = |change: crate::config::Change| {
+        let scope = after.scope(&change.key)?;
+        Some((change.key, scope))
+    };
+    changes.filter_map(effect).collect()
 }

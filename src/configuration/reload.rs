@@ -16,7 +16,26 @@ impl State {
     /// All that is wrong with the files; addresses that cannot be had; sessions that were to be kept. Nothing has changed
     /// then.
     pub(super) async fn reload(&mut self, options: ReloadOptions) -> Result<Reloaded, Error> {
-        let reloaded = match self.look().await {
+        let seen = self.look().await;
+        self.try_files(seen, options).await
+    }
+
+    /// The same when the files are others than those that were last tried: whoever only looks at them tries nothing.
+    pub(super) async fn reload_if_changed(&mut self) {
+        let seen = self.look().await;
+        if seen.is_err() || self.on_disk.fingerprint() != self.tried {
+            // It says in the log how it went.
+            let _ = self.try_files(seen, ReloadOptions::default()).await;
+        }
+    }
+
+    /// Takes over what was seen, and tells everybody how that went.
+    async fn try_files(
+        &mut self,
+        seen: Result<(), Problems>,
+        options: ReloadOptions,
+    ) -> Result<Reloaded, Error> {
+        let reloaded = match seen {
             Ok(()) => self.take_over(options).await,
             Err(problems) => Err(Error::Configuration(problems)),
         };
@@ -47,15 +66,6 @@ impl State {
         reloaded
     }
 
-    /// The same when the files are others than those that were last tried: whoever only looks at them tries nothing.
-    pub(super) async fn reload_if_changed(&mut self) {
-        let seen = self.look().await;
-        if seen.is_err() || self.on_disk.fingerprint() != self.tried {
-            // It says in the log how it went.
-            let _ = self.reload(ReloadOptions::default()).await;
-        }
-    }
-
     async fn take_over(&mut self, options: ReloadOptions) -> Result<Reloaded, Error> {
         let layers = self.on_disk.clone();
         let (configured, waiting) = self.next(&layers)?;
@@ -67,8 +77,7 @@ impl State {
                 listeners,
             });
         }
-        let mut told = changing(before, &waiting.settings, &self.supervisor);
-        told.sort_by(|a, b| a.key.cmp(&b.key));
+        let told = changing(before, &waiting.settings, &self.supervisor);
         let mut warnings = waiting.warnings.clone();
         warnings.extend(waiting.lowered(self.supervisor.most_sessions()));
         warnings.extend(

@@ -23,6 +23,8 @@ pub struct Parts {
     pub sources: Sources,
     /// What they said at the start.
     pub layers: Layers,
+    /// The same, checked.
+    pub configured: Configured,
     /// Where changes are kept.
     pub store: Store,
     /// What was kept.
@@ -73,7 +75,7 @@ impl State {
         let running = configure(&parts.layers, &runtime, &[]).unwrap_or_else(|problems| {
             // The layers were checked before; what was kept cannot make them wrong.
             error!(%problems, "what was changed at run time is left out");
-            Configured::default()
+            parts.configured
         });
         let state = Self {
             sources: parts.sources,

@@ -15,7 +15,7 @@ use super::scope::discreet;
 use super::{Settings, default_listeners};
 
 /// A configuration that can be obeyed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Configured {
     /// The settings.
     pub settings: Settings,
