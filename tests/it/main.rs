@@ -14,7 +14,6 @@ mod configuration;
 mod control;
 mod drain;
 mod durable;
-mod explain;
 mod house;
 mod life;
 mod limits;

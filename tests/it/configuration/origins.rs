@@ -191,6 +191,7 @@ fn every_value_tells_its_place_and_what_it_hides() {
         assert_eq!(place(&row["origin"]), expected, "{row}");
     }
     let row = layered.row("listeners.a.limits.max_sessions");
+    assert_eq!(row["reloadScope"], "SCOPE_NEW_SESSIONS", "{row}");
     let shadows = row["shadows"].as_array().unwrap().iter();
     let shadows: Vec<_> = shadows
         .map(|shadow| {
