@@ -1,12 +1,11 @@
 //! `ConfigService`.
 
-use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::convert::{origin, scope, warning};
 use super::listeners::refused;
 use super::status::invalid_field;
-use super::{Changing, Control, MAX_ANSWER, ReloadOptions, SettingRow, Side, api};
+use super::{Changing, Control, MAX_ANSWER, ReloadOptions, Reloaded, SettingRow, Side, api, page};
 use crate::config::{Format, Layer, Problem, Shadow};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -27,12 +26,7 @@ impl api::config_service_server::ConfigService for Control {
             settings: rows.map(setting).collect(),
             revision: effective.revision,
         };
-        if answer.encoded_len() > MAX_ANSWER {
-            let rule =
-                "so many settings are more than one answer holds; ask for the keys of one listener";
-            return Err(invalid_field("ANSWER_TOO_LARGE", "key_prefix", rule));
-        }
-        Ok(Response::new(answer))
+        fitting(answer, "key_prefix", "ask for the keys of one listener")
     }
 
     async fn validate_config(
@@ -68,9 +62,10 @@ impl api::config_service_server::ConfigService for Control {
         let from = side("from", asked.from, Side::Running)?;
         let to = side("to", asked.to, Side::AfterRestart)?;
         let changes = self.configuration.diff(from, to).await.map_err(refused)?;
-        Ok(Response::new(api::DiffConfigResponse {
+        let answer = api::DiffConfigResponse {
             changes: changes.into_iter().map(change).collect(),
-        }))
+        };
+        fitting(answer, "to", "compare the files themselves")
     }
 
     async fn reload_config(
@@ -84,11 +79,7 @@ impl api::config_service_server::ConfigService for Control {
         };
         let reload = async {
             let reloaded = self.configuration.reload(options).await.map_err(refused)?;
-            Ok(api::ReloadConfigResponse {
-                revision: reloaded.revision,
-                changes: reloaded.changes.into_iter().map(change).collect(),
-                warnings: reloaded.warnings.into_iter().map(warning).collect(),
-            })
+            Ok(told(reloaded))
         };
         self.once(&asked.request_id, &asked, reload).await
     }
@@ -102,9 +93,38 @@ impl api::config_service_server::ConfigService for Control {
         let document = self
             .configuration
             .export(format, asked.include_runtime_state);
-        Ok(Response::new(api::ExportConfigResponse {
+        let answer = api::ExportConfigResponse {
             document: document.await.map_err(refused)?,
-        }))
+        };
+        fitting(answer, "include_runtime_state", "read the files themselves")
+    }
+}
+
+/// An answer that only reads, if it is not more than one may be.
+fn fitting<A: prost::Message>(answer: A, field: &str, instead: &str) -> Answer<A> {
+    if answer.encoded_len() <= MAX_ANSWER {
+        return Ok(Response::new(answer));
+    }
+    let rule = format!("the answer is longer than {MAX_ANSWER} bytes; {instead}");
+    Err(invalid_field("ANSWER_TOO_LARGE", field, rule))
+}
+
+/// What a reload did, which was done: of more changes than an answer holds the first are told, and that there are more.
+fn told(reloaded: Reloaded) -> api::ReloadConfigResponse {
+    let all = reloaded.changes.len();
+    let (changes, cut) = page::cut(reloaded.changes, usize::MAX, |c| change(c.clone()));
+    let (mut warnings, _) = page::cut(reloaded.warnings, usize::MAX, |w| warning(w.clone()));
+    if cut.is_some() {
+        warnings.push(api::ConfigWarning {
+            reason: "CHANGES_CUT".to_owned(),
+            message: format!("{} of {all} changes are told here", changes.len()),
+            ..api::ConfigWarning::default()
+        });
+    }
+    api::ReloadConfigResponse {
+        revision: reloaded.revision,
+        changes,
+        warnings,
     }
 }
 
@@ -176,5 +196,35 @@ fn problem(problem: Problem) -> api::ConfigProblem {
         reason: problem.reason.word().to_owned(),
         message: problem.message,
         suggestion: problem.suggestion.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Scope;
+
+    #[test]
+    fn a_reload_that_was_made_is_answered_however_much_it_changed() {
+        let value = Some(serde_json::Value::from("x".repeat(1_000)));
+        let changing = Changing {
+            key: "listeners.a.display_name".into(),
+            from: value.clone(),
+            to: value,
+            scope: Scope::Live,
+            sessions: 0,
+        };
+        let reloaded = Reloaded {
+            revision: "r".into(),
+            changes: vec![changing; 5_000],
+            warnings: Vec::new(),
+        };
+        let answer = told(reloaded);
+        assert!(prost::Message::encoded_len(&answer) < MAX_ANSWER);
+        assert!(!answer.changes.is_empty());
+        assert_eq!(answer.warnings[0].reason, "CHANGES_CUT");
+        let many = vec![answer.changes[0].clone(); 5_000];
+        let refused = fitting(api::DiffConfigResponse { changes: many }, "to", "x").unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     }
 }
