@@ -55,6 +55,12 @@ fn plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_".contains(c)
 }
 
+/// Whether a key is another, or stands within it: `listeners.ack.bind` in `listeners.ack`, `programs[2]` in `programs`.
+pub fn is_within(key: &str, other: &str) -> bool {
+    let rest = key.strip_prefix(other);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 /// The path that [`key`] shows as this text; `None` when it shows none so, as with `a..b` or an item of a list.
 pub fn parse_key(text: &str) -> Option<Vec<String>> {
     let mut path = Vec::new();

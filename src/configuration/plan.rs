@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::config::{Layer, Origin, Scope, Values, diff, to_value};
 use crate::grpc::Changing;
-use crate::settings::{Configured, Settings, redacted};
+use crate::settings::{Configured, Settings, listener_of, redacted};
 use crate::supervisor::{Becomes, Change, ListenerName, Supervisor, Target};
 
 /// Every key of some settings with the value that is obeyed.
@@ -136,9 +136,4 @@ pub(super) fn ending(
         }
     }
     (names, sum)
-}
-
-fn listener_of(key: &str) -> Option<&str> {
-    let rest = key.strip_prefix("listeners.")?;
-    Some(rest.split('.').next().unwrap_or(rest))
 }

@@ -6,7 +6,7 @@ use super::convert::{origin, scope, warning};
 use super::listeners::refused;
 use super::status::invalid_field;
 use super::{Changing, Control, MAX_ANSWER, ReloadOptions, Reloaded, SettingRow, Side, api, page};
-use crate::config::{Format, Layer, Problem, Shadow};
+use crate::config::{Format, Layer, Problem, Shadow, is_within};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -19,7 +19,7 @@ impl api::config_service_server::ConfigService for Control {
         let asked = request.into_inner();
         let effective = self.configuration.effective().await.map_err(refused)?;
         let wanted = |row: &SettingRow| {
-            (row.drifted || !asked.drifted_only) && is_within(&row.key, &asked.key_prefix)
+            (row.drifted || !asked.drifted_only) && is_asked(row, &asked.key_prefix)
         };
         let rows = effective.settings.into_iter().filter(wanted);
         let answer = api::GetEffectiveConfigResponse {
@@ -151,10 +151,9 @@ fn side(field: &str, number: i32, default: Side) -> Result<Side, Status> {
     }
 }
 
-/// Whether a key is the given one, or below it; every key is below none.
-pub fn is_within(key: &str, prefix: &str) -> bool {
-    let rest = key.strip_prefix(prefix);
-    rest.is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('.'))
+/// Whether a row was asked for; without a key every one is.
+pub fn is_asked(row: &SettingRow, key: &str) -> bool {
+    key.is_empty() || is_within(&row.key, key)
 }
 
 /// A row as the API shows it.

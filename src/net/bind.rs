@@ -84,6 +84,11 @@ pub struct BindError {
 }
 
 impl BindError {
+    /// Whether another socket has it.
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
     /// The word for it in errors and failures.
     pub fn reason(&self) -> &'static str {
         match self.source.kind() {

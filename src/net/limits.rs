@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Scope, duration, size};
+use crate::config::{Scope, duration, scope_of, size};
 
 /// Which kind of socket a listener has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -210,19 +210,6 @@ impl Limits {
     }
 }
 
-/// When a change of `key` takes effect by this table of keys. What stands inside a key goes by it
-/// (`sandbox.environment.HOME`), and a table by the furthest reaching of its keys.
-pub(crate) fn scope_of(scopes: &[(&str, Scope)], key: &str) -> Option<Scope> {
-    let within = |inner: &str, outer: &str| {
-        let rest = inner.strip_prefix(outer);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let concerned = scopes
-        .iter()
-        .filter(|(row, _)| within(key, row) || within(row, key));
-    concerned.map(|(_, scope)| *scope).max()
-}
-
 /// No message is ever gathered past this: 16 MiB.
 const MESSAGE_CEILING: u32 = 16 << 20;
 
@@ -322,18 +309,6 @@ mod tests {
             Limits::scope(Transport::Udp, "max_message_bytes"),
             Some(Scope::Live)
         );
-    }
-
-    #[test]
-    fn a_table_goes_by_its_furthest_key_and_what_is_in_a_key_by_that() {
-        let scopes = [
-            ("a", Scope::Rebind),
-            ("box.x", Scope::Live),
-            ("box.y", Scope::NewSessions),
-        ];
-        assert_eq!(scope_of(&scopes, "box"), Some(Scope::NewSessions));
-        assert_eq!(scope_of(&scopes, "box.x.z"), Some(Scope::Live));
-        assert_eq!(scope_of(&scopes, "b"), None);
     }
 
     #[test]

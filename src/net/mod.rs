@@ -42,7 +42,6 @@ pub use framing::{Framing, Violation};
 pub use handler::{DatagramHandler, Handler, Serving, StreamHandler};
 pub use id::SessionId;
 pub use kernel::{descriptors, raise_descriptor_limit, watch};
-pub(crate) use limits::scope_of;
 pub use limits::{Bounds, Limits, Transport, most_sessions, parse_network};
 pub use rate::{RateTable, TokenBucket};
 pub use session::{Route, Session};

@@ -10,10 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Scope;
-use crate::net::{
-    Address, CloseReason, Event, Handler, Limits, Stream, Transport, Violation, scope_of,
-};
+use crate::config::{Scope, scope_of};
+use crate::net::{Address, CloseReason, Event, Handler, Limits, Stream, Transport, Violation};
 
 /// A protocol with its settings, as files and calls have it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,13 +5,13 @@
 //! reload from being made.
 
 use crate::config::{
-    Assignment, Layer, Layers, Loaded, Origins, Problem, Problems, Reason, key, to_value,
+    Assignment, Layer, Layers, Loaded, Origins, Problem, Problems, Reason, is_within, key, to_value,
 };
 use crate::grpc::Warning;
 use crate::protocol::Protocol;
 
 use super::cross::{clashes, lowered_limits};
-use super::scope::discreet;
+use super::scope::{discreet, listener_of};
 use super::{Settings, default_listeners};
 
 /// A configuration that can be obeyed.
@@ -193,20 +193,11 @@ fn suspects<'c>(problem: &Problem, changes: &'c [Assignment]) -> Vec<&'c Assignm
 
 /// Whether one key is the other, or stands within it.
 fn meets(one: &str, other: &str) -> bool {
-    let within = |inner: &str, outer: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    within(one, other) || within(other, one)
+    is_within(one, other) || is_within(other, one)
 }
 
 fn same_listener(one: &str, other: &str) -> bool {
-    let listener = |key: &str| {
-        let rest = key.strip_prefix("listeners.")?;
-        Some(rest.split(['.', '[']).next().unwrap_or(rest).to_owned())
-    };
-    listener(one).is_some() && listener(one) == listener(other)
+    listener_of(one).is_some() && listener_of(one) == listener_of(other)
 }
 
 /// What a change of a shell listener may not touch unless a file allows it: it is the right to run commands.
@@ -266,12 +257,15 @@ impl Configured {
                 pinned_by: None,
             });
         }
-        for (name, setting) in origins.iter() {
-            let deleted =
-                !setting.shadows.is_empty() && is_tombstone(name, setting.origin.layer, settings);
-            if deleted && let Some(hidden) = base.configured(&["listeners", listener_of(name)]) {
+        for (key, setting) in origins.iter() {
+            let Some(name) = listener_of(key).filter(|name| is_gone(name, settings)) else {
+                continue;
+            };
+            let by_call = matches!(setting.origin.layer, Layer::Runtime | Layer::Ephemeral);
+            let hidden = base.configured(&["listeners", name]);
+            if let Some(hidden) = hidden.filter(|_| by_call && !setting.shadows.is_empty()) {
                 self.warnings.push(Warning {
-                    key: format!("listeners.{}", listener_of(name)),
+                    key: format!("listeners.{name}"),
                     reason: "DELETED_AT_RUN_TIME",
                     message: format!(
                         "{hidden} defines it, and {} deleted it; it stays away until it is created again",
@@ -289,15 +283,12 @@ impl Configured {
     }
 }
 
-fn listener_of(key: &str) -> &str {
-    key.strip_prefix("listeners.").unwrap_or(key)
-}
-
-/// Whether a key is that of a listener which is not there, though something says its name.
-fn is_tombstone(name: &str, layer: Layer, settings: &Settings) -> bool {
-    let listener = name.strip_prefix("listeners.");
-    let gone = |l: &str| !l.contains('.') && settings.listeners.keys().all(|n| n.as_str() != l);
-    matches!(layer, Layer::Runtime | Layer::Ephemeral) && listener.is_some_and(gone)
+/// Whether nothing of this name is left, though something says it.
+fn is_gone(name: &str, settings: &Settings) -> bool {
+    settings
+        .listeners
+        .keys()
+        .all(|there| there.as_str() != name)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use configure::{Aside, Configured, configure, widens_shell};
 pub use defaults::default_listeners;
-pub use scope::{is_secret, redacted};
+pub use scope::{is_secret, listener_of, redacted};
 
 use crate::config::{Layers, Problem, Problems, Reason, Sources, duration, size};
 use crate::supervisor::{ListenerName, Spec};

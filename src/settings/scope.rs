@@ -23,6 +23,12 @@ const SCOPES: &[(&str, Scope)] = &[
     ("telemetry.sample_reads", Scope::Restart),
 ];
 
+/// The name of the listener that a key is about.
+pub fn listener_of(key: &str) -> Option<&str> {
+    let rest = key.strip_prefix("listeners.")?;
+    Some(rest.split(['.', '[']).next().unwrap_or(rest))
+}
+
 impl Settings {
     /// When a change of this key takes effect. A listener that comes or goes does so at once.
     pub fn scope(&self, key: &str) -> Scope {

@@ -71,14 +71,10 @@ impl Supervisor {
     /// Checks changes and binds what they need. Nothing has changed afterwards.
     ///
     /// # Errors
-    /// The first refusal of each listener: its state, or its address.
+    /// The first refusal of each listener: its state, or its address. None at all when the process is on its way out.
     pub fn prepare(&self, changes: Vec<Change>) -> Result<Prepared, Vec<(ListenerName, Error)>> {
-        let refuse = |error: Error, changes: &[Change]| match changes.first() {
-            Some(change) => vec![(change.name.clone(), error)],
-            None => Vec::new(),
-        };
         if self.is_stopping() {
-            return Err(refuse(Error::Stopping, &changes));
+            return Err(Vec::new());
         }
         let listeners = self.lock();
         let released: Vec<_> = changes
@@ -134,7 +130,7 @@ impl Supervisor {
         let wanted = (target.spec.protocol.transport(), target.spec.bind);
         match listener::bind(&target.spec, &bounds) {
             Ok(bound) => Ok(Socket::Bound(bound)),
-            Err(_) if overlaps(wanted, released) => Ok(Socket::Later),
+            Err(error) if error.is_in_use() && overlaps(wanted, released) => Ok(Socket::Later),
             Err(error) if vital => Err(Error::Bind(error)),
             // It goes on trying, as before.
             Err(_) => Ok(Socket::None),
@@ -158,8 +154,10 @@ impl Supervisor {
                     Becomes::Defined { target, .. } => {
                         let entry = listeners.remove(&change.name);
                         let (name, reason) = (change.name.clone(), change.reason);
-                        let mut listener = self.become_target(entry, change.name, *target);
-                        self.bring_about(&mut listener, socket, change.grace, &reason);
+                        let (mut listener, rebind) =
+                            self.become_target(entry, change.name, *target);
+                        let end = (change.grace, &*reason);
+                        self.bring_about(&mut listener, rebind, socket, end);
                         listeners.insert(name, listener);
                     }
                 }
@@ -199,16 +197,17 @@ impl Supervisor {
         leaving
     }
 
-    /// The listener with its new definition, and whatever of the old one lives on in it.
+    /// The listener with its new definition, and whatever of the old one lives on in it; and whether its run has to be
+    /// replaced.
     fn become_target(
         &self,
         entry: Option<Listener>,
         name: ListenerName,
         target: Target,
-    ) -> Listener {
+    ) -> (Listener, bool) {
         let Some(mut old) = entry else {
             info!(listener = %name, protocol = target.spec.protocol.word(), "listener created");
-            return Listener::new(name, target);
+            return (Listener::new(name, target), false);
         };
         let difference = Difference::between(&old.spec, &target.spec);
         if difference.kind || old.deleting {
@@ -225,7 +224,7 @@ impl Supervisor {
             } else if let Some(running) = old.running.take() {
                 self.retire(&mut listener, running, self.grace(), "replaced");
             }
-            return listener;
+            return (listener, false);
         }
         let changed = old.spec != target.spec;
         old.built = if difference.anew {
@@ -239,20 +238,18 @@ impl Supervisor {
             let by_call = target.updated.filter(|at| *at > old.updated);
             old.updated = by_call.unwrap_or_else(SystemTime::now);
         }
-        old.needs_rebind = difference.rebind && old.running.is_some();
         old.take(target);
-        old
+        (old, difference.rebind)
     }
 
     /// Makes a listener do what its definition says.
     fn bring_about(
         &self,
         listener: &mut Listener,
+        rebind: bool,
         socket: Socket,
-        grace: Option<Duration>,
-        reason: &str,
+        (grace, reason): (Option<Duration>, &str),
     ) {
-        let rebind = std::mem::take(&mut listener.needs_rebind);
         // A process that is on its way out opens no door; what was decided holds for the next one.
         if listener.spec.desired_state == Desired::Stopped || self.is_stopping() {
             return self.wind_down(listener, grace, reason);

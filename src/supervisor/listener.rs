@@ -39,8 +39,6 @@ pub(super) struct Listener {
     pub(super) tries: u64,
     /// Former runs whose sessions have not all left.
     pub(super) retiring: Vec<Retiring>,
-    /// Its run is to be replaced by the change that is being made.
-    pub(super) needs_rebind: bool,
     pub(super) origin: Arc<Origin>,
     pub(super) why: String,
     pub(super) created: SystemTime,
@@ -101,7 +99,6 @@ impl Listener {
             failures_in_a_row: 0,
             tries: 0,
             retiring: Vec::new(),
-            needs_rebind: false,
             origin,
             why,
             created,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::lifecycle::Desired;
-use crate::config::{self, Change, Scope, Values};
+use crate::config::{self, Change, Scope, Values, scope_of};
 use crate::net::{Address, Limits};
 use crate::protocol::Protocol;
 
@@ -150,14 +150,10 @@ impl Spec {
     /// When a change of the field at `key` takes effect; `None` for what is no field of it. A changed kind of protocol
     /// is another listener, so it takes a new socket.
     pub fn scope(&self, key: &str) -> Option<Scope> {
-        // Of a map, such as the labels, each entry is as the whole.
-        let parents = key.rmatch_indices('.').map(|(end, _)| &key[..end]);
-        std::iter::once(key).chain(parents).find_map(|key| {
-            let own = SCOPES.iter().find(|(name, _)| *name == key);
-            own.map(|(_, scope)| *scope)
-                .or_else(|| Limits::scope(self.protocol.transport(), key.strip_prefix("limits.")?))
-                .or_else(|| self.protocol.scope(key))
-        })
+        let limit = || Limits::scope(self.protocol.transport(), key.strip_prefix("limits.")?);
+        scope_of(SCOPES, key)
+            .or_else(limit)
+            .or_else(|| self.protocol.scope(key))
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn settings(
     })?;
     let places = |key: &str| configured.origins.at(key).cloned();
     let rows = rows(&configured.settings, places, None).into_iter();
-    let within = rows.filter(|row| grpc::is_within(&row.key, prefix));
+    let within = rows.filter(|row| grpc::is_asked(row, prefix));
     Ok(api::GetEffectiveConfigResponse {
         settings: within.map(grpc::setting).collect(),
         revision: revision(&configured.settings),
