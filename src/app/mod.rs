@@ -1,5 +1,6 @@
 //! The one composition: everything is bound first, then run, then drained in order.
 
+mod announce;
 mod measure;
 mod signals;
 mod start_error;
@@ -17,8 +18,7 @@ use tracing::{error, info, warn};
 use crate::config::{Layers, Sources};
 use crate::configuration::{Measures, Owner};
 use crate::net::{self, Address, Bound};
-use crate::protocol::{Protocol, shell};
-use crate::settings::{self, Configured, Settings};
+use crate::settings::{self, Configured};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{Identity, Telemetry};
@@ -86,7 +86,6 @@ impl App {
             most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
         });
-        warn_of_shells(&settings);
         let measured = measured(&telemetry, &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
         let parts = configuration::Parts {
@@ -100,6 +99,7 @@ impl App {
             measures: measured.0.clone(),
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
+        announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,
             telemetry,
@@ -127,47 +127,11 @@ impl App {
     /// # Errors
     /// When `out` cannot be written to.
     pub fn announce(&self, out: &mut impl Write) -> io::Result<()> {
-        let node = self.control.supervisor.node();
-        writeln!(
-            out,
-            "switchboard {} (node {node})",
-            env!("CARGO_PKG_VERSION")
-        )?;
-        writeln!(
-            out,
-            "{:<12} {:<9} {:<4} {}",
-            "grpc",
-            "control",
-            "tcp",
-            self.grpc.local_addr()?
-        )?;
-        writeln!(
-            out,
-            "{:<12} {:<9} {:<4} {}",
-            "http",
-            "metrics",
-            "tcp",
-            self.http.local_addr()?
-        )?;
-        for view in self.control.supervisor.list() {
-            let protocol = &view.spec.protocol;
-            write!(
-                out,
-                "{:<12} {:<9} {:<4} ",
-                view.name,
-                protocol.word(),
-                protocol.transport().word()
-            )?;
-            match (view.bound, view.failure) {
-                (Some(bound), _) => writeln!(out, "{bound}")?,
-                (None, Some(failure)) => {
-                    writeln!(out, "FAILED, trying again: {}", failure.message)?;
-                }
-                (None, None) if view.why.is_empty() => writeln!(out, "stopped")?,
-                (None, None) => writeln!(out, "stopped: {}", view.why)?,
-            }
-        }
-        out.flush()
+        let control = [
+            ("grpc", "control", self.grpc.local_addr()?),
+            ("http", "metrics", self.http.local_addr()?),
+        ];
+        announce::write(out, &self.control.supervisor, control)
     }
 
     /// Serves until a signal, then drains. A second signal skips the waiting.
@@ -281,21 +245,6 @@ fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener
     match net::bind_stream(address, 1_024).map_err(|e| StartError::Bind(whose, e))? {
         Bound::Stream(listener) => Ok(tokio::net::TcpListener::from_std(listener)?),
         Bound::Datagram(_) => Err(io::Error::other("a stream was asked for").into()),
-    }
-}
-
-/// Commands that anybody can send run with our rights, and ours may be all there are.
-fn warn_of_shells(settings: &Settings) {
-    let root = rustix::process::geteuid().is_root();
-    for (name, spec) in &settings.listeners {
-        if let Protocol::Shell(shell) = &spec.protocol {
-            let any = shell.policy == shell::Policy::Any;
-            if any && root {
-                warn!(listener = %name, "every command sent to this shell runs as root");
-            } else if any {
-                warn!(listener = %name, "every command sent to this shell runs with the rights of the service");
-            }
-        }
     }
 }
 

@@ -354,3 +354,31 @@ fn a_shell_that_is_no_longer_allowed_is_set_aside() {
     assert_eq!(service.listener("made")["state"], "STATE_ACTIVE");
     assert_eq!(service.listener("shell")["shell"]["policy"], "POLICY_ANY");
 }
+
+#[test]
+fn what_passes_is_deleted_though_the_files_define_it_by_now_and_they_have_it_again_after_a_restart()
+{
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(FILES);
+    let made = json!({
+        "listener_id": "late",
+        "listener": { "bind": "127.0.0.1:0", "ack": {} },
+        "persistence": "PERSISTENCE_EPHEMERAL",
+    });
+    tell(&service, "CreateListener", &made);
+    let file = service.home().join("switchboard.toml");
+    let late =
+        "[listeners.late]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\nreply = \"of the files\"\n";
+    std::fs::write(&file, format!("{FILES}{late}")).unwrap();
+    service
+        .grpcurl("ConfigService/ReloadConfig", &json!({}))
+        .unwrap();
+    let delete = json!({ "name": "late", "force": true });
+    tell(&service, "DeleteListener", &delete);
+    let gone = ask(&service, "GetListener", &json!({ "name": "late" })).unwrap_err();
+    assert_eq!(gone.code, "NOT_FOUND");
+    let service = again(service, Signal::TERM);
+    assert_eq!(service.listener("late")["origin"]["layer"], "LAYER_FILE");
+}

@@ -36,6 +36,32 @@ fn whoever_looks_first_keeps_nobody_from_taking_it_over() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_a_file_is_told_and_waited_for_by_nobody() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(&ack("kept", ""));
+    let pipe = service.home().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    fs::rename(pipe, file(&service)).unwrap();
+    let refused = reload(&service, &json!({})).unwrap_err();
+    assert!(
+        refused.message.contains("is not a regular file"),
+        "{}",
+        refused.message
+    );
+    // Whoever changes something has his turn.
+    service.call(
+        "ListenerService/StopListener",
+        &json!({ "name": "kept" }),
+        "listener",
+    );
+    service.terminate();
+    assert_eq!(service.wait().code, 0);
+}
+
+#[test]
 fn a_configuration_mount_that_swaps_its_links_is_followed() {
     let mount = tempfile::tempdir().unwrap();
     let publish = |version: &str, text: &str| {

@@ -1,0 +1,62 @@
+//! What is said at the start: where everything listens, and what somebody should know of it.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use tracing::warn;
+
+use crate::protocol::{Protocol, shell};
+use crate::supervisor::{Supervisor, View};
+
+/// One line each: the process, its own doors, every listener.
+pub(super) fn write(
+    out: &mut impl Write,
+    supervisor: &Supervisor,
+    own: [(&str, &str, SocketAddr); 2],
+) -> io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    writeln!(out, "switchboard {version} (node {})", supervisor.node())?;
+    let mut line = |name: &str, word: &str, transport: &str, place: &str| {
+        writeln!(out, "{name:<12} {word:<9} {transport:<4} {place}")
+    };
+    for (name, word, address) in own {
+        line(name, word, "tcp", &address.to_string())?;
+    }
+    for view in supervisor.list() {
+        let protocol = &view.spec.protocol;
+        let transport = protocol.transport().word();
+        line(
+            view.name.as_str(),
+            protocol.word(),
+            transport,
+            &place(&view),
+        )?;
+    }
+    out.flush()
+}
+
+/// Where a listener listens, or why it does not.
+fn place(view: &View) -> String {
+    match (view.bound, &view.failure) {
+        (Some(bound), _) => bound.to_string(),
+        (None, Some(failure)) => format!("FAILED, trying again: {}", failure.message),
+        (None, None) if view.why.is_empty() => "stopped".to_owned(),
+        (None, None) => format!("stopped: {}", view.why),
+    }
+}
+
+/// Commands that anybody can send run with our rights, and ours may be all there are.
+pub(super) fn warn_of_shells(supervisor: &Supervisor) {
+    let root = rustix::process::geteuid().is_root();
+    for view in supervisor.list() {
+        let Protocol::Shell(shell) = &view.spec.protocol else {
+            continue;
+        };
+        let any = shell.policy == shell::Policy::Any;
+        if any && root {
+            warn!(listener = %view.name, "every command sent to this shell runs as root");
+        } else if any {
+            warn!(listener = %view.name, "every command sent to this shell runs with the rights of the service");
+        }
+    }
+}
