@@ -31,12 +31,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         out.join("switchboard.bin"),
         compiler.encode_file_descriptor_set(),
     )?;
+    // Filters and printed calls find a message's descriptor by its name.
+    let mut names = tonic_prost_build::Config::new();
+    names.enable_type_names();
     tonic_prost_build::configure()
         .generate_default_stubs(true)
         // Of a map in no order the same request has many encodings, and a repeated one would seem to be another.
         .btree_map(".switchboard.v1")
         .type_attribute(".switchboard.v1.Listener.protocol", PLAIN_ONEOF)
-        .compile_fds(compiler.file_descriptor_set())?;
+        .compile_fds_with_config(compiler.file_descriptor_set(), names)?;
     Ok(())
 }
 
