@@ -109,6 +109,8 @@ impl App {
                 started,
             }),
             answers: Arc::default(),
+            store: store.clone(),
+            closing: CancellationToken::new(),
         };
         Ok(Self {
             control,
@@ -147,11 +149,11 @@ impl App {
             _measured,
         } = self;
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
-        let (stop, insist) = (CancellationToken::new(), CancellationToken::new());
+        let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(signals.reload_at_each(owner, still.clone()));
-        let calls = tokio::spawn(grpc::serve(grpc, control, stop.clone(), insist.clone()));
+        let calls = tokio::spawn(grpc::serve(grpc, control, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);

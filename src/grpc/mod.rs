@@ -36,6 +36,7 @@ pub use configuration::{
 pub use once::Answers;
 
 use crate::net::{Address, web};
+use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
 
@@ -101,6 +102,10 @@ pub struct Control {
     pub facts: Arc<Facts>,
     /// What was answered under a request id.
     pub answers: Arc<Answers>,
+    /// What outlives a restart.
+    pub store: Store,
+    /// Cancelled when the control plane goes: streams that have no end of their own end then.
+    pub closing: CancellationToken,
 }
 
 /// Facts about the process.
@@ -126,13 +131,13 @@ macro_rules! service {
     };
 }
 
-/// Serves the control plane until `stop`, then what is under way until `insist`.
+/// Serves the control plane until it closes, then what is under way until `insist`.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     control: Control,
-    stop: CancellationToken,
     insist: CancellationToken,
 ) -> Result<(), tonic_reflection::server::Error> {
+    let stop = control.closing.clone();
     let (health, reporter) = health::service();
     let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     let routes = Routes::new(health)
