@@ -68,12 +68,14 @@ impl api::listener_service_server::ListenerService for Control {
         let list = ("listeners", &asked.filter, &asked.order_by);
         let after = page::cursor(list, &asked.page_token)?;
         let mut selection = Selection::new(size, after.and_then(|cursor| Place::of(&cursor)));
-        for listener in self.supervisor.list().into_iter().map(listener) {
-            if filter.admits(&listener) {
-                let place = order.place(&listener, listener.name.as_bytes());
-                selection.offer(place, listener);
+        page::each(self.supervisor.list(), |view| {
+            let shown = listener(view);
+            if filter.admits(&shown) {
+                let place = order.place(&shown, shown.name.as_bytes());
+                selection.offer(place, shown);
             }
-        }
+        })
+        .await;
         let total_size = page::total(selection.total);
         let (listeners, last) = selection.page(|shown| shown);
         let token = |place: Place| page::token(list, &place.cursor());
