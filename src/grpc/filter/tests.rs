@@ -8,7 +8,8 @@ use tonic_types::StatusExt;
 
 use super::Filter;
 use super::api;
-use super::syntax::{Comparator, Expression, Word, parse};
+use super::expression::{Comparator, Expression, Word, Written};
+use super::syntax::parse;
 
 fn listener() -> api::Listener {
     api::Listener {
@@ -144,7 +145,7 @@ fn what_is_not_there_is_like_nothing_and_unlike_nothing() {
 #[test]
 fn or_binds_tighter_than_and() {
     let names = |text: &str| {
-        let one = |written: super::syntax::Written<'_>| Some(written.path.join("."));
+        let one = |written: Written<'_>| Some(written.path.join("."));
         format!("{:?}", parse(text).unwrap().bind(&mut { one }).unwrap())
     };
     assert_eq!(
