@@ -69,14 +69,7 @@ impl App {
         let settings = start.configured.settings.clone();
         let signals = Signals::new()?;
         let descriptors = net::raise_descriptor_limit();
-        let instance_id = instance_id();
-        let identity = Identity {
-            version: env!("CARGO_PKG_VERSION"),
-            node: settings.node.name.clone(),
-            instance_id: instance_id.clone(),
-        };
-        let telemetry =
-            Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
+        let (telemetry, facts) = telemetry(&settings, started)?;
         let (store, mut kept) =
             Store::open(&options(&settings.store)).map_err(StartError::Store)?;
         let grpc = door("grpc", settings.grpc.address)?;
@@ -106,10 +99,7 @@ impl App {
             supervisor,
             telemetry,
             configuration: Arc::new(owner.clone()),
-            facts: Arc::new(grpc::Facts {
-                instance_id,
-                started,
-            }),
+            facts,
             answers: Arc::new(answers),
             store: store.clone(),
             closing: CancellationToken::new(),
@@ -195,6 +185,26 @@ impl App {
         // If even that failed there is nothing left to tell it with.
         let _ = flushed.await;
     }
+}
+
+/// Telemetry in this process's name, and what there is to tell of it.
+fn telemetry(
+    settings: &settings::Settings,
+    started: SystemTime,
+) -> Result<(Telemetry, Arc<grpc::Facts>), StartError> {
+    let instance_id = instance_id();
+    let identity = Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        node: settings.node.name.clone(),
+        instance_id: instance_id.clone(),
+    };
+    let telemetry =
+        Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
+    let facts = grpc::Facts {
+        instance_id,
+        started,
+    };
+    Ok((telemetry, Arc::new(facts)))
 }
 
 fn options(store: &settings::Store) -> Options {
