@@ -1,6 +1,7 @@
 //! The one composition: everything is bound first, then run, then drained in order.
 
 mod announce;
+mod end;
 mod measure;
 mod signals;
 mod start_error;
@@ -9,8 +10,9 @@ pub use start_error::StartError;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -102,6 +104,8 @@ impl App {
             facts,
             answers: Arc::new(answers),
             store: store.clone(),
+            leaving: grpc::Leaving::default(),
+            snapshots: Arc::new(Semaphore::new(grpc::STREAMS)),
             closing: CancellationToken::new(),
         };
         Ok(Self {
@@ -140,7 +144,7 @@ impl App {
             store,
             _measured,
         } = self;
-        let answers = control.answers.clone();
+        let (answers, leaving) = (control.answers.clone(), control.leaving.clone());
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
         let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
@@ -151,15 +155,23 @@ impl App {
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
 
-        let name = signals.next().await;
+        let (first, deadline) = end::asked(&mut signals, &leaving, &supervisor).await;
         still.cancel();
-        let grace = supervisor.grace();
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        info!(signal = name, grace_ms, "draining; a second signal cuts");
-        let impatient = tokio::spawn(cut_at_the_next(signals, insist.clone()));
+        let cut = insist.child_token();
+        let hurry = end::hurry(
+            signals,
+            first,
+            leaving.clone(),
+            supervisor.clone(),
+            insist.clone(),
+        );
+        let hurry = tokio::spawn(hurry);
+        let in_time = tokio::spawn(end::cut_in_time(leaving, cut.clone()));
         // 1. Whoever asks learns that we are leaving. 2. Every door closes. 3. Sessions are asked.
         // 4. The last one leaves, or time is up. 5. The rest is cut.
-        let drained = supervisor.drain_all(grace, insist.clone()).await;
+        let grace = deadline.saturating_duration_since(Instant::now());
+        let drained = supervisor.drain_all(grace, cut).await;
+        in_time.abort();
         info!(
             sessions = drained.sessions,
             cut = drained.cut,
@@ -172,7 +184,7 @@ impl App {
         report(joined.and_then(|r| r.map_err(|e| e.to_string())));
         report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
-        impatient.abort();
+        hurry.abort();
         finish(answers.tasks()).await;
         disown.cancel();
         finish(&owned).await;
@@ -237,13 +249,6 @@ fn measured(telemetry: &Telemetry, store: &Store) -> (Arc<Measures>, Arc<StoreMe
     telemetry.observe(configuration);
     telemetry.observe(store);
     measured
-}
-
-/// A second signal, at any point of the drain, waits for nobody.
-async fn cut_at_the_next(mut signals: Signals, insist: CancellationToken) {
-    let name = signals.next().await;
-    warn!(signal = name, "cutting what is left");
-    insist.cancel();
 }
 
 async fn insist_after(grace: Duration, insist: CancellationToken) {

@@ -12,6 +12,7 @@ mod convert;
 #[allow(dead_code, unused_imports, reason = "lists take it up next")]
 mod filter;
 mod health;
+mod leaving;
 mod listeners;
 mod mask;
 mod metrics;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -36,6 +38,8 @@ pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
     ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
 };
+pub use leaving::Leaving;
+pub use metrics::STREAMS;
 pub use once::Answers;
 
 use crate::net::{Address, web};
@@ -107,6 +111,10 @@ pub struct Control {
     pub answers: Arc<Answers>,
     /// What outlives a restart.
     pub store: Store,
+    /// When the process goes, which callers may ask for.
+    pub leaving: Leaving,
+    /// A place for each stream of metrics.
+    pub snapshots: Arc<Semaphore>,
     /// Cancelled when the control plane goes: streams that have no end of their own end then.
     pub closing: CancellationToken,
 }

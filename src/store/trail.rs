@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Row;
 use tracing::error;
 
+use super::error::WriteError;
 use super::row::{Event, Write, time};
 use super::writer::Job;
 use super::{QUEUE, Store, lock};
