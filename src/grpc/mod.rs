@@ -24,6 +24,7 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -36,7 +37,7 @@ use tonic::service::Routes;
 pub use config::{is_asked, setting};
 pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
-    ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
+    ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
 pub use leaving::Leaving;
 pub use metrics::STREAMS;
