@@ -77,7 +77,8 @@ impl App {
         };
         let telemetry =
             Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
-        let (store, kept) = Store::open(&options(&settings.store)).map_err(StartError::Store)?;
+        let (store, mut kept) =
+            Store::open(&options(&settings.store)).map_err(StartError::Store)?;
         let grpc = door("grpc", settings.grpc.address)?;
         let http = door("http", settings.http.address)?;
         let supervisor = Supervisor::new(supervisor::Parts {
@@ -85,6 +86,8 @@ impl App {
             grace: settings.shutdown.grace,
             most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
+            store: store.clone(),
+            bans: std::mem::take(&mut kept.bans),
         });
         let measured = measured(&telemetry, &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
@@ -99,6 +102,7 @@ impl App {
             measures: measured.0.clone(),
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
+        supervisor.forget_bans_of_none();
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,

@@ -3,10 +3,11 @@
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, session, time};
-use super::listeners::{grace, refused};
+use super::listeners::{caller, grace, refused};
 use super::status::{invalid_field, unsupported};
 use super::{Control, api, page};
 use crate::net::SessionId;
+use crate::supervisor::Closing;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -53,21 +54,49 @@ impl api::session_service_server::SessionService for Control {
         &self,
         request: Request<api::CloseSessionRequest>,
     ) -> Answer<api::CloseSessionResponse> {
+        let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
-        let grace = grace(asked.grace)?;
-        let close = async {
-            let view = self
-                .supervisor
-                .close_session(&asked.name, grace)
-                .map_err(refused)?;
-            let session = session(view, &self.supervisor);
-            let reason = crate::telemetry::escape(&asked.reason);
-            tracing::info!(session = %session.name, %reason, "session closed by a caller");
+        let closing = Closing {
+            grace: grace(asked.grace)?,
+            why: caller.reason.into(),
+        };
+        let supervisor = self.supervisor.clone();
+        let name = asked.name.clone();
+        let close = async move {
+            let view = supervisor.close_session(&name, &closing).map_err(refused)?;
+            let session = session(view, &supervisor);
+            tracing::info!(session = %session.name, reason = &*closing.why, "session closed by a caller");
             Ok(api::CloseSessionResponse {
                 session: Some(session),
             })
         };
         self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn ban_source(
+        &self,
+        request: Request<api::BanSourceRequest>,
+    ) -> Answer<api::BanSourceResponse> {
+        let caller = caller(&request, "BanSource", &request.get_ref().reason);
+        let asked = request.into_inner();
+        let ban = self.clone().ban(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, ban).await
+    }
+
+    async fn unban_source(
+        &self,
+        request: Request<api::UnbanSourceRequest>,
+    ) -> Answer<api::UnbanSourceResponse> {
+        let asked = request.into_inner();
+        let unban = self.clone().unban(asked.clone());
+        self.once(&asked.request_id, &asked, unban).await
+    }
+
+    async fn list_bans(
+        &self,
+        request: Request<api::ListBansRequest>,
+    ) -> Answer<api::ListBansResponse> {
+        self.bans(request.get_ref()).map(Response::new)
     }
 }
 

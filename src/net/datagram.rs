@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -132,9 +133,7 @@ pub async fn serve_datagrams(socket: UdpSocket, door: Arc<Door>, stop: Cancellat
             Some(Ok(())) => {}
             // An ICMP error of an earlier answer is told here; it is no reason to stop.
             Some(Err(error)) => {
-                door.counters
-                    .accept_errors
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                door.counters.accept_errors.fetch_add(1, Relaxed);
                 warn!(listener = %door.labels.listener, %error, "receiving datagrams failed");
                 // One that stays must not spin.
                 tokio::time::sleep(PAUSE).await;
@@ -198,7 +197,12 @@ impl Door {
     /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
     /// The drop is counted.
     pub fn passes(&self, terms: &Terms, datagram: &Datagram<'_>) -> bool {
-        let passed = terms.pass(datagram);
+        let welcome = terms.welcome(datagram.peer.ip());
+        if welcome.is_err() {
+            // Whoever is turned away has come: those let in are the rest.
+            self.counters.accepted.fetch_add(1, Relaxed);
+        }
+        let passed = welcome.and_then(|()| terms.pass(datagram));
         if let Err(refusal) = passed {
             self.counters.refuse(refusal);
         }

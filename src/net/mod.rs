@@ -11,6 +11,7 @@
 //! ```
 
 mod accept;
+mod ban;
 mod bind;
 mod buffer;
 mod close;
@@ -32,6 +33,7 @@ mod terms;
 pub mod web;
 
 pub use accept::{Incoming, accept_streams};
+pub use ban::{Bans, Networks};
 pub use bind::{Address, BindError, Bound, bind_datagram, bind_stream};
 pub use buffer::Buffer;
 pub use close::{Ask, CloseReason};

@@ -3,6 +3,7 @@
 //! A write that was acknowledged is on the disk; one that was refused is not there, not even in part. The store knows
 //! rows, not listeners: what they mean is for those who ask to have them kept. All SQL is here.
 
+mod ban;
 mod error;
 mod facts;
 mod link;
@@ -24,6 +25,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
+pub use ban::{Ban, BanKey};
 pub use error::{OpenError, Refusal, WriteError};
 pub use facts::Facts;
 pub use row::{Assignment, Event, Identity, Kept, Write};
@@ -74,6 +76,7 @@ impl Store {
             schema = MIGRATIONS.len(),
             assignments = kept.assignments.len(),
             identities = kept.identities.len(),
+            bans = kept.bans.len(),
             "store opened"
         );
         let tally = Arc::new(Tally::new(place.size()));

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Row, params};
 use serde_json::Value;
 
+use super::ban::{self, Ban};
 use super::error::Refusal;
 
 /// What was in the store when it was opened.
@@ -17,6 +18,8 @@ pub struct Kept {
     pub assignments: Vec<Assignment>,
     /// In the order of their names.
     pub identities: Vec<Identity>,
+    /// Those that have ended are still among them.
+    pub bans: Vec<Ban>,
 }
 
 /// A value that a call set at a path.
@@ -175,12 +178,13 @@ impl Kept {
         Ok(Self {
             assignments,
             identities,
+            bans: ban::read(connection)?,
         })
     }
 }
 
 /// All rows of a table. `read` makes nothing of one whose checksum is wrong.
-fn rows<T>(
+pub(super) fn rows<T>(
     connection: &Connection,
     table: &str,
     query: &str,
@@ -250,7 +254,7 @@ fn below(key: &str) -> (String, String) {
 }
 
 /// FNV-1a over the parts, each with its length: any one changed byte changes it.
-fn checksum(texts: &[&str], number: i64) -> i64 {
+pub(super) fn checksum(texts: &[&str], number: i64) -> i64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |bytes: &[u8]| {
         for byte in bytes {
@@ -274,7 +278,7 @@ pub(super) fn nanos(time: SystemTime) -> i64 {
     }
 }
 
-fn time(nanos: i64) -> SystemTime {
+pub(super) fn time(nanos: i64) -> SystemTime {
     let gap = Duration::from_nanos(nanos.unsigned_abs());
     if nanos < 0 {
         UNIX_EPOCH - gap

@@ -178,6 +178,7 @@ impl Supervisor {
                 Becomes::Gone { .. } => {
                     leaving.extend(listener.running.clone());
                     listener.deleting = true;
+                    self.forget_bans(&change.name);
                     self.wind_down(listener, change.grace, &change.reason);
                     if listener.life.state != State::Draining {
                         listeners.remove(&change.name);

@@ -90,11 +90,12 @@ pub struct Status {
 }
 
 /// Reasons that turn a peer away, among all reasons that are counted.
-pub const TURNED_AWAY: [&str; 5] = [
+pub const TURNED_AWAY: [&str; 6] = [
     "max_sessions",
     "per_source",
     "accept_rate",
     "denied",
+    "banned",
     "descriptors",
 ];
 
