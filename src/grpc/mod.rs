@@ -9,6 +9,8 @@ mod chat;
 mod config;
 mod configuration;
 mod convert;
+#[allow(dead_code, unused_imports, reason = "lists take it up next")]
+mod filter;
 mod health;
 mod listeners;
 mod mask;
