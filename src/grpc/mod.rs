@@ -6,6 +6,7 @@
 mod bans;
 mod call;
 mod chat;
+mod close;
 mod config;
 mod configuration;
 mod convert;

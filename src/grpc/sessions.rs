@@ -73,6 +73,16 @@ impl api::session_service_server::SessionService for Control {
         self.once(&asked.request_id, &asked, close).await
     }
 
+    async fn close_sessions(
+        &self,
+        request: Request<api::CloseSessionsRequest>,
+    ) -> Answer<api::CloseSessionsResponse> {
+        let caller = caller(&request, "CloseSessions", &request.get_ref().reason);
+        let asked = request.into_inner();
+        let close = self.clone().close_matching(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, close).await
+    }
+
     async fn ban_source(
         &self,
         request: Request<api::BanSourceRequest>,
