@@ -183,7 +183,7 @@ fn a_ban_of_all_listeners_is_one_of_its_own() {
     // A listener that is changed still does.
     let change = json!({
         "listener": { "name": "listeners/other", "limits": { "max_sessions": 9 } },
-        "update_mask": "limits.max_sessions",
+        "update_mask": { "paths": ["limits.max_sessions"] },
     });
     service.call("ListenerService/UpdateListener", &change, "listener");
     assert!(!is_let_in(&service, "other", HERE));
@@ -258,7 +258,6 @@ fn a_ban_goes_with_its_listener() {
     // The new one's own is another; that of a listener which the files no longer have is gone as well.
     ban(&service, "late", "127.0.0.2", &json!({}));
     ban(&service, "other", "127.0.0.1", &json!({}));
-    service.terminate();
     let (home, ended) = service.leave(Signal::TERM);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let file = home.path().join("switchboard.toml");
