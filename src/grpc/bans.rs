@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::{IpNet, Ipv4Net};
 use tonic::Status;
 
-use super::convert::{listener_name, time};
+use super::convert::{bare_name, listener_name, time};
 use super::listeners::refused;
 use super::sessions::parent;
 use super::status::invalid;
@@ -23,6 +23,16 @@ impl Control {
         asked: api::BanSourceRequest,
         caller: Caller,
     ) -> Result<api::BanSourceResponse, Status> {
+        let resource = resource(&asked.parent, &asked.cidr);
+        let make = self.make_ban(asked, &caller);
+        self.audited(caller.clone(), &resource, make).await
+    }
+
+    async fn make_ban(
+        &self,
+        asked: api::BanSourceRequest,
+        caller: &Caller,
+    ) -> Result<api::BanSourceResponse, Status> {
         let until = expiry(asked.expire_after);
         let (place, until) = match (place(&asked.parent, &asked.cidr), until) {
             (Ok(place), Ok(until)) => (place, until),
@@ -37,8 +47,8 @@ impl Control {
             listener,
             network,
             until,
-            reason: caller.reason,
-            actor: caller.actor,
+            reason: caller.reason.clone(),
+            actor: caller.actor.clone(),
         };
         self.supervisor.ban(ban.clone()).await.map_err(refused)?;
         let closed = if asked.close_sessions {
@@ -55,11 +65,16 @@ impl Control {
     pub(super) async fn unban(
         self,
         asked: api::UnbanSourceRequest,
+        caller: Caller,
     ) -> Result<api::UnbanSourceResponse, Status> {
-        let place = place(&asked.parent, &asked.cidr);
-        let place = place.map_err(|violations| invalid(INVALID, violations))?;
-        self.supervisor.unban(place).await.map_err(refused)?;
-        Ok(api::UnbanSourceResponse {})
+        let lift = async {
+            let place = place(&asked.parent, &asked.cidr);
+            let place = place.map_err(|violations| invalid(INVALID, violations))?;
+            self.supervisor.unban(place).await.map_err(refused)?;
+            Ok(api::UnbanSourceResponse {})
+        };
+        let resource = resource(&asked.parent, &asked.cidr);
+        self.audited(caller, &resource, lift).await
     }
 
     pub(super) fn bans(
@@ -80,6 +95,11 @@ impl Control {
             next_page_token: last.map(token).unwrap_or_default(),
         })
     }
+}
+
+/// What a change of a ban is about, for the record.
+fn resource(parent: &str, cidr: &str) -> String {
+    format!("{}/bans/{cidr}", listener_name(bare_name(parent)))
 }
 
 const INVALID: &str = "BAN_INVALID";

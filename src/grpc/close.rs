@@ -1,10 +1,11 @@
 //! `CloseSessions`: which sessions a filter means, and that they are closed, if that is really asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::convert::{session, session_name};
+use super::convert::{bare_name, listener_name, session, session_name};
 use super::filter::Filter;
 use super::listeners::{grace, refused};
 use super::sessions::parent;
@@ -22,17 +23,32 @@ const TURN: usize = 500;
 const LONGEST_PACE: Duration = Duration::from_secs(86_400);
 
 impl Control {
-    pub(super) async fn close_matching(
+    /// Closes what matches; what only looks is no change, and is not recorded.
+    pub(super) async fn close_sessions_of(
         self,
         asked: api::CloseSessionsRequest,
         caller: Caller,
     ) -> Result<api::CloseSessionsResponse, Status> {
+        let why = caller.reason.as_str().into();
+        if !asked.force {
+            return self.close_matching(&asked, why).await;
+        }
+        let resource = format!("{}/sessions", listener_name(bare_name(&asked.parent)));
+        let close = self.close_matching(&asked, why);
+        self.audited(caller, &resource, close).await
+    }
+
+    async fn close_matching(
+        &self,
+        asked: &api::CloseSessionsRequest,
+        why: Arc<str>,
+    ) -> Result<api::CloseSessionsResponse, Status> {
         let listener = parent(&asked.parent)?;
         let filter = selection(&asked.filter)?;
-        let (most, over) = bounds(&asked)?;
+        let (most, over) = bounds(asked)?;
         let closing = Closing {
             grace: grace(asked.grace)?,
-            why: caller.reason.into(),
+            why,
         };
         let visits = self.supervisor.visits(listener).map_err(refused)?;
         let visits = match &filter {

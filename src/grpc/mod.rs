@@ -3,6 +3,7 @@
 //! One file a service; `convert` holds the two vocabularies against each other, `status` is the one
 //! table of errors. Only this folder and the client side of the command line name generated types.
 
+mod audit;
 mod bans;
 mod call;
 mod chat;

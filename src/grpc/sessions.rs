@@ -58,17 +58,19 @@ impl api::session_service_server::SessionService for Control {
         let asked = request.into_inner();
         let closing = Closing {
             grace: grace(asked.grace)?,
-            why: caller.reason.into(),
+            why: caller.reason.as_str().into(),
         };
-        let supervisor = self.supervisor.clone();
-        let name = asked.name.clone();
+        let (control, name) = (self.clone(), asked.name.clone());
         let close = async move {
-            let view = supervisor.close_session(&name, &closing).map_err(refused)?;
-            let session = session(view, &supervisor);
-            tracing::info!(session = %session.name, reason = &*closing.why, "session closed by a caller");
-            Ok(api::CloseSessionResponse {
-                session: Some(session),
-            })
+            let close = async {
+                let view = control.supervisor.close_session(&name, &closing);
+                let session = session(view.map_err(refused)?, &control.supervisor);
+                tracing::info!(session = %session.name, reason = &*closing.why, "session closed by a caller");
+                Ok(api::CloseSessionResponse {
+                    session: Some(session),
+                })
+            };
+            control.audited(caller, &name, close).await
         };
         self.once(&asked.request_id, &asked, close).await
     }
@@ -79,7 +81,7 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::CloseSessionsResponse> {
         let caller = caller(&request, "CloseSessions", &request.get_ref().reason);
         let asked = request.into_inner();
-        let close = self.clone().close_matching(asked.clone(), caller);
+        let close = self.clone().close_sessions_of(asked.clone(), caller);
         self.once(&asked.request_id, &asked, close).await
     }
 
@@ -97,8 +99,9 @@ impl api::session_service_server::SessionService for Control {
         &self,
         request: Request<api::UnbanSourceRequest>,
     ) -> Answer<api::UnbanSourceResponse> {
+        let caller = caller(&request, "UnbanSource", "");
         let asked = request.into_inner();
-        let unban = self.clone().unban(asked.clone());
+        let unban = self.clone().unban(asked.clone(), caller);
         self.once(&asked.request_id, &asked, unban).await
     }
 

@@ -40,6 +40,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",
     "
+    CREATE TABLE answers (
+        request_id TEXT PRIMARY KEY NOT NULL,
+        fingerprint INTEGER NOT NULL,
+        stamp INTEGER NOT NULL UNIQUE,
+        answer BLOB,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+",
+    "
     CREATE TABLE bans (
         listener TEXT NOT NULL,
         network TEXT NOT NULL,
