@@ -125,21 +125,31 @@ mod tests {
         assert!(!networks.hold(source) && networks.lengths.iter().all(BTreeMap::is_empty));
     }
 
+    /// The shortest time of five.
+    fn best(look: impl Fn(IpAddr) -> bool) -> Duration {
+        let round = || {
+            let began = Instant::now();
+            let sources = (0..100_u32).map(|n| IpAddr::from((u32::MAX - n * 1_000).to_be_bytes()));
+            assert_eq!(sources.filter(|source| look(*source)).count(), 0);
+            began.elapsed()
+        };
+        (0..5).map(|_| round()).min().unwrap()
+    }
+
     #[test]
-    fn ten_thousand_of_all_lengths_are_no_longer_walk() {
-        let mut networks = Networks::default();
-        for n in 0..10_000_u32 {
+    fn ten_thousand_of_all_lengths_are_no_walk() {
+        let network = |n: u32| {
             let length = 9 + u8::try_from(n % 24).unwrap();
-            let network = IpNet::new(IpAddr::from((n << 12).to_be_bytes()), length).unwrap();
-            networks.insert(network.trunc(), None);
-        }
-        let began = Instant::now();
-        let held = (0..50_000_u32)
-            .filter(|n| networks.hold(IpAddr::from((u32::MAX - n * 1_000).to_be_bytes())))
-            .count();
-        let each = began.elapsed() / 50_000;
-        // Unoptimized, and 24 lengths: a walk of all would take some hundred.
-        assert!(each < Duration::from_micros(30), "{each:?}, {held} held");
+            let address = IpAddr::from((n << 12).to_be_bytes());
+            IpNet::new(address, length).unwrap().trunc()
+        };
+        let all: Vec<IpNet> = (0..10_000).map(network).collect();
+        let mut networks = Networks::default();
+        all.iter()
+            .for_each(|network| networks.insert(*network, None));
+        let walk = best(|source| all.iter().any(|network| network.contains(&source)));
+        let look = best(|source| networks.hold(source));
+        assert!(look * 3 < walk, "{look:?} for 100, and by a walk {walk:?}");
     }
 
     proptest! {

@@ -292,3 +292,104 @@ fn is_there(listeners: &Listeners, name: Option<&str>) -> bool {
     name.and_then(|name| listeners.get(&name))
         .is_some_and(|listener| !listener.deleting)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Kept, Options};
+    use crate::supervisor::Parts;
+    use crate::telemetry::Telemetry;
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn open(path: &Path) -> (Supervisor, Store, Vec<Ban>) {
+        let options = Options {
+            path: path.to_owned(),
+            retention: Duration::from_secs(86_400),
+            max_bytes: 64 << 20,
+        };
+        let (store, Kept { bans, .. }) = Store::open(&options).unwrap();
+        let supervisor = with(store.clone(), bans.clone());
+        (supervisor, store, bans)
+    }
+
+    fn with(store: Store, bans: Vec<Ban>) -> Supervisor {
+        Supervisor::new(Parts {
+            node: "local".to_owned(),
+            grace: Duration::ZERO,
+            most_sessions: 9,
+            telemetry: Telemetry::quiet(),
+            store,
+            bans,
+        })
+    }
+
+    fn ban(last: u32, until: Option<SystemTime>) -> Ban {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + last);
+        Ban {
+            listener: None,
+            network: std::net::IpAddr::from(address).into(),
+            until,
+            reason: String::new(),
+            actor: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_stand_as_may_and_those_that_have_ended_make_room() {
+        let (_, store, _) = open(Path::new(":memory:"));
+        let over = SystemTime::now() - Duration::from_secs(1);
+        let most = u32::try_from(MOST_BANS).unwrap();
+        let full = (0..most).map(|n| ban(n, None)).collect();
+        let supervisor = with(store.clone(), full);
+        let refused = supervisor.ban(ban(most, None)).await.unwrap_err();
+        assert!(matches!(refused, Error::TooManyBans(MOST_BANS)));
+        supervisor.ban(ban(0, Some(over))).await.unwrap();
+        supervisor.ban(ban(most, None)).await.unwrap();
+        let listed = supervisor.bans(None, None, usize::MAX).unwrap();
+        assert!(listed.len() == MOST_BANS && !listed.contains(&ban(0, Some(over))));
+        assert_eq!(supervisor.0.bans.page().standing.len(), MOST_BANS);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn changes_of_one_network_at_once_end_alike_in_memory_and_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("s.db");
+        let (supervisor, store, _) = open(&file);
+        let changes: Vec<_> = (1..200_u64)
+            .map(|n| {
+                let supervisor = supervisor.clone();
+                tokio::spawn(async move {
+                    let until = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000 + n);
+                    let ban = ban(u32::try_from(n % 3).unwrap(), Some(until));
+                    if n % 7 == 0 {
+                        supervisor.unban(ban.key()).await.unwrap();
+                    } else {
+                        supervisor.ban(ban).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for change in changes {
+            change.await.unwrap();
+        }
+        let mut listed = supervisor.bans(None, None, usize::MAX).unwrap();
+        assert!(store.close(Duration::from_secs(10)).await);
+        let refused = supervisor.ban(ban(9, None)).await.unwrap_err();
+        assert!(matches!(refused, Error::NotKept(_)));
+        assert_eq!(supervisor.bans(None, None, usize::MAX).unwrap(), listed);
+        let (_, store, mut kept) = open(&file);
+        kept.sort_by_key(Ban::key);
+        listed.sort_by_key(Ban::key);
+        assert_eq!(kept, listed);
+        store.close(Duration::from_secs(10)).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_banned_on_the_way_out() {
+        let (supervisor, ..) = open(Path::new(":memory:"));
+        supervisor.begin_stopping();
+        let refused = supervisor.ban(ban(1, None)).await.unwrap_err();
+        assert!(matches!(refused, Error::Stopping));
+    }
+}
