@@ -18,12 +18,13 @@ use tonic::Status;
 
 pub(super) use path::{Path, Shape};
 pub(super) use restriction::moment;
+pub(super) use syntax::Fault;
 
 use super::api;
 use super::status::{internal, invalid};
 use crate::supervisor::Violation;
 use restriction::Restriction;
-use syntax::{Expression, Fault};
+use syntax::Expression;
 
 /// Longest text, in bytes.
 pub(super) const LONGEST: usize = 4_096;
@@ -112,7 +113,7 @@ fn bound(
 }
 
 /// Tells all faults of a text, each with the number of the character that it stands at.
-fn refused(reason: &str, field: &str, text: &str, faults: Vec<Fault>) -> Status {
+pub(super) fn refused(reason: &str, field: &str, text: &str, faults: Vec<Fault>) -> Status {
     let violations = faults.into_iter().map(|Fault { at, what }| {
         let before = text.get(..at).unwrap_or(text);
         let description = format!("at {}: {what}", before.chars().count() + 1);

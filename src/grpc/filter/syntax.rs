@@ -67,9 +67,9 @@ const COMPARATORS: [(&str, Comparator); 7] = [
 
 /// What is wrong, and where, in bytes.
 #[derive(Debug, PartialEq)]
-pub(super) struct Fault {
-    pub(super) at: usize,
-    pub(super) what: String,
+pub(in crate::grpc) struct Fault {
+    pub(in crate::grpc) at: usize,
+    pub(in crate::grpc) what: String,
 }
 
 /// How deep parentheses may stand in each other.
