@@ -13,6 +13,7 @@ mod configuration;
 mod convert;
 mod filter;
 mod health;
+mod leaving;
 mod listeners;
 mod listing;
 mod mask;
@@ -26,19 +27,23 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use config::{is_asked, setting};
 pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
-    ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
+    ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
+pub use leaving::Leaving;
+pub use metrics::STREAMS;
 pub use once::Answers;
 
 use crate::net::{Address, web};
@@ -110,6 +115,10 @@ pub struct Control {
     pub answers: Arc<Answers>,
     /// What outlives a restart.
     pub store: Store,
+    /// When the process goes, which callers may ask for.
+    pub leaving: Leaving,
+    /// A place for each stream of metrics.
+    pub snapshots: Arc<Semaphore>,
     /// Cancelled when the control plane goes: streams that have no end of their own end then.
     pub closing: CancellationToken,
 }

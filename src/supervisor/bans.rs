@@ -109,7 +109,7 @@ impl Supervisor {
     /// # Errors
     /// No such listener, as many bans as there may be, or a store that did not take it. Nothing has changed then.
     pub async fn ban(&self, ban: Ban) -> Result<(), Error> {
-        let _turn = self.turn().await?;
+        let _turn = self.turn_for_bans().await?;
         self.known(ban.listener.as_deref())?;
         let lapsed = {
             let page = self.0.bans.page();
@@ -128,7 +128,7 @@ impl Supervisor {
     /// # Errors
     /// No such listener, or a store that did not take it. Nothing has changed then.
     pub async fn unban(&self, key: BanKey) -> Result<(), Error> {
-        let _turn = self.turn().await?;
+        let _turn = self.turn_for_bans().await?;
         self.known(key.0.as_deref())?;
         let lifted = {
             let page = self.0.bans.page();
@@ -264,7 +264,7 @@ impl Supervisor {
     }
 
     /// The right to change bans; none once the process is on its way out.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+    async fn turn_for_bans(&self) -> Result<SemaphorePermit<'_>, Error> {
         match self.0.bans.turns.acquire().await {
             Ok(turn) if !self.is_stopping() => Ok(turn),
             _ => Err(Error::Stopping),
