@@ -81,6 +81,8 @@ impl App {
             grace: settings.shutdown.grace,
             most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
+            store: store.clone(),
+            bans: std::mem::take(&mut kept.bans),
         });
         let measured = measured(&telemetry, &store);
         let answers = grpc::Answers::new(std::mem::take(&mut kept.answers), &store);
@@ -96,6 +98,7 @@ impl App {
             measures: measured.0.clone(),
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
+        supervisor.forget_bans_of_none();
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,

@@ -4,8 +4,10 @@
 //! table of errors. Only this folder and the client side of the command line name generated types.
 
 mod audit;
+mod bans;
 mod call;
 mod chat;
+mod close;
 mod config;
 mod configuration;
 mod convert;

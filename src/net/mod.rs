@@ -11,6 +11,7 @@
 //! ```
 
 mod accept;
+mod ban;
 mod bind;
 mod buffer;
 mod close;
@@ -34,6 +35,7 @@ mod terms;
 pub mod web;
 
 pub use accept::Incoming;
+pub use ban::{Bans, Networks};
 pub use bind::{Address, BindError, Bound, bind_datagram, bind_reserved, bind_stream};
 pub use buffer::Buffer;
 pub use close::{Ask, CloseReason};

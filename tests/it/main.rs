@@ -8,7 +8,9 @@
 )]
 
 mod ack;
+mod bans;
 mod chat;
+mod close;
 mod commands;
 mod configuration;
 mod control;

@@ -10,7 +10,7 @@ use super::support::{Service, Talk, eventually, no_grpcurl, number};
 const SESSIONS: usize = 2_000;
 
 /// As many descriptors as this process may have: each session takes one here too.
-fn take_descriptors() {
+pub(crate) fn take_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
         current: limit.maximum,
