@@ -28,9 +28,10 @@ mod session;
 mod sessions;
 mod stream;
 mod terms;
+mod unix;
 pub mod web;
 
-pub use accept::{Incoming, accept_streams};
+pub use accept::{Incoming, Reserve, accept_streams};
 pub use bind::{Address, BindError, Bound, bind_datagram, bind_stream};
 pub use buffer::Buffer;
 pub use close::{Ask, CloseReason};
@@ -42,12 +43,13 @@ pub use framing::{Framing, Violation};
 pub use handler::{DatagramHandler, Handler, Serving, StreamHandler};
 pub use id::SessionId;
 pub use kernel::{descriptors, raise_descriptor_limit, watch};
-pub use limits::{Bounds, Limits, Transport, most_sessions, parse_network};
+pub use limits::{Bounds, Limits, Transport, most_connections, most_sessions, parse_network};
 pub use rate::{RateTable, TokenBucket};
 pub use session::{Route, Session};
 pub use sessions::{Closed, Closures, Sessions};
 pub use stream::{Event, Stream};
 pub use terms::Terms;
+pub use unix::{UnixError, UnixSocket};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
