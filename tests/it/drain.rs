@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::chat::waiting;
+use super::frames::{DATA, END_HEADERS, HEADERS, deaf, frame, head, next};
 use super::limits::close_reason;
 use super::shell::{Gate, Sleeper};
 use super::support::{Service, Talk, eventually, no_grpcurl};
@@ -184,60 +185,16 @@ fn one_listener_drains_as_all_do() {
     assert_eq!(service.talk("shell").command("echo hi").stdout, b"hi\n");
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const END_HEADERS: u8 = 4;
-
-/// A peer that has begun to speak HTTP/2 and never listens: not to a GOAWAY, not to a ping.
-fn deaf(address: SocketAddr) -> Talk {
-    let mut talk = Talk::to(address);
-    talk.send(
-        [
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            &frame(SETTINGS, 0, 0, &[])[..],
-        ]
-        .concat(),
-    );
-    talk
-}
-
 /// One that holds a stream of server reflection open, on which it has been answered once.
 fn reflecting(address: SocketAddr) -> Talk {
     let mut talk = deaf(address);
-    let mut head = Vec::new();
-    for (name, value) in [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (
-            ":path",
-            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        ),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ] {
-        // A literal that is not indexed, with a new name, neither of them in Huffman's code.
-        head.push(0);
-        for text in [name, value] {
-            head.push(u8::try_from(text.len()).unwrap());
-            head.extend_from_slice(text.as_bytes());
-        }
-    }
-    talk.send(frame(HEADERS, END_HEADERS, 1, &head));
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    talk.send(frame(HEADERS, END_HEADERS, 1, &head(path, &[])));
     // One message, not compressed, of 3 bytes: field 7, `list_services`, is "*".
     talk.send(frame(DATA, 0, 1, b"\0\0\0\0\x03\x3a\x01*"));
     loop {
-        let head = talk.read(9);
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let payload = talk.read(length);
-        if head[3] == DATA && head[8] == 1 {
+        let (kind, stream, payload) = next(&mut talk);
+        if (kind, stream) == (DATA, 1) {
             let said = String::from_utf8_lossy(&payload).into_owned();
             assert!(said.contains("switchboard.v1.ListenerService"), "{said}");
             return talk;

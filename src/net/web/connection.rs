@@ -19,7 +19,7 @@ use super::caller::Caller;
 use super::calls::Calls;
 use super::opening::{FIRST_BYTES, open};
 use super::places::{Full, Newcomer};
-use super::{Answering, Content, Socket, Version};
+use super::{Answering, Content, Version};
 
 /// How long an HTTP/1 connection lasts: peers that ask and do not read would hold every place.
 const HTTP1_AGE: Duration = Duration::from_secs(120);
@@ -127,7 +127,7 @@ impl Connection {
         newcomer: Newcomer,
     ) -> Result<(), Ended>
     where
-        T: Socket,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Answering<B>,
         B: Content,
     {

@@ -10,6 +10,7 @@
 //!
 //! Whatever ends or turns away a connection counts it under a word of its own.
 
+mod authority;
 mod caller;
 mod calls;
 mod connection;
@@ -27,10 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use authority::Named;
 pub use caller::Caller;
 use caller::Origin;
 use connection::Connection;
-use places::Places;
+use places::{Entrance, Places};
 
 use super::accept::{Incoming, Listening, Reserve};
 use super::counters::Counters;
@@ -99,27 +101,42 @@ impl<B> Content for B where
 {
 }
 
-/// A socket that speaks HTTP once it is accepted.
-trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Where it comes from; what cannot be told apart any more is gone.
+/// A socket as it was accepted.
+trait Socket: Send + 'static {
+    /// What HTTP is spoken over.
+    type Speech: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Where it comes from; of one that has left that cannot be told.
     fn origin(&self) -> std::io::Result<Origin>;
+    fn speech(self) -> Self::Speech;
 }
 
 impl Socket for TcpStream {
+    type Speech = Self;
+
     fn origin(&self) -> std::io::Result<Origin> {
         // Answers leave when they are written.
         self.set_nodelay(true)?;
         self.peer_addr().map(Origin::Tcp)
     }
+
+    fn speech(self) -> Self {
+        self
+    }
 }
 
 impl Socket for UnixStream {
+    type Speech = Named<Self>;
+
     fn origin(&self) -> std::io::Result<Origin> {
         let peer = self.peer_cred()?;
         Ok(Origin::Unix {
             uid: peer.uid(),
             pid: peer.pid(),
         })
+    }
+
+    fn speech(self) -> Named<Self> {
+        Named::new(self)
     }
 }
 
@@ -135,26 +152,21 @@ pub async fn serve<S, B>(
     B: Content,
 {
     let tasks = TaskTracker::new();
-    let server = Server {
+    let places = Arc::new(Places::new(site.most_connections));
+    // Each way has its own, so that a flood of one leaves the other open.
+    let server = || Server {
         version,
-        service,
-        places: Arc::new(Places::new(site.most_connections)),
+        service: service.clone(),
+        entrance: Arc::new(Entrance::new(places.clone(), site.most_connections)),
         reserve: Reserve::of(site.reserve),
+        counters: site.counters.clone(),
         tasks: tasks.clone(),
-        stop,
+        stop: stop.clone(),
         insist: insist.clone(),
     };
-    let over_tcp = server.accept(site.tcp, site.counters.clone());
+    let over_tcp = server().accept(site.tcp);
     match site.unix {
-        // Of its own reserve, so that a flood of one leaves the other its descriptors.
-        Some(socket) => {
-            let beside = Server {
-                reserve: Reserve::of(site.reserve),
-                ..server.clone()
-            };
-            let over_unix = beside.accept(socket, site.counters);
-            tokio::join!(over_tcp, over_unix);
-        }
+        Some(socket) => drop(tokio::join!(over_tcp, server().accept(socket))),
         None => over_tcp.await,
     }
     tasks.close();
@@ -162,44 +174,49 @@ pub async fn serve<S, B>(
     insist.run_until_cancelled(tasks.wait()).await;
 }
 
-/// What every connection is served with.
-#[derive(Clone)]
+/// What every connection that comes one way is served with.
 struct Server<S> {
     version: Version,
     service: S,
-    places: Arc<Places>,
+    entrance: Arc<Entrance>,
     reserve: Reserve,
+    counters: Arc<Counters>,
     tasks: TaskTracker,
     stop: CancellationToken,
     insist: CancellationToken,
 }
 
 impl<S> Server<S> {
-    async fn accept<L, B>(&self, listener: L, counters: Arc<Counters>)
+    async fn accept<L, B>(self, listener: L)
     where
         L: Listening<Stream: Socket>,
         S: Answering<B>,
         B: Content,
     {
-        let mut incoming = Incoming::new(listener, counters.clone(), self.reserve.clone());
-        while let Some((socket, _)) = self.stop.run_until_cancelled(incoming.accept()).await {
-            counters.accepted.fetch_add(1, Ordering::Relaxed);
-            // A peer that has left already.
-            let Ok(origin) = socket.origin() else {
+        let mut incoming = Incoming::new(listener, self.counters.clone(), self.reserve.clone());
+        let mut next = async || {
+            let (socket, _) = incoming.accept().await;
+            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            // One that has left already is nobody.
+            let origin = socket.origin().ok()?;
+            let newcomer = self.entrance.arrive(origin.source()).await;
+            Some((socket, origin, newcomer))
+        };
+        while let Some(came) = self.stop.run_until_cancelled(next()).await {
+            let Some((socket, origin, newcomer)) = came else {
                 continue;
             };
-            let newcomer = self.places.arrive(origin.source());
+            let caller = Caller::new(origin);
             let connection = Connection {
                 version: self.version,
-                caller: Caller::new(origin),
+                caller: caller.clone(),
                 tasks: self.tasks.clone(),
                 stop: self.stop.clone(),
             };
-            let (service, reserve) = (self.service.clone(), self.reserve.clone());
-            let (insist, counters) = (self.insist.clone(), counters.clone());
+            let served = connection.serve(socket.speech(), self.service.clone(), newcomer);
+            let (insist, reserve) = (self.insist.clone(), self.reserve.clone());
+            let counters = self.counters.clone();
             self.tasks.spawn(async move {
-                let caller = connection.caller.clone();
-                let served = connection.serve(socket, service, newcomer);
                 let ended = insist.run_until_cancelled(served).await;
                 // Its descriptor is free by now.
                 reserve.fill();

@@ -5,33 +5,29 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::caller::Source;
 use crate::net::lock;
 
+/// What a newcomer has in any case to begin to speak. The next ones wait in the kernel's queue.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Those who speak.
 #[derive(Debug)]
 pub(super) struct Places {
-    most: Most,
+    most: usize,
+    most_of_one_source: usize,
     taken: Mutex<Taken>,
-}
-
-/// Most connections.
-#[derive(Debug, Clone, Copy)]
-struct Most {
-    newcomers: usize,
-    settled: usize,
-    of_one_source: usize,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
-    settled: usize,
+    all: usize,
     sources: HashMap<Source, usize>,
-    /// Oldest first.
-    newcomers: VecDeque<(u64, CancellationToken)>,
-    arrived: u64,
 }
 
 /// Why somebody who speaks has no place.
@@ -44,78 +40,31 @@ pub(super) enum Full {
 }
 
 impl Places {
-    /// Of so many a quarter is for newcomers.
+    /// Of so many connections three quarters have a place, and a source has at most half. The rest
+    /// is for the newcomers of two entrances.
     pub(super) fn new(connections: usize) -> Self {
-        let newcomers = (connections / 4).max(1);
         Self {
-            most: Most {
-                newcomers,
-                settled: (connections - newcomers).max(1),
-                of_one_source: (connections / 2).max(1),
-            },
+            most: (connections * 3 / 4).max(1),
+            most_of_one_source: (connections / 2).max(1),
             taken: Mutex::default(),
         }
     }
 
-    /// One more; the oldest that has not spoken yet goes when there are too many.
-    pub(super) fn arrive(self: &Arc<Self>, source: Source) -> Newcomer {
-        let crowded_out = CancellationToken::new();
+    fn settle(self: &Arc<Self>, source: Source) -> Result<Place, Full> {
         let mut taken = lock(&self.taken);
-        if taken.newcomers.len() == self.most.newcomers
-            && let Some((_, oldest)) = taken.newcomers.pop_front()
-        {
-            oldest.cancel();
+        if taken.all >= self.most {
+            return Err(Full::Connections(self.most));
         }
-        taken.arrived += 1;
-        let number = taken.arrived;
-        taken.newcomers.push_back((number, crowded_out.clone()));
-        Newcomer {
-            places: self.clone(),
-            number,
-            source,
-            crowded_out,
-        }
-    }
-}
-
-/// A connection that has said nothing yet.
-#[derive(Debug)]
-pub(super) struct Newcomer {
-    places: Arc<Places>,
-    number: u64,
-    source: Source,
-    pub(super) crowded_out: CancellationToken,
-}
-
-impl Newcomer {
-    /// A place for as long as it wants.
-    ///
-    /// # Errors
-    /// When there is none for it; while it hears so it is a newcomer still.
-    pub(super) fn settle(&self) -> Result<Place, Full> {
-        let most = self.places.most;
-        let mut taken = lock(&self.places.taken);
-        if taken.settled >= most.settled {
-            return Err(Full::Connections(most.settled));
-        }
-        let from_there = taken.sources.entry(self.source).or_default();
-        if *from_there >= most.of_one_source {
-            return Err(Full::Source(most.of_one_source));
+        let from_there = taken.sources.entry(source).or_default();
+        if *from_there >= self.most_of_one_source {
+            return Err(Full::Source(self.most_of_one_source));
         }
         *from_there += 1;
-        taken.settled += 1;
-        drop(taken);
+        taken.all += 1;
         Ok(Place {
-            places: self.places.clone(),
-            source: self.source,
+            places: self.clone(),
+            source,
         })
-    }
-}
-
-impl Drop for Newcomer {
-    fn drop(&mut self) {
-        let mut taken = lock(&self.places.taken);
-        taken.newcomers.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -129,12 +78,104 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = lock(&self.places.taken);
-        taken.settled -= 1;
+        taken.all -= 1;
         let from_there = taken.sources.entry(self.source).or_default();
         *from_there -= 1;
         if *from_there == 0 {
             taken.sources.remove(&self.source);
         }
+    }
+}
+
+/// Those who have come in one way and said nothing yet.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    places: Arc<Places>,
+    most: usize,
+    waiting: Mutex<Waiting>,
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    arrived: u64,
+    /// Oldest first.
+    newcomers: VecDeque<(u64, Instant, CancellationToken)>,
+}
+
+impl Entrance {
+    /// To what has room for so many connections.
+    pub(super) fn new(places: Arc<Places>, connections: usize) -> Self {
+        Self {
+            places,
+            most: (connections / 8).max(1),
+            waiting: Mutex::default(),
+            left: Notify::new(),
+        }
+    }
+
+    /// One more. When there are too many it waits until one has spoken, or the oldest has had its
+    /// moment and goes.
+    pub(super) async fn arrive(self: &Arc<Self>, source: Source) -> Newcomer {
+        loop {
+            match self.admit(source) {
+                Ok(newcomer) => return newcomer,
+                Err(wait) => {
+                    let _ = tokio::time::timeout(wait, self.left.notified()).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, source: Source) -> Result<Newcomer, Duration> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.newcomers.len() >= self.most
+            && let Some((_, since, oldest)) = waiting.newcomers.front()
+        {
+            let left = MOMENT.saturating_sub(since.elapsed());
+            if !left.is_zero() {
+                return Err(left);
+            }
+            oldest.cancel();
+            waiting.newcomers.pop_front();
+        }
+        waiting.arrived += 1;
+        let (number, crowded_out) = (waiting.arrived, CancellationToken::new());
+        let entry = (number, Instant::now(), crowded_out.clone());
+        waiting.newcomers.push_back(entry);
+        Ok(Newcomer {
+            entrance: self.clone(),
+            number,
+            source,
+            crowded_out,
+        })
+    }
+}
+
+/// A connection that has said nothing yet.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    entrance: Arc<Entrance>,
+    number: u64,
+    source: Source,
+    pub(super) crowded_out: CancellationToken,
+}
+
+impl Newcomer {
+    /// A place for as long as it wants.
+    ///
+    /// # Errors
+    /// When there is none for it; while it hears so it is a newcomer still.
+    pub(super) fn settle(&self) -> Result<Place, Full> {
+        self.entrance.places.settle(self.source)
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.entrance.waiting);
+        waiting.newcomers.retain(|(n, ..)| *n != self.number);
+        self.entrance.left.notify_one();
     }
 }
 
@@ -145,35 +186,36 @@ mod tests {
     const HERE: Source = Source::User(1);
     const THERE: Source = Source::User(2);
 
-    #[test]
-    fn silent_newcomers_push_each_other_out() {
-        let places = Arc::new(Places::new(16));
-        let silent: Vec<_> = (0..5).map(|_| places.arrive(HERE)).collect();
-        let out: Vec<_> = silent
-            .iter()
-            .map(|n| n.crowded_out.is_cancelled())
-            .collect();
-        assert_eq!(out, [true, false, false, false, false]);
-        let mut silent = silent.into_iter().rev();
-        let place = silent.next().unwrap().settle().unwrap();
-        let next = places.arrive(HERE);
-        assert!(silent.all(|n| n.number == 1 || !n.crowded_out.is_cancelled()));
-        drop((place, next));
-        assert!(lock(&places.taken).newcomers.is_empty());
+    #[tokio::test]
+    async fn newcomers_have_a_moment_and_then_push_each_other_out() {
+        let entrance = Arc::new(Entrance::new(Arc::new(Places::new(32)), 32));
+        let began = Instant::now();
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            silent.push(entrance.arrive(HERE).await);
+        }
+        assert!(entrance.admit(HERE).is_err());
+        silent.push(entrance.arrive(HERE).await);
+        assert!(began.elapsed() >= MOMENT);
+        let out = silent.iter().filter(|n| n.crowded_out.is_cancelled());
+        assert_eq!(out.map(|n| n.number).collect::<Vec<_>>(), [1]);
+        // Who speaks makes room at once.
+        let place = silent.pop().unwrap().settle().unwrap();
+        drop((entrance.admit(HERE).unwrap(), place, silent));
+        assert!(lock(&entrance.waiting).newcomers.is_empty());
     }
 
     #[test]
     fn one_source_leaves_room_for_others() {
         let places = Arc::new(Places::new(16));
-        let settle = |source| places.arrive(source).settle();
-        let mut mine: Vec<_> = (0..8).map(|_| settle(HERE).unwrap()).collect();
-        assert_eq!(settle(HERE).unwrap_err(), Full::Source(8));
-        let theirs: Vec<_> = (0..4).map(|_| settle(THERE).unwrap()).collect();
-        assert_eq!(settle(THERE).unwrap_err(), Full::Connections(12));
+        let mut mine: Vec<_> = (0..8).map(|_| places.settle(HERE).unwrap()).collect();
+        assert_eq!(places.settle(HERE).unwrap_err(), Full::Source(8));
+        let theirs: Vec<_> = (0..4).map(|_| places.settle(THERE).unwrap()).collect();
+        assert_eq!(places.settle(THERE).unwrap_err(), Full::Connections(12));
         mine.pop();
-        drop(settle(HERE).unwrap());
+        drop(places.settle(HERE).unwrap());
         drop((mine, theirs));
         let taken = lock(&places.taken);
-        assert_eq!((taken.settled, taken.sources.len()), (0, 0));
+        assert_eq!((taken.all, taken.sources.len()), (0, 0));
     }
 }
