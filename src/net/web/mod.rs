@@ -32,7 +32,7 @@ use authority::Named;
 pub use caller::Caller;
 use caller::Origin;
 use connection::Connection;
-use places::{Entrance, Places};
+use places::{Lobby, Places};
 
 use super::accept::{Incoming, Listening, Reserve};
 use super::counters::Counters;
@@ -157,7 +157,7 @@ pub async fn serve<S, B>(
     let server = || Server {
         version,
         service: service.clone(),
-        entrance: Arc::new(Entrance::new(places.clone(), site.most_connections)),
+        lobby: Arc::new(Lobby::new(places.clone(), site.most_connections)),
         reserve: Reserve::of(site.reserve),
         counters: site.counters.clone(),
         tasks: tasks.clone(),
@@ -178,7 +178,7 @@ pub async fn serve<S, B>(
 struct Server<S> {
     version: Version,
     service: S,
-    entrance: Arc<Entrance>,
+    lobby: Arc<Lobby>,
     reserve: Reserve,
     counters: Arc<Counters>,
     tasks: TaskTracker,
@@ -199,7 +199,7 @@ impl<S> Server<S> {
             self.counters.accepted.fetch_add(1, Ordering::Relaxed);
             // One that has left already is nobody.
             let origin = socket.origin().ok()?;
-            let newcomer = self.entrance.arrive(origin.source()).await;
+            let newcomer = self.lobby.arrive(origin.source()).await;
             Some((socket, origin, newcomer))
         };
         while let Some(came) = self.stop.run_until_cancelled(next()).await {

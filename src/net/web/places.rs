@@ -41,7 +41,7 @@ pub(super) enum Full {
 
 impl Places {
     /// Of so many connections three quarters have a place, and a source has at most half. The rest
-    /// is for the newcomers of two entrances.
+    /// is for the newcomers in two lobbies.
     pub(super) fn new(connections: usize) -> Self {
         Self {
             most: (connections * 3 / 4).max(1),
@@ -89,7 +89,7 @@ impl Drop for Place {
 
 /// Those who have come in one way and said nothing yet.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(super) struct Lobby {
     places: Arc<Places>,
     most: usize,
     waiting: Mutex<Waiting>,
@@ -103,7 +103,7 @@ struct Waiting {
     newcomers: VecDeque<(u64, Instant, CancellationToken)>,
 }
 
-impl Entrance {
+impl Lobby {
     /// To what has room for so many connections.
     pub(super) fn new(places: Arc<Places>, connections: usize) -> Self {
         Self {
@@ -144,7 +144,7 @@ impl Entrance {
         let entry = (number, Instant::now(), crowded_out.clone());
         waiting.newcomers.push_back(entry);
         Ok(Newcomer {
-            entrance: self.clone(),
+            lobby: self.clone(),
             number,
             source,
             crowded_out,
@@ -155,7 +155,7 @@ impl Entrance {
 /// A connection that has said nothing yet.
 #[derive(Debug)]
 pub(super) struct Newcomer {
-    entrance: Arc<Entrance>,
+    lobby: Arc<Lobby>,
     number: u64,
     source: Source,
     pub(super) crowded_out: CancellationToken,
@@ -167,15 +167,15 @@ impl Newcomer {
     /// # Errors
     /// When there is none for it; while it hears so it is a newcomer still.
     pub(super) fn settle(&self) -> Result<Place, Full> {
-        self.entrance.places.settle(self.source)
+        self.lobby.places.settle(self.source)
     }
 }
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.entrance.waiting);
+        let mut waiting = lock(&self.lobby.waiting);
         waiting.newcomers.retain(|(n, ..)| *n != self.number);
-        self.entrance.left.notify_one();
+        self.lobby.left.notify_one();
     }
 }
 
@@ -188,21 +188,21 @@ mod tests {
 
     #[tokio::test]
     async fn newcomers_have_a_moment_and_then_push_each_other_out() {
-        let entrance = Arc::new(Entrance::new(Arc::new(Places::new(32)), 32));
+        let lobby = Arc::new(Lobby::new(Arc::new(Places::new(32)), 32));
         let began = Instant::now();
         let mut silent = Vec::new();
         for _ in 0..4 {
-            silent.push(entrance.arrive(HERE).await);
+            silent.push(lobby.arrive(HERE).await);
         }
-        assert!(entrance.admit(HERE).is_err());
-        silent.push(entrance.arrive(HERE).await);
+        assert!(lobby.admit(HERE).is_err());
+        silent.push(lobby.arrive(HERE).await);
         assert!(began.elapsed() >= MOMENT);
         let out = silent.iter().filter(|n| n.crowded_out.is_cancelled());
         assert_eq!(out.map(|n| n.number).collect::<Vec<_>>(), [1]);
         // Who speaks makes room at once.
         let place = silent.pop().unwrap().settle().unwrap();
-        drop((entrance.admit(HERE).unwrap(), place, silent));
-        assert!(lock(&entrance.waiting).newcomers.is_empty());
+        drop((lobby.admit(HERE).unwrap(), place, silent));
+        assert!(lock(&lobby.waiting).newcomers.is_empty());
     }
 
     #[test]
