@@ -3,16 +3,17 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::chat::waiting;
-use super::frames::{DATA, END_HEADERS, HEADERS, deaf, frame, head, next};
+use super::frames::{DATA, END_HEADERS, HEADERS, Honest, deaf, frame, head, next};
 use super::limits::close_reason;
 use super::shell::{Gate, Sleeper};
-use super::support::{Service, Talk, eventually, no_grpcurl};
+use super::support::{Service, TIMEOUT, Talk, eventually, no_grpcurl, soak};
 
 const UNATTENDED: &str = "no operator is available";
 
@@ -35,6 +36,7 @@ fn config(grace: &str) -> String {
         protocol = "shell"
         policy = "any"
         bind = "127.0.0.1:0"
+        sandbox = {{ max_concurrent_commands = 20 }}
         "#
     )
 }
@@ -233,4 +235,54 @@ fn who_had_asked_before_the_end_is_answered() {
         talk.expect_closed();
     }
     assert_eq!(service.wait().code, 0);
+}
+
+/// Fifty who watch over five connections, each told that it is no longer served before it is told why it ends.
+fn watchers(service: &Service) -> JoinHandle<()> {
+    let address = service.grpc();
+    let (ready, watched) = std::sync::mpsc::channel();
+    let watching = std::thread::spawn(move || {
+        let connections: Vec<_> = (0..5).map(|_| Honest::over_tcp(address)).collect();
+        std::thread::scope(|scope| {
+            for connection in &connections {
+                let ready = ready.clone();
+                scope.spawn(move || connection.watches(10, &ready));
+            }
+        });
+    });
+    for _ in 0..50 {
+        watched.recv_timeout(TIMEOUT).unwrap();
+    }
+    watching
+}
+
+#[test]
+fn whoever_holds_on_it_ends_in_time() {
+    let times = if soak() { 50 } else { 2 };
+    let mut longest = Duration::ZERO;
+    for _ in 0..times {
+        let service = Service::start(&config("1s"));
+        let sleeper = Sleeper::new();
+        let mut busy: Vec<_> = (0..20).map(|_| service.talk("shell")).collect();
+        for talk in &mut busy {
+            talk.send(sleeper.command());
+        }
+        sleeper.wait_for(20);
+        let watching = watchers(&service);
+        let mut half = Talk::to(service.grpc());
+        half.send(b"PRI * HTTP/2");
+        let mut unsettled = Talk::to(service.grpc());
+        unsettled.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let stream = reflecting(service.grpc());
+        let asked = Instant::now();
+        service.terminate();
+        assert_eq!(service.wait().code, 0);
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1 + 2), "{took:?}");
+        longest = longest.max(took);
+        watching.join().unwrap();
+        sleeper.expect_gone();
+        drop((busy, half, unsettled, stream));
+    }
+    println!("{times} times, the longest {longest:?} with a grace of 1 s");
 }

@@ -1,13 +1,17 @@
 //! HTTP/2 by hand, for what no client library would send; and an honest client beside it, whose calls are timed.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use tonic_types::StatusExt;
 
 use super::support::{TIMEOUT, Talk};
 
@@ -155,19 +159,32 @@ impl Honest {
         })
     }
 
-    /// Watches until the end, whose status it is; what it hears is told.
-    pub(crate) fn watch(&self, mut heard: impl FnMut()) -> Status {
-        let mut client = self.client.clone();
-        self.runtime.block_on(async move {
-            let watch = client.watch(HealthCheckRequest::default());
-            let mut updates = watch.await.unwrap().into_inner();
-            loop {
-                match updates.message().await {
-                    Ok(Some(_)) => heard(),
-                    Ok(None) => return Status::ok(""),
-                    Err(status) => return status,
-                }
+    /// Watches so many times at once, tells of each when it has begun, and holds that it is told NOT_SERVING and then
+    /// why it ends.
+    pub(crate) fn watches(&self, count: usize, begun: &Sender<()>) {
+        self.runtime.block_on(async {
+            let mut watches = tokio::task::JoinSet::new();
+            for _ in 0..count {
+                let (mut client, begun) = (self.client.clone(), begun.clone());
+                watches.spawn(async move {
+                    let watch = client.watch(HealthCheckRequest::default());
+                    let mut updates = watch.await.unwrap().into_inner();
+                    let mut last = updates.message().await.unwrap().unwrap().status();
+                    begun.send(()).unwrap();
+                    let end = loop {
+                        match updates.message().await {
+                            Ok(Some(update)) => last = update.status(),
+                            Ok(None) => break Status::ok(""),
+                            Err(status) => break status,
+                        }
+                    };
+                    assert_eq!(last, ServingStatus::NotServing);
+                    assert_eq!(end.code(), Code::Unavailable, "{end:?}");
+                    let details = end.get_error_details();
+                    assert_eq!(details.error_info().unwrap().reason, "SERVER_DRAINING");
+                });
             }
-        })
+            watches.join_all().await;
+        });
     }
 }

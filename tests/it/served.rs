@@ -203,16 +203,3 @@ fn a_stream_has_the_time_that_it_asks_for() {
         "{trailers:x?}"
     );
 }
-
-#[test]
-fn a_stream_ends_with_the_control_plane_and_says_so() {
-    let service = Service::start(LISTENER);
-    let honest = Honest::over_tcp(service.grpc());
-    let asked = std::sync::Once::new();
-    // As soon as it hears how it is, it asks it to go.
-    let ended = honest.watch(|| asked.call_once(|| service.terminate()));
-    assert_eq!(ended.code(), Code::Unavailable);
-    let details = tonic_types::StatusExt::get_error_details(&ended);
-    assert_eq!(details.error_info().unwrap().reason, "SERVER_DRAINING");
-    assert_eq!(service.wait().code, 0);
-}
