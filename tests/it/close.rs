@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::limits::{ELSEWHERE, close_reason, sessions, talk_from};
-use super::numbers::take_descriptors;
+use super::support::take_descriptors;
 use super::support::{GrpcError, Service, Talk, eventually, no_grpcurl, number};
 
 fn served(sources: usize) -> Service {
