@@ -8,6 +8,7 @@ mod chat;
 mod config;
 mod configuration;
 mod convert;
+mod detail;
 mod health;
 mod listeners;
 mod mask;
@@ -20,6 +21,7 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod tap;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,10 +1,12 @@
 //! `SessionService`.
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, session, time};
+use super::detail::Detail;
 use super::listeners::{grace, refused};
-use super::status::{invalid_field, unsupported};
+use super::status::invalid_field;
 use super::{Control, api, page};
 use crate::net::SessionId;
 
@@ -17,9 +19,9 @@ impl api::session_service_server::SessionService for Control {
         request: Request<api::GetSessionRequest>,
     ) -> Answer<api::GetSessionResponse> {
         let asked = request.into_inner();
-        basic(asked.view)?;
+        let detail = Detail::read(asked.view)?;
         let view = self.supervisor.session(&asked.name).map_err(refused)?;
-        let session = Some(session(view, &self.supervisor));
+        let session = Some(detail.session(view, &self.supervisor));
         Ok(Response::new(api::GetSessionResponse { session }))
     }
 
@@ -29,7 +31,7 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::ListSessionsResponse> {
         let asked = request.into_inner();
         page::refuse_query(&asked.filter, &asked.order_by)?;
-        basic(asked.view)?;
+        let detail = Detail::read(asked.view)?;
         let size = page::size(asked.page_size)?;
         let listener = parent(&asked.parent)?;
         let list = ("sessions", &asked.parent, asked.show_closed);
@@ -40,7 +42,7 @@ impl api::session_service_server::SessionService for Control {
             .sessions(listener, after, size, asked.show_closed);
         let found = found.map_err(refused)?;
         let next = found.next.map(|last| page::token(list, &last.to_string()));
-        let view = |s| session(s, &self.supervisor);
+        let view = |s| detail.session(s, &self.supervisor);
         Ok(Response::new(api::ListSessionsResponse {
             sessions: found.sessions.into_iter().map(view).collect(),
             next_page_token: next.unwrap_or_default(),
@@ -69,17 +71,12 @@ impl api::session_service_server::SessionService for Control {
         };
         self.once(&asked.request_id, &asked, close).await
     }
-}
 
-fn basic(view: i32) -> Result<(), Status> {
-    match api::SessionView::try_from(view) {
-        Ok(api::SessionView::Full) => Err(unsupported("view")),
-        Ok(_) => Ok(()),
-        Err(_) => Err(invalid_field(
-            "VIEW_INVALID",
-            "view",
-            format!("{view} is no value of this enum"),
-        )),
+    async fn tap_session(
+        &self,
+        request: Request<api::TapSessionRequest>,
+    ) -> Answer<BoxStream<api::TapSessionResponse>> {
+        self.tap(request)
     }
 }
 

@@ -109,6 +109,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
         Error::NoListener(_) => (Code::NotFound, "LISTENER_NOT_FOUND"),
         Error::NoSession(_) => (Code::NotFound, "SESSION_NOT_FOUND"),
+        Error::SessionClosed(_) => (Code::FailedPrecondition, "SESSION_CLOSED"),
+        Error::TooManyTaps(_) => (Code::ResourceExhausted, "TAP_LIMIT"),
         Error::Exists(_) => (Code::AlreadyExists, "LISTENER_ALREADY_EXISTS"),
         Error::Invalid(_) => (Code::InvalidArgument, "LISTENER_CONFIG_INVALID"),
         Error::Bind(bind) => (Code::FailedPrecondition, bind.reason()),
@@ -148,6 +150,17 @@ impl From<Error> for Failure {
                 resource(bare, "Listener", &listener_name(&name), &message)
             }
             Error::NoSession(name) => resource(bare, "Session", &name, &message),
+            Error::SessionClosed(name) => precondition(bare, "STATE", &shown(&name), &message),
+            Error::TooManyTaps(too_many) => {
+                let subject = if too_many.of_session {
+                    "session"
+                } else {
+                    "server"
+                };
+                bare.add_quota_failure_violation(subject, &message);
+                bare.set_retry_info(Some(too_many.free_within));
+                bare
+            }
             Error::Bind(bind) => precondition(bare, "ADDRESS", &bind.address.to_string(), &message),
             Error::NoDesk(name) => precondition(bare, "PROTOCOL", &listener_name(&name), &message),
             Error::Denied {
@@ -277,6 +290,7 @@ impl From<Status> for Failure {
 mod tests {
     use super::*;
     use crate::config::{Layer, Origin, Reason};
+    use crate::net::TooManyTaps;
     use crate::supervisor::Denied;
     use std::sync::Arc;
 
@@ -320,6 +334,20 @@ mod tests {
                 Error::NoSession("a".into()),
                 Code::NotFound,
                 "SESSION_NOT_FOUND",
+            ),
+            (
+                Error::SessionClosed("a".into()),
+                Code::FailedPrecondition,
+                "SESSION_CLOSED",
+            ),
+            (
+                Error::TooManyTaps(TooManyTaps {
+                    of_session: true,
+                    most: 4,
+                    free_within: Duration::ZERO,
+                }),
+                Code::ResourceExhausted,
+                "TAP_LIMIT",
             ),
             (
                 Error::Exists("a".into()),

@@ -17,7 +17,7 @@ use super::counters::Counters;
 use super::door::Door;
 use super::handler::Handler;
 use super::session::{Route, Session};
-use super::stream::Stream;
+use super::stream::{Stream, Wire};
 use super::terms::Terms;
 
 /// Shortest and longest pause after a failed accept. Without one, a process that is out of
@@ -137,7 +137,7 @@ pub async fn accept_streams(
             continue;
         };
         let terms = door.terms();
-        if let Ok(session) = door.admit(&terms, peer, local, Route::Stream) {
+        if let Ok(session) = door.admit(&terms, peer, local, Route::Stream(Wire::default())) {
             let visit = Visit {
                 door: door.clone(),
                 session,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -10,6 +11,7 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::counters::Counters;
 use super::door::{Door, canonical};
 use super::handler::Handler;
 use super::kernel::{self, Arrival, BATCH, Departure, Local, SLOT};
@@ -21,10 +23,40 @@ pub const MAX_DATAGRAM: usize = 65_507;
 /// After a failure to receive.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The socket of one run, which its sessions keep open, to be answered from it.
+#[derive(Debug)]
+pub struct DatagramSocket {
+    socket: UdpSocket,
+    /// What the kernel has dropped here, as far as that is counted.
+    counted: AtomicU32,
+}
+
+impl DatagramSocket {
+    /// Must be called within the runtime.
+    pub fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        Ok(Self {
+            socket: UdpSocket::from_std(socket)?,
+            counted: AtomicU32::new(0),
+        })
+    }
+
+    /// Adds to `counters` what the kernel has dropped here since that was last done, by whomever.
+    pub(super) fn count_drops(&self, counters: &Counters) -> io::Result<()> {
+        let now = kernel::dropped_datagrams(&self.socket)?;
+        // Of two who ask at once, the one that was told less may come later: that is no step back.
+        let newer = |old: u32| (now.wrapping_sub(old).cast_signed() > 0).then_some(now);
+        if let Ok(old) = self.counted.fetch_update(Relaxed, Relaxed, newer) {
+            let more = now.wrapping_sub(old);
+            counters.kernel_drops.fetch_add(more.into(), Relaxed);
+        }
+        Ok(())
+    }
+}
+
 /// A socket and the address of ours that one peer knows: its answers come from there.
 #[derive(Debug, Clone)]
 pub struct PeerSocket {
-    socket: Arc<UdpSocket>,
+    socket: Arc<DatagramSocket>,
     from: Option<Local>,
 }
 
@@ -36,7 +68,7 @@ impl PeerSocket {
             local: self.from,
             data,
         };
-        kernel::send(&*self.socket, &[departure]).is_ok_and(|sent| sent == 1)
+        kernel::send(&self.socket.socket, &[departure]).is_ok_and(|sent| sent == 1)
     }
 }
 
@@ -54,7 +86,7 @@ pub struct Datagram<'a> {
 pub struct Batch<'a> {
     /// What all of them obey.
     pub terms: &'a Terms,
-    socket: &'a Arc<UdpSocket>,
+    socket: &'a Arc<DatagramSocket>,
     buffer: &'a [u8],
     arrivals: &'a [Arrival],
     /// Where answers are gathered.
@@ -110,7 +142,7 @@ impl<'a> Batch<'a> {
 
     /// The address of ours that `datagram` was sent to.
     pub fn local(&self, datagram: &Datagram<'_>) -> SocketAddr {
-        let mut local = self.socket.local_addr().unwrap_or(datagram.peer);
+        let mut local = self.socket.socket.local_addr().unwrap_or(datagram.peer);
         if let Some(known) = datagram.local {
             local.set_ip(known.ip);
         }
@@ -119,22 +151,27 @@ impl<'a> Batch<'a> {
 }
 
 /// Receives for `door` until `stop`.
-pub async fn serve_datagrams(socket: UdpSocket, door: Arc<Door>, stop: CancellationToken) {
-    let socket = Arc::new(socket);
+pub async fn serve_datagrams(
+    socket: Arc<DatagramSocket>,
+    door: Arc<Door>,
+    stop: CancellationToken,
+) {
     let mut buffer = vec![0; BATCH * SLOT];
     let (mut arrivals, mut answers) = (Vec::with_capacity(BATCH), Answers::default());
     loop {
-        let receive = socket.async_io(Interest::READABLE, || {
-            kernel::receive(&*socket, &mut buffer, &mut arrivals)
+        let receive = socket.socket.async_io(Interest::READABLE, || {
+            kernel::receive(&socket.socket, &mut buffer, &mut arrivals)
         });
         match stop.run_until_cancelled(receive).await {
-            None => return,
+            None => {
+                // Where the kernel does not tell, nobody is told.
+                let _ = socket.count_drops(&door.counters);
+                return;
+            }
             Some(Ok(())) => {}
             // An ICMP error of an earlier answer is told here; it is no reason to stop.
             Some(Err(error)) => {
-                door.counters
-                    .accept_errors
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                door.counters.accept_errors.fetch_add(1, Relaxed);
                 warn!(listener = %door.labels.listener, %error, "receiving datagrams failed");
                 // One that stays must not spin.
                 tokio::time::sleep(PAUSE).await;
@@ -152,12 +189,12 @@ pub async fn serve_datagrams(socket: UdpSocket, door: Arc<Door>, stop: Cancellat
         if let Handler::Datagram(handler) = &terms.handler {
             handler.batch(&door, &mut batch);
         }
-        send_all(&socket, &door, &answers).await;
+        send_all(&socket.socket, &door, &answers).await;
         answers.clear();
     }
 }
 
-async fn send_all(socket: &Arc<UdpSocket>, door: &Door, answers: &Answers) {
+async fn send_all(socket: &UdpSocket, door: &Door, answers: &Answers) {
     let mut starts = 0;
     let departures: Vec<Departure<'_>> = answers
         .ends
@@ -170,7 +207,7 @@ async fn send_all(socket: &Arc<UdpSocket>, door: &Door, answers: &Answers) {
     let mut rest = &departures[..];
     while !rest.is_empty() {
         match socket
-            .async_io(Interest::WRITABLE, || kernel::send(&**socket, rest))
+            .async_io(Interest::WRITABLE, || kernel::send(socket, rest))
             .await
         {
             Ok(sent) => {

@@ -170,8 +170,10 @@ impl Door {
             last_send: session.last_send(),
             reason,
             totals,
+            stalls: session.stalls(),
             trace: session.trace,
         });
+        session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry
             .session_ended(&self.labels, reason.word(), open_for);

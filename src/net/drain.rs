@@ -14,9 +14,10 @@ use tokio_util::task::TaskTracker;
 use super::accept::accept_streams;
 use super::bind::Bound;
 use super::close::{Ask, CloseReason};
-use super::datagram::serve_datagrams;
+use super::datagram::{DatagramSocket, serve_datagrams};
 use super::door::Door;
 use super::handler::Handler;
+use super::kernel::{self, AcceptQueue};
 use super::limits::Bounds;
 
 /// A listener that runs: its door, and every task behind it.
@@ -28,6 +29,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Its socket while connections are accepted; nobody else may keep that open.
     listening: Weak<TcpListener>,
+    /// The same over UDP.
+    receiving: Weak<DatagramSocket>,
     accepting: CancellationToken,
     sweeping: CancellationToken,
     entrance: TaskTracker,
@@ -66,6 +69,7 @@ impl Running {
             door: door.clone(),
             address: bound.address(),
             listening: Weak::new(),
+            receiving: Weak::new(),
             accepting: CancellationToken::new(),
             sweeping: CancellationToken::new(),
             entrance: TaskTracker::new(),
@@ -83,7 +87,8 @@ impl Running {
                     .spawn(accept_streams(listener, door.clone(), tasks, stop));
             }
             (Bound::Datagram(socket), Handler::Datagram(_)) => {
-                let socket = tokio::net::UdpSocket::from_std(socket)?;
+                let socket = Arc::new(DatagramSocket::new(socket)?);
+                running.receiving = Arc::downgrade(&socket);
                 running
                     .entrance
                     .spawn(serve_datagrams(socket, door.clone(), stop));
@@ -114,6 +119,20 @@ impl Running {
         }
         self.door.set_terms(bounds, handler);
         Ok(())
+    }
+
+    /// Who waits to be accepted; none over UDP, and while none may come.
+    pub fn accept_queue(&self) -> Option<AcceptQueue> {
+        kernel::accept_queue(&*self.listening.upgrade()?)
+    }
+
+    /// Counts what the kernel has dropped of its datagrams since that was last done.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn count_drops(&self) -> io::Result<()> {
+        let socket = self.receiving.upgrade();
+        socket.map_or(Ok(()), |socket| socket.count_drops(&self.door.counters))
     }
 
     /// Closes the door: no new peer comes in.

@@ -27,6 +27,7 @@ mod rate;
 mod session;
 mod sessions;
 mod stream;
+mod tap;
 mod terms;
 pub mod web;
 
@@ -41,12 +42,13 @@ pub use drain::{Drained, Running};
 pub use framing::{Framing, Violation};
 pub use handler::{DatagramHandler, Handler, Serving, StreamHandler};
 pub use id::SessionId;
-pub use kernel::{descriptors, raise_descriptor_limit, watch};
+pub use kernel::{AcceptQueue, TcpInfo, descriptors, raise_descriptor_limit, watch};
 pub use limits::{Bounds, Limits, Transport, most_sessions, parse_network};
 pub use rate::{RateTable, TokenBucket};
 pub use session::{Route, Session};
 pub use sessions::{Closed, Closures, Sessions};
-pub use stream::{Event, Stream};
+pub use stream::{Event, Stream, Wire};
+pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};
 pub use terms::Terms;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -73,6 +73,7 @@ impl Listener {
                 listener: "a".into(),
                 protocol: "says",
                 transport: "tcp",
+                network: "ipv4",
             },
             bounds,
             handler,

@@ -14,6 +14,7 @@ mod measure;
 mod preview;
 mod sessions;
 mod spec;
+mod tap;
 mod view;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ pub use sessions::{SessionPage, SessionView, split_session_name};
 pub use spec::{ListenerName, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
+use crate::net::Taps;
 use crate::protocol::chat::Desk;
 use crate::telemetry::Telemetry;
 use listener::Listener;
@@ -56,6 +58,7 @@ struct Inner {
     tasks: TaskTracker,
     /// Sessions that drains have cut so far.
     cut_sessions: AtomicUsize,
+    taps: Taps,
 }
 
 /// What a supervisor needs to know.
@@ -84,6 +87,7 @@ impl Supervisor {
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
             cut_sessions: AtomicUsize::new(0),
+            taps: Taps::default(),
         }));
         let source: std::sync::Weak<Inner> = Arc::downgrade(&supervisor.0);
         parts.telemetry.observe(source);

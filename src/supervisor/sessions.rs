@@ -31,8 +31,12 @@ pub struct SessionView {
     pub closing: Option<CloseReason>,
     /// What it sent and got.
     pub totals: Totals,
-    /// Bytes that wait for the peer to read.
-    pub queued_bytes: usize,
+    /// Messages and bytes that wait for the peer to read.
+    pub queued: (usize, usize),
+    /// How often sending had to wait for the peer to read.
+    pub stalls: u32,
+    /// Itself while it is open, for what only the kernel knows.
+    pub live: Option<Arc<Session>>,
     /// The trace of its set-up.
     pub trace: Trace,
 }
@@ -56,7 +60,7 @@ pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
 }
 
 impl SessionView {
-    fn open(listener: &ListenerName, session: &Session) -> Self {
+    fn open(listener: &ListenerName, session: &Arc<Session>) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -68,7 +72,9 @@ impl SessionView {
             closed: None,
             closing: session.ending(),
             totals: session.traffic.totals(),
-            queued_bytes: session.queued_bytes(),
+            queued: (session.queued_messages(), session.queued_bytes()),
+            stalls: session.stalls(),
+            live: Some(session.clone()),
             trace: session.trace,
         }
     }
@@ -85,7 +91,9 @@ impl SessionView {
             closed: Some((closed.closed, closed.reason)),
             closing: None,
             totals: closed.totals,
-            queued_bytes: 0,
+            queued: (0, 0),
+            stalls: closed.stalls,
+            live: None,
             trace: closed.trace,
         }
     }
@@ -158,14 +166,22 @@ impl Supervisor {
         Ok((listener.to_owned(), id))
     }
 
+    /// One session that is open, with its door.
+    pub(super) fn open_session(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Arc<Door>, Arc<Session>)>, Error> {
+        let (listener, id) = self.locate(name)?;
+        self.find(&listener, |listener| open(listener, id))
+    }
+
     /// Closes a session. Without a grace it ends at once, with one it may finish what it owes
     /// first and is then reset, and a grace of zero resets it now. One that closed lately succeeds.
     pub fn close_session(&self, name: &str, grace: Option<Duration>) -> Result<SessionView, Error> {
-        let (listener, id) = self.locate(name)?;
-        let found = self.find(&listener, |listener| open(listener, id))?;
-        let Some((door, session)) = found else {
+        let Some((door, session)) = self.open_session(name)? else {
             return self.session(name);
         };
+        let id = session.id;
         match grace {
             None => door.ask(&session, Ask::Cut(CloseReason::Kicked)),
             Some(Duration::ZERO) => door.abort(&session, CloseReason::Kicked),

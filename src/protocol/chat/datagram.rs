@@ -79,7 +79,7 @@ impl DatagramHandler for Visits {
             let Some(session) = self.session(door, batch, &datagram) else {
                 continue;
             };
-            session.note_received(datagram.data.len());
+            session.receive_datagram(datagram.data);
             if !self.desk.hear(&session, door, datagram.data) {
                 door.counters.refuse("too_many_unanswered");
             }
