@@ -136,16 +136,7 @@ impl From<Error> for Failure {
         let (code, reason) = code_and_reason(&error);
         let mut bare = with_reason(reason, Vec::new());
         let details = match error {
-            Error::Invalid(violations) => {
-                let in_listener = |v: Violation| Violation {
-                    field: format!("listener.{}", v.field),
-                    ..v
-                };
-                return Self(invalid(
-                    reason,
-                    violations.into_iter().map(in_listener).collect(),
-                ));
-            }
+            Error::Invalid(violations) => return Self(of_listener(reason, violations)),
             Error::NoListener(name) | Error::Exists(name) => {
                 resource(bare, "Listener", &listener_name(&name), &message)
             }
@@ -196,6 +187,15 @@ impl From<Error> for Failure {
         };
         Self(status(code, message, details))
     }
+}
+
+/// What is wrong with the listener of a request.
+fn of_listener(reason: &str, violations: Vec<Violation>) -> Status {
+    let in_listener = |v: Violation| Violation {
+        field: format!("listener.{}", v.field),
+        ..v
+    };
+    invalid(reason, violations.into_iter().map(in_listener).collect())
 }
 
 /// The details of a change that was refused for what it would change.

@@ -10,7 +10,7 @@ const SERVED: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\
     [listeners.desk]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
 
 /// What works; every other method of `switchboard.v1` answers UNIMPLEMENTED.
-const WORKING: [&str; 20] = [
+const WORKING: [&str; 21] = [
     "ListenerService.CreateListener",
     "ListenerService.UpdateListener",
     "ConfigService.GetEffectiveConfig",
@@ -26,6 +26,7 @@ const WORKING: [&str; 20] = [
     "SessionService.GetSession",
     "SessionService.ListSessions",
     "SessionService.CloseSession",
+    "SessionService.TapSession",
     "ChatService.ListConversations",
     "ChatService.ReplyConversation",
     "ChatService.ListMessages",

@@ -4,27 +4,23 @@
 //! that is tapped puts a frame into the queue of each taker and goes on: a taker that does not keep
 //! up loses frames and is told how many, and no session waits for one.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 
 use super::door::Door;
 use super::lock;
 use super::session::Session;
+use queue::Queue;
 
 /// Most taps in the process, and of one session.
 const MOST: (usize, usize) = (16, 4);
-
-/// Frames that wait for a taker, and bytes of each that are kept: together 1 MiB.
-const DEPTH: usize = 64;
-const MOST_PAYLOAD: usize = 16 << 10;
 
 /// Which way bytes went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,88 +86,6 @@ impl fmt::Display for TooManyTaps {
     }
 }
 
-/// What one taker is still to be shown.
-#[derive(Debug)]
-struct Queue {
-    until: Instant,
-    payload: bool,
-    state: Mutex<State>,
-    waker: AtomicWaker,
-}
-
-#[derive(Debug)]
-struct State {
-    frames: VecDeque<Frame>,
-    /// Bytes that may still be shown.
-    left: u64,
-    dropped: u64,
-    ended: bool,
-}
-
-impl Queue {
-    fn put(&self, direction: Direction, parts: &[IoSlice<'_>], size: usize) {
-        let mut state = lock(&self.state);
-        if state.ended {
-            return;
-        }
-        if Instant::now() >= self.until {
-            state.ended = true;
-        } else if state.frames.len() == DEPTH {
-            state.dropped += 1;
-            return;
-        } else {
-            let left = usize::try_from(state.left).unwrap_or(usize::MAX);
-            let kept = if self.payload { size.min(left) } else { 0 };
-            let payload = beginning(parts, kept.min(MOST_PAYLOAD));
-            let frame = Frame {
-                direction,
-                at: SystemTime::now(),
-                size,
-                truncated: self.payload && payload.len() < size,
-                payload,
-                dropped: std::mem::take(&mut state.dropped),
-            };
-            state.frames.push_back(frame);
-            state.left = state.left.saturating_sub(size as u64);
-            state.ended = state.left == 0;
-        }
-        drop(state);
-        self.waker.wake();
-    }
-
-    /// Nothing more is put here; what is here is still shown.
-    fn end(&self) {
-        lock(&self.state).ended = true;
-        self.waker.wake();
-    }
-
-    fn has_ended(&self) -> bool {
-        lock(&self.state).ended
-    }
-
-    /// Whether its time is over. What a taker has not taken by then is lost, so that one that does
-    /// not take at all holds nothing.
-    fn expire(&self) -> bool {
-        let over = Instant::now() >= self.until;
-        if over {
-            let mut state = lock(&self.state);
-            state.dropped += std::mem::take(&mut state.frames).len() as u64;
-            state.ended = true;
-        }
-        over
-    }
-}
-
-/// The first `length` bytes of `parts`.
-fn beginning(parts: &[IoSlice<'_>], length: usize) -> Bytes {
-    let mut bytes = Vec::with_capacity(length);
-    for part in parts {
-        let room = length - bytes.len();
-        bytes.extend_from_slice(&part[..part.len().min(room)]);
-    }
-    bytes.into()
-}
-
 /// Those who tap one session.
 #[derive(Debug, Default)]
 pub(super) struct SessionTaps(Vec<Arc<Queue>>);
@@ -198,18 +112,7 @@ impl Taps {
         let own = &mut shared.taps.get_or_insert_default().0;
         own.retain(|queue| !queue.has_ended());
         refuse(own.iter().cloned(), MOST.1, true)?;
-        let state = State {
-            frames: VecDeque::new(),
-            left: bounds.bytes,
-            dropped: 0,
-            ended: false,
-        };
-        let queue = Arc::new(Queue {
-            until: bounds.until,
-            payload: bounds.payload,
-            state: Mutex::new(state),
-            waker: AtomicWaker::new(),
-        });
+        let queue = Arc::new(Queue::new(bounds));
         own.push(queue.clone());
         session.tapped.store(true, Ordering::Relaxed);
         all.push(Arc::downgrade(&queue));
@@ -251,22 +154,14 @@ pub struct Tap {
 impl Tap {
     /// The next frame; none once the session has ended or a bound is reached. Cancel safe.
     pub async fn next(&mut self) -> Option<Frame> {
-        let Queue { until, waker, .. } = &*self.queue;
-        let next = std::future::poll_fn(|cx| {
-            waker.register(cx.waker());
-            let mut state = lock(&self.queue.state);
-            match state.frames.pop_front() {
-                None if !state.ended => Poll::Pending,
-                frame => Poll::Ready(frame),
-            }
-        });
-        let until = tokio::time::Instant::from_std(*until);
+        let until = tokio::time::Instant::from_std(self.queue.until);
+        let next = std::future::poll_fn(|cx| self.queue.poll_next(cx));
         tokio::time::timeout_at(until, next).await.unwrap_or(None)
     }
 
     /// Frames that were lost behind the last that [`next`](Self::next) gave; told once.
     pub fn dropped(&mut self) -> u64 {
-        std::mem::take(&mut lock(&self.queue.state).dropped)
+        self.queue.take_dropped()
     }
 }
 
