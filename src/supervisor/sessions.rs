@@ -167,10 +167,7 @@ impl Supervisor {
     }
 
     /// One session that is open, with its door.
-    pub(super) fn open_session(
-        &self,
-        name: &str,
-    ) -> Result<Option<(Arc<Door>, Arc<Session>)>, Error> {
+    pub(super) fn open_session(&self, name: &str) -> Result<Option<Visit>, Error> {
         let (listener, id) = self.locate(name)?;
         self.find(&listener, |listener| open(listener, id))
     }
@@ -214,7 +211,10 @@ async fn outstayed(door: &Door, id: SessionId, grace: Duration) -> bool {
     door.session(id).is_some()
 }
 
-fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
+/// A session that is open, with its door.
+type Visit = (Arc<Door>, Arc<Session>);
+
+fn open(listener: &Listener, id: SessionId) -> Option<Visit> {
     let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
     listener.runs().find_map(in_run)
 }
