@@ -77,7 +77,8 @@ impl App {
         };
         let telemetry =
             Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
-        let (store, kept) = Store::open(&options(&settings.store)).map_err(StartError::Store)?;
+        let (store, mut kept) =
+            Store::open(&options(&settings.store)).map_err(StartError::Store)?;
         let grpc = door("grpc", settings.grpc.address)?;
         let http = door("http", settings.http.address)?;
         let supervisor = Supervisor::new(supervisor::Parts {
@@ -87,6 +88,7 @@ impl App {
             telemetry: telemetry.clone(),
         });
         let measured = measured(&telemetry, &store);
+        let answers = grpc::Answers::new(std::mem::take(&mut kept.answers), &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
         let parts = configuration::Parts {
             sources: start.sources,
@@ -108,7 +110,7 @@ impl App {
                 instance_id,
                 started,
             }),
-            answers: Arc::default(),
+            answers: Arc::new(answers),
             store: store.clone(),
             closing: CancellationToken::new(),
         };
@@ -148,6 +150,7 @@ impl App {
             store,
             _measured,
         } = self;
+        let answers = control.answers.clone();
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
         let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
@@ -180,8 +183,9 @@ impl App {
         report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
         impatient.abort();
+        finish(answers.tasks()).await;
         disown.cancel();
-        finish(owned).await;
+        finish(&owned).await;
         info!("stopped");
         // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
         if !store.close(CLOSE_GRACE).await {
@@ -201,10 +205,10 @@ fn options(store: &settings::Store) -> Options {
     }
 }
 
-/// Waits for the change under way. One whose disk does not answer was not answered either.
-async fn finish(owned: TaskTracker) {
-    owned.close();
-    if tokio::time::timeout(CLOSE_GRACE, owned.wait())
+/// Waits for what is under way. Nothing whose disk does not answer was answered either.
+async fn finish(tasks: &TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(CLOSE_GRACE, tasks.wait())
         .await
         .is_err()
     {

@@ -3,7 +3,6 @@
 use tonic::{Request, Response, Status};
 
 use super::convert::time;
-use super::listeners::refused;
 use super::{Control, api};
 use crate::protocol::Protocol;
 
@@ -21,7 +20,7 @@ impl api::server_service_server::ServerService for Control {
             version: env!("CARGO_PKG_VERSION").into(),
             instance_id: self.facts.instance_id.clone(),
             start_time: Some(time(self.facts.started)),
-            config_revision: self.configuration.revision().await.map_err(refused)?,
+            config_revision: self.configuration.revision(),
             capabilities: capabilities(),
             file_descriptors_used: used,
             file_descriptors_limit: limit,

@@ -21,16 +21,21 @@ const LASTS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_sec
 
 impl Control {
     /// Taps a session until it ends, a bound is reached, or the control plane goes.
-    pub(super) fn tap(
+    pub(super) async fn tap(
         &self,
         request: Request<api::TapSessionRequest>,
     ) -> Result<Response<tonic::codegen::BoxStream<api::TapSessionResponse>>, Status> {
-        let caller = caller(&request, "TapSession", "");
+        // Whoever reads the trail is to know whether what was said was seen.
+        let seen = if request.get_ref().include_payload {
+            "include_payload"
+        } else {
+            ""
+        };
+        let caller = caller(&request, "TapSession", seen);
         let asked = request.into_inner();
         let bounds = bounds(&asked)?;
-        let tap = self.supervisor.tap(&asked.name, bounds).map_err(refused)?;
-        let (actor, payload) = (caller.actor, asked.include_payload);
-        tracing::info!(session = %asked.name, %actor, payload, "session tapped by a caller");
+        let tap = async { self.supervisor.tap(&asked.name, bounds).map_err(refused) };
+        let tap = self.audited(caller, &asked.name, tap).await?;
         let responses = responses(tap, self.closing.clone());
         Ok(Response::new(Box::pin(responses)))
     }
