@@ -9,9 +9,18 @@ use std::time::SystemTime;
 use tonic::Status;
 
 use super::call::{full_name, word};
-use super::{Caller, Control};
-use crate::store::Event;
+use super::convert::time;
+use super::filter::Filter;
+use super::listeners::refused;
+use super::status::internal;
+use super::{Caller, Control, api, page};
+use crate::store::{Event, WriteError};
+use crate::supervisor::Error;
 use crate::telemetry::{Trace, escape};
+
+/// Events that are read at once, which nobody can write meanwhile, and that are looked at for one page.
+const SLICE: usize = 1_000;
+const MOST_LOOKED_AT: usize = 20_000;
 
 /// Names are shorter; what a caller makes up is cut.
 const LONGEST_RESOURCE: usize = 300;
@@ -65,5 +74,61 @@ impl Control {
                 self.store.note(caller.event(resource, word(status.code())));
             }
         })
+    }
+
+    /// One page of the trail, newest first. It is read in slices, and ends before it is full when what the filter wants
+    /// is far behind.
+    pub(super) async fn trail(
+        &self,
+        asked: &api::ListAuditEventsRequest,
+    ) -> Result<api::ListAuditEventsResponse, Status> {
+        let filter = Filter::read::<api::AuditEvent>("filter", &asked.filter)?;
+        let size = page::size(asked.page_size)?;
+        let list = ("audit_events", &asked.filter);
+        let cursor = page::cursor(list, &asked.page_token)?;
+        let mut before = cursor.and_then(|cursor| cursor.parse().ok());
+        let slice = if filter.is_empty() { size + 1 } else { SLICE };
+        let (mut found, mut looked_at, mut more) = (Vec::new(), 0, true);
+        while more && found.len() <= size && looked_at < MOST_LOOKED_AT {
+            let events = self.store.events(before, slice).await.map_err(unread)?;
+            more = events.len() == slice;
+            looked_at += events.len();
+            before = events.last().map(|(number, _)| *number).or(before);
+            let shown = events
+                .into_iter()
+                .map(|(number, event)| (number, shown(event)));
+            found.extend(shown.filter(|(_, event)| filter.admits(event)));
+        }
+        let (audit_events, last) = page::cut(found, size, |(_, event)| event.clone());
+        let next = match last {
+            Some((number, _)) => Some(number),
+            None => before.filter(|_| more),
+        };
+        let token = |number: i64| page::token(list, &number.to_string());
+        Ok(api::ListAuditEventsResponse {
+            audit_events,
+            next_page_token: next.map(token).unwrap_or_default(),
+        })
+    }
+}
+
+fn unread(error: WriteError) -> Status {
+    match error {
+        WriteError::Busy => refused(Error::NotKept(WriteError::Busy)),
+        error => internal(&error.to_string()),
+    }
+}
+
+fn shown(event: Event) -> api::AuditEvent {
+    api::AuditEvent {
+        event_time: Some(time(event.time)),
+        actor: event.actor,
+        method: event.method,
+        resource: event.resource,
+        reason: event.reason,
+        status_code: event.status,
+        before_etag: event.before_etag,
+        after_etag: event.after_etag,
+        trace_id: event.trace_id,
     }
 }

@@ -4,8 +4,9 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{origin, scope, warning};
 use super::listeners::{caller, refused};
+use super::page::fitting;
 use super::status::invalid_field;
-use super::{Changing, Control, MAX_ANSWER, ReloadOptions, Reloaded, SettingRow, Side, api, page};
+use super::{Changing, Control, ReloadOptions, Reloaded, SettingRow, Side, api, page};
 use crate::config::{Format, Layer, Problem, Shadow, is_within};
 use crate::store::Event;
 
@@ -115,15 +116,6 @@ impl api::config_service_server::ConfigService for Control {
     }
 }
 
-/// An answer that only reads, if it is not more than one may be.
-fn fitting<A: prost::Message>(answer: A, field: &str, instead: &str) -> Answer<A> {
-    if answer.encoded_len() <= MAX_ANSWER {
-        return Ok(Response::new(answer));
-    }
-    let rule = format!("the answer is longer than {MAX_ANSWER} bytes; {instead}");
-    Err(invalid_field("ANSWER_TOO_LARGE", field, rule))
-}
-
 /// What a reload did, which was done: of more changes than an answer holds the first are told, and that there are more.
 fn told(reloaded: Reloaded) -> api::ReloadConfigResponse {
     let all = reloaded.changes.len();
@@ -215,6 +207,7 @@ fn problem(problem: Problem) -> api::ConfigProblem {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_ANSWER;
     use super::*;
     use crate::config::Scope;
 

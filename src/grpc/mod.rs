@@ -13,6 +13,7 @@ mod detail;
 #[allow(dead_code, unused_imports, reason = "lists take it up next")]
 mod filter;
 mod health;
+mod leaving;
 mod listeners;
 mod mask;
 mod metrics;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -38,6 +40,8 @@ pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
     ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
 };
+pub use leaving::Leaving;
+pub use metrics::STREAMS;
 pub use once::Answers;
 
 use crate::net::{Address, web};
@@ -109,6 +113,10 @@ pub struct Control {
     pub answers: Arc<Answers>,
     /// What outlives a restart.
     pub store: Store,
+    /// When the process goes, which callers may ask for.
+    pub leaving: Leaving,
+    /// A place for each stream of metrics.
+    pub snapshots: Arc<Semaphore>,
     /// Cancelled when the control plane goes: streams that have no end of their own end then.
     pub closing: CancellationToken,
 }

@@ -2,7 +2,9 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tonic::Status;
+use tonic::{Response, Status};
+
+use super::MAX_ANSWER;
 
 use super::status::{invalid_field, unsupported};
 
@@ -44,6 +46,19 @@ pub(super) fn cut<T, M: prost::Message>(
         last = Some(item);
     }
     (page, None)
+}
+
+/// An answer that only reads, if it is not more than one may be.
+pub(super) fn fitting<A: prost::Message>(
+    answer: A,
+    field: &str,
+    instead: &str,
+) -> Result<Response<A>, Status> {
+    if answer.encoded_len() <= MAX_ANSWER {
+        return Ok(Response::new(answer));
+    }
+    let rule = format!("the answer is longer than {MAX_ANSWER} bytes; {instead}");
+    Err(invalid_field("ANSWER_TOO_LARGE", field, rule))
 }
 
 /// A token for the rest of `list` behind `cursor`.

@@ -132,9 +132,23 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), WriteError> {
         let (answer, outcome) = oneshot::channel();
-        let work = Box::new(work);
-        self.send(Job { work, answer })
+        self.send(Job::Write(Box::new(work), answer))
             .inspect_err(|error| self.0.tally.failed(error))?;
+        outcome.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Reads what is on the disk, between two commits. It should be a matter of a few milliseconds: nobody writes
+    /// meanwhile.
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let (answer, outcome) = oneshot::channel();
+        let look = Job::Read(Box::new(move |connection| {
+            let read = connection.and_then(|connection| Ok(look(connection)?));
+            let _ = answer.send(read);
+        }));
+        self.send(look)?;
         outcome.await.unwrap_or(Err(WriteError::Closed))
     }
 

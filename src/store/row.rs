@@ -295,7 +295,7 @@ pub(super) fn nanos(time: SystemTime) -> i64 {
     }
 }
 
-fn time(nanos: i64) -> SystemTime {
+pub(super) fn time(nanos: i64) -> SystemTime {
     let gap = Duration::from_nanos(nanos.unsigned_abs());
     if nanos < 0 {
         UNIX_EPOCH - gap

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::Row;
 use tracing::error;
 
-use super::row::{Event, Write};
+use super::error::WriteError;
+use super::row::{Event, Write, time};
 use super::writer::Job;
 use super::{QUEUE, Store, lock};
 
@@ -61,6 +63,25 @@ impl Store {
         );
     }
 
+    /// At most `most` events, newest first, each with its number: those before the one of this number, or the newest.
+    /// Later ones have greater numbers.
+    pub async fn events(
+        &self,
+        before: Option<i64>,
+        most: usize,
+    ) -> Result<Vec<(i64, Event)>, WriteError> {
+        let before = before.unwrap_or(i64::MAX);
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, time, actor, method, resource, reason, status, before_etag, after_etag, trace_id \
+                 FROM events WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
+            )?;
+            statement.query_map([before, most], event)?.collect()
+        })
+        .await
+    }
+
     /// Keeps an event of something that was refused, if there is room to spare. Nobody waits for it.
     pub fn note(&self, event: Event) {
         let room = self.0.tally.facts().queued < QUEUE / 4;
@@ -74,11 +95,26 @@ impl Store {
         };
         let work = Box::new(move |connection: &_| write.apply(connection));
         let (answer, _) = tokio::sync::oneshot::channel();
-        if let Err(error) = self.send(Job { work, answer }) {
+        if let Err(error) = self.send(Job::Write(work, answer)) {
             self.0.tally.failed(&error);
             self.0.tally.event_lost();
         }
     }
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<(i64, Event)> {
+    let event = Event {
+        time: time(row.get(1)?),
+        actor: row.get(2)?,
+        method: row.get(3)?,
+        resource: row.get(4)?,
+        reason: row.get(5)?,
+        status: row.get(6)?,
+        before_etag: row.get(7)?,
+        after_etag: row.get(8)?,
+        trace_id: row.get(9)?,
+    };
+    Ok((row.get(0)?, event))
 }
 
 #[cfg(test)]

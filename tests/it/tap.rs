@@ -120,6 +120,17 @@ fn two_taps_show_the_same_traffic_and_only_one_what_was_said() {
             assert_eq!(shown(&client.next(tap)), expected);
         }
     }
+    let request = json!({ "filter": "method : TapSession" });
+    let events = service.call("ServerService/ListAuditEvents", &request, "auditEvents");
+    let events = events.as_array().unwrap();
+    assert!(events.iter().all(|e| e["resource"] == *name), "{events:?}");
+    let seen = |with: &str| {
+        events
+            .iter()
+            .filter(|e| e["reason"].as_str().unwrap_or("") == with)
+            .count()
+    };
+    assert_eq!((seen(""), seen("include_payload")), (1, 1), "{events:?}");
     // Neither notices that the other goes, nor does the session.
     drop(silent);
     talk.send("again\n");

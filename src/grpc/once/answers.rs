@@ -1,23 +1,14 @@
-//! Mutations that are asked for twice, since the first answer was lost: it is given again, and
-//! nothing is done again.
-//!
-//! Every mutation runs in a task of its own, so that one whose caller leaves in the middle is done
-//! to its end. An answer is on disk before it is given, and outlives the process. A change of the
-//! configuration is kept together with the id of its call, so that a process that dies between the
-//! two still knows that it was made; whatever else dies there may be made again, and all of that is
-//! no worse made twice.
+//! The answers that are remembered, and the calls that are to be: by the id that each gave itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prost::{Message, Name};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tonic::{Code, Response, Status};
+use tonic::Status;
 
-use super::status::{internal, invalid_field, status, with_reason};
-use super::{Caller, Control};
+use super::super::status::{internal, invalid_field};
 use crate::net::lock;
 use crate::store::{Answer, Store};
 
@@ -61,7 +52,7 @@ struct Given {
 }
 
 #[derive(Debug, Clone)]
-enum Said {
+pub(super) enum Said {
     /// Its call is under way.
     Doing(Answered),
     /// Nothing, when a process died before it could.
@@ -69,10 +60,10 @@ enum Said {
 }
 
 /// An answer's bytes, or the refusal.
-type Outcome = Result<Vec<u8>, Status>;
+pub(super) type Outcome = Result<Vec<u8>, Status>;
 
 /// An outcome that is still to come.
-type Answered = watch::Receiver<Option<Outcome>>;
+pub(super) type Answered = watch::Receiver<Option<Outcome>>;
 
 impl Answers {
     /// With those that were kept.
@@ -94,6 +85,11 @@ impl Answers {
             known: Mutex::new(known),
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// Tells when a call is made; no two are made at once.
+    pub(super) fn stamp(&self) -> i64 {
+        lock(&self.known).stamp()
     }
 
     /// Every mutation that is under way.
@@ -171,7 +167,7 @@ impl Known {
 }
 
 /// The place of a call that is the first under its id.
-struct Place {
+pub(super) struct Place {
     answers: Arc<Answers>,
     id: String,
     fingerprint: i64,
@@ -182,7 +178,7 @@ struct Place {
 impl Place {
     /// Remembers an answer and gives it to all who wait; a refusal is given and not remembered: what was in the way may
     /// be gone.
-    async fn settle(mut self, outcome: Outcome, store: &Store) {
+    pub(super) async fn settle(mut self, outcome: Outcome, store: &Store) {
         if let Ok(answer) = &outcome {
             self.keep(answer, store).await;
         }
@@ -227,7 +223,11 @@ impl Drop for Place {
 
 impl Answers {
     /// What was said under an id, or the place of the first to say something, and where that will be.
-    fn turn(self: &Arc<Self>, id: &str, fingerprint: i64) -> Result<(Option<Place>, Said), Status> {
+    pub(super) fn turn(
+        self: &Arc<Self>,
+        id: &str,
+        fingerprint: i64,
+    ) -> Result<(Option<Place>, Said), Status> {
         if id.len() > LONGEST_ID {
             let rule = format!("it has at most {LONGEST_ID} characters; a UUID is usual");
             return Err(invalid_field("REQUEST_ID_INVALID", "request_id", rule));
@@ -255,93 +255,21 @@ impl Answers {
     }
 }
 
-impl Control {
-    /// Does what `request` asks, unless it was done under its id before.
-    pub(super) async fn once<Q: Message + Name, A: Message + Default + 'static>(
-        &self,
-        request_id: &str,
-        request: &Q,
-        mutation: impl Future<Output = Result<A, Status>> + Send + 'static,
-    ) -> Result<Response<A>, Status> {
-        let lost = || {
-            let message = "it was done, and the process ended before it was answered";
-            let details = with_reason("ANSWER_LOST", Vec::new());
-            Err(status(Code::Aborted, message, details))
-        };
-        self.once_or(request_id, request, lost, mutation).await
-    }
+/// For the log: how is there already.
+pub(super) const BROKE_OFF: &str = "a mutation broke off";
 
-    /// The same; what was done by a process that died before it answered is told by `lost`.
-    pub(super) async fn once_or<Q: Message + Name, A: Message + Default + 'static>(
-        &self,
-        request_id: &str,
-        request: &Q,
-        lost: impl FnOnce() -> Result<A, Status>,
-        mutation: impl Future<Output = Result<A, Status>> + Send + 'static,
-    ) -> Result<Response<A>, Status> {
-        let tasks = &self.answers.tasks;
-        if request_id.is_empty() {
-            let done = tasks.spawn(mutation).await;
-            let done = done.unwrap_or_else(|_| Err(internal(BROKE_OFF)));
-            return done.map(Response::new);
-        }
-        let (first, said) = self.answers.turn(request_id, fingerprint(request))?;
-        if let Some(place) = first {
-            let store = self.store.clone();
-            tasks.spawn(async move {
-                let outcome = mutation.await.map(|answer| answer.encode_to_vec());
-                place.settle(outcome, &store).await;
-            });
-        }
-        let answer = match said {
-            Said::Done(Some(answer)) => answer,
-            Said::Done(None) => return lost().map(Response::new),
-            Said::Doing(answered) => outcome(answered).await?,
-        };
-        let answer = A::decode(&*answer).map_err(|fault| internal(&fault.to_string()))?;
-        Ok(Response::new(answer))
-    }
-
-    /// A caller whose change of the configuration is kept together with its id.
-    pub(super) fn asking<Q: Message + Name>(
-        &self,
-        id: &str,
-        request: &Q,
-        caller: Caller,
-    ) -> Caller {
-        let done = (!id.is_empty()).then(|| Answer {
-            request_id: id.to_owned(),
-            fingerprint: fingerprint(request),
-            stamp: lock(&self.answers.known).stamp(),
-            answer: None,
-        });
-        Caller { done, ..caller }
-    }
-}
-
-const BROKE_OFF: &str = "a mutation broke off";
-
-async fn outcome(mut answered: Answered) -> Outcome {
+/// Waits for what the first call is answered.
+pub(super) async fn outcome(mut answered: Answered) -> Outcome {
     let settled = answered.wait_for(Option::is_some).await;
     let settled = settled.ok().and_then(|outcome| outcome.clone());
     settled.unwrap_or_else(|| Err(internal(BROKE_OFF)))
-}
-
-/// Tells requests apart, those of different methods too: their type goes in. FNV-1a, so that it is the same in the next
-/// version of the program.
-fn fingerprint<Q: Message + Name>(request: &Q) -> i64 {
-    let name = Q::full_name().into_bytes();
-    let bytes = name.into_iter().chain(request.encode_to_vec());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash.cast_signed()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::{Options, Store};
+    use tonic::Code;
 
     fn store(max_bytes: u64) -> Store {
         let options = Options {
@@ -452,20 +380,5 @@ mod tests {
         );
         first(&kept, "a");
         assert!(matches!(kept.turn("b", 1), Ok((None, Said::Done(None)))));
-    }
-
-    #[test]
-    fn requests_of_other_methods_are_others() {
-        use super::super::api;
-        let start = api::StartListenerRequest {
-            name: "listeners/a".into(),
-            ..Default::default()
-        };
-        let get = api::GetListenerRequest {
-            name: "listeners/a".into(),
-        };
-        assert_eq!(start.encode_to_vec(), get.encode_to_vec());
-        assert_ne!(fingerprint(&start), fingerprint(&get));
-        assert_eq!(fingerprint(&start), fingerprint(&start.clone()));
     }
 }
