@@ -149,6 +149,7 @@ impl App {
         let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
         owned.spawn(owner.clone().watch(still.clone()));
+        owned.spawn(owner.clone().resume_in_time(still.clone()));
         owned.spawn(signals.reload_at_each(owner, still.clone()));
         let calls = tokio::spawn(grpc::serve(grpc, control, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
@@ -189,14 +190,19 @@ impl App {
         disown.cancel();
         finish(&owned).await;
         info!("stopped");
-        // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
-        if !store.close(CLOSE_GRACE).await {
-            warn!("the store is left as it is; all that was answered is in it");
-        }
-        let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
-        // If even that failed there is nothing left to tell it with.
-        let _ = flushed.await;
+        // 7. What is left to keep and to tell goes.
+        hand_over(store, telemetry).await;
     }
+}
+
+/// Off the runtime's threads, and not for long.
+async fn hand_over(store: Store, telemetry: Telemetry) {
+    if !store.close(CLOSE_GRACE).await {
+        warn!("the store is left as it is; all that was answered is in it");
+    }
+    let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
+    // If even that failed there is nothing left to tell it with.
+    let _ = flushed.await;
 }
 
 /// Telemetry in this process's name, and what there is to tell of it.
@@ -265,7 +271,9 @@ fn report(served: Result<(), String>) {
 fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener, StartError> {
     match net::bind_stream(address, 1_024).map_err(|e| StartError::Bind(whose, e))? {
         Bound::Stream(listener) => Ok(tokio::net::TcpListener::from_std(listener)?),
-        Bound::Datagram(_) => Err(io::Error::other("a stream was asked for").into()),
+        Bound::Reserved(_) | Bound::Datagram(_) => {
+            Err(io::Error::other("a stream was asked for").into())
+        }
     }
 }
 

@@ -1,19 +1,21 @@
 //! How much of a session is shown: what the process knows of it, or what the kernel does as well.
 
+use std::sync::Arc;
+
 use tonic::Status;
 
 use super::api;
-use super::convert::{duration, session};
+use super::convert::duration;
 use super::status::invalid_field;
-use crate::net::TcpInfo;
-use crate::supervisor::{SessionView, Supervisor};
+use crate::net::{Session, TcpInfo};
+use crate::supervisor::SessionView;
 
 /// How much of each session a caller asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detail {
     /// What the process knows.
     Basic,
-    /// What the kernel knows as well, asked as each session is shown: under no lock of a listener.
+    /// What the kernel knows as well.
     Full,
 }
 
@@ -30,14 +32,19 @@ impl Detail {
         }
     }
 
-    /// A session, shown so.
-    pub(super) fn session(self, view: SessionView, supervisor: &Supervisor) -> api::Session {
-        let live = view.live.as_ref().filter(|_| self == Self::Full);
-        let tcp_info = live.and_then(|session| session.tcp_info()).map(tcp_info);
-        api::Session {
-            tcp_info,
-            ..session(view, supervisor)
-        }
+    /// The session to ask the kernel about, once it is certain that it is shown: most that are
+    /// looked at for a page are not on it.
+    pub(super) fn kept(self, view: &mut SessionView) -> Option<Arc<Session>> {
+        view.live.take().filter(|_| self == Self::Full)
+    }
+}
+
+/// A session with what the kernel knows of it, asked now and under no lock of a listener.
+pub(super) fn with_facts(shown: api::Session, live: Option<Arc<Session>>) -> api::Session {
+    let info = live.and_then(|session| session.tcp_info());
+    api::Session {
+        tcp_info: info.map(tcp_info),
+        ..shown
     }
 }
 

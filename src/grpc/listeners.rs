@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{bare_name, listener, scope, warning};
+use super::convert::{bare_name, listener, listener_name, scope, warning};
+use super::filter::Filter;
+use super::order::{Order, Place};
+use super::page::Selection;
 use super::status::{Failure, invalid, invalid_field};
-use super::{
-    Caller, Control, Creation, Deletion, Persistence, Update, Wish, api, mask, page, spec,
-};
+use super::{Caller, Control, Creation, Deletion, Persistence, Update, api, mask, page, spec};
 use crate::config::Scope;
 use crate::net::web;
-use crate::supervisor::{Desired, Error, ListenerName, View, Violation};
+use crate::supervisor::{Error, ListenerName, Violation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -32,7 +33,7 @@ impl api::listener_service_server::ListenerService for Control {
         };
         let (control, creation) = (self.clone(), asked.clone());
         let create = async move {
-            let name = format!("listeners/{}", creation.listener_id);
+            let name = listener_name(&creation.listener_id);
             let tried = (!creation.validate_only).then(|| caller.clone());
             let create = control.create(creation, caller);
             control.attempted(tried, &name, create).await
@@ -48,7 +49,7 @@ impl api::listener_service_server::ListenerService for Control {
         let asked = request.into_inner();
         let caller = self.asking(&asked.request_id, &asked, caller);
         let name = asked.listener.as_ref().map(|wanted| wanted.name.clone());
-        let name = name.unwrap_or_default();
+        let name = listener_name(bare_name(&name.unwrap_or_default()));
         let lost = || {
             Ok(api::UpdateListenerResponse {
                 listener: Some(self.listener(&name)?),
@@ -79,19 +80,23 @@ impl api::listener_service_server::ListenerService for Control {
         request: Request<api::ListListenersRequest>,
     ) -> Answer<api::ListListenersResponse> {
         let asked = request.into_inner();
-        page::refuse_query(&asked.filter, &asked.order_by)?;
+        let filter = Filter::read::<api::Listener>("filter", &asked.filter)?;
+        let order = Order::read::<api::Listener>(&asked.order_by)?;
         let size = page::size(asked.page_size)?;
-        let after = page::cursor("listeners", &asked.page_token)?;
-        let all = self.supervisor.list();
-        let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
-        let behind = |view: &View| {
-            after
-                .as_deref()
-                .is_none_or(|after| view.name.as_str() > after)
-        };
-        let behind = all.into_iter().filter(behind);
-        let (listeners, last) = page::cut(behind, size, |view| listener(view.clone()));
-        let token = |last: View| page::token("listeners", last.name.as_str());
+        let list = ("listeners", &asked.filter, &asked.order_by);
+        let after = page::cursor(list, &asked.page_token)?;
+        let mut selection = Selection::new(size, after.and_then(|cursor| Place::of(&cursor)));
+        page::each(self.supervisor.list(), |view| {
+            let shown = listener(view);
+            if filter.admits(&shown) {
+                let place = order.place(&shown, shown.name.as_bytes());
+                selection.offer(place, shown);
+            }
+        })
+        .await;
+        let total_size = page::total(selection.total);
+        let (listeners, last) = selection.page(|shown| shown);
+        let token = |place: Place| page::token(list, &place.cursor());
         Ok(Response::new(api::ListListenersResponse {
             listeners,
             next_page_token: last.map(token).unwrap_or_default(),
@@ -112,7 +117,7 @@ impl api::listener_service_server::ListenerService for Control {
             force: asked.force,
             validate_only: asked.validate_only,
         };
-        let (control, name) = (self.clone(), asked.name.clone());
+        let (control, name) = (self.clone(), listener_name(&deletion.name));
         let delete = async move {
             let tried = (!deletion.validate_only).then(|| caller.clone());
             let delete = async {
@@ -130,44 +135,35 @@ impl api::listener_service_server::ListenerService for Control {
         &self,
         request: Request<api::StartListenerRequest>,
     ) -> Answer<api::StartListenerResponse> {
-        let caller = caller(&request, "StartListener", "");
-        let asked = request.into_inner();
-        let caller = self.asking(&asked.request_id, &asked, caller);
-        let wish = Wish {
-            name: bare_name(&asked.name).to_owned(),
-            desired: Desired::Active,
-            etag: asked.etag.clone(),
-            grace: None,
-        };
-        let answer = |listener| api::StartListenerResponse {
-            listener: Some(listener),
-        };
-        let start = self.clone().wish(asked.name.clone(), wish, caller);
-        let start = async move { start.await.map(answer) };
-        let lost = || self.listener(&asked.name).map(answer);
-        self.once_or(&asked.request_id, &asked, lost, start).await
+        self.start(request).await
     }
 
     async fn stop_listener(
         &self,
         request: Request<api::StopListenerRequest>,
     ) -> Answer<api::StopListenerResponse> {
-        let caller = caller(&request, "StopListener", &request.get_ref().reason);
-        let asked = request.into_inner();
-        let caller = self.asking(&asked.request_id, &asked, caller);
-        let wish = Wish {
-            name: bare_name(&asked.name).to_owned(),
-            desired: Desired::Stopped,
-            etag: asked.etag.clone(),
-            grace: grace(asked.grace)?,
-        };
-        let answer = |listener| api::StopListenerResponse {
-            listener: Some(listener),
-        };
-        let stop = self.clone().wish(asked.name.clone(), wish, caller);
-        let stop = async move { stop.await.map(answer) };
-        let lost = || self.listener(&asked.name).map(answer);
-        self.once_or(&asked.request_id, &asked, lost, stop).await
+        self.stop(request).await
+    }
+
+    async fn pause_listener(
+        &self,
+        request: Request<api::PauseListenerRequest>,
+    ) -> Answer<api::PauseListenerResponse> {
+        self.pause(request).await
+    }
+
+    async fn resume_listener(
+        &self,
+        request: Request<api::ResumeListenerRequest>,
+    ) -> Answer<api::ResumeListenerResponse> {
+        self.resume(request).await
+    }
+
+    async fn drain_listener(
+        &self,
+        request: Request<api::DrainListenerRequest>,
+    ) -> Answer<api::DrainListenerResponse> {
+        self.drain(request).await
     }
 }
 
@@ -176,14 +172,6 @@ impl Control {
     pub(super) fn listener(&self, name: &str) -> Result<api::Listener, Status> {
         let view = self.supervisor.get(bare_name(name));
         view.map(listener).map_err(refused)
-    }
-
-    /// Has a listener serve, or not.
-    async fn wish(self, name: String, wish: Wish, caller: Caller) -> Result<api::Listener, Status> {
-        let tried = Some(caller.clone());
-        let set = self.configuration.set_desired(wish, caller);
-        let set = async { set.await.map(listener).map_err(refused) };
-        self.attempted(tried, &name, set).await
     }
 
     async fn create(
@@ -294,14 +282,25 @@ pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str
     }
 }
 
-/// A grace that was asked for: none is longer than the API's own durations may be.
+/// A grace that was asked for.
 pub(super) fn grace(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
+    length("grace", asked).map_err(|violation| invalid("GRACE_INVALID", vec![violation]))
+}
+
+/// How long something is to last: none is longer than the API's own durations may be.
+pub(super) fn length(
+    field: &str,
+    asked: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, Violation> {
     const LONGEST: Duration = Duration::from_secs(315_576_000_000);
-    let wrong = |rule: &str| invalid_field("GRACE_INVALID", "grace", rule);
+    let wrong = |rule: &str| Violation {
+        field: field.to_owned(),
+        description: rule.to_owned(),
+    };
     match asked.map(Duration::try_from).transpose() {
         Err(_) => Err(wrong("a duration is not negative")),
-        Ok(Some(grace)) if grace > LONGEST => Err(wrong("a duration is at most 10,000 years")),
-        Ok(grace) => Ok(grace),
+        Ok(Some(length)) if length > LONGEST => Err(wrong("a duration is at most 10,000 years")),
+        Ok(length) => Ok(length),
     }
 }
 

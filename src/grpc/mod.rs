@@ -10,14 +10,15 @@ mod config;
 mod configuration;
 mod convert;
 mod detail;
-#[allow(dead_code, unused_imports, reason = "lists take it up next")]
 mod filter;
 mod health;
 mod leaving;
 mod listeners;
+mod listing;
 mod mask;
 mod metrics;
 mod once;
+mod order;
 mod page;
 mod refusal;
 mod server;
@@ -26,6 +27,7 @@ mod show;
 mod spec;
 mod status;
 mod tap;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -38,7 +40,7 @@ use tonic::service::Routes;
 pub use config::{is_asked, setting};
 pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
-    ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
+    ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
 pub use leaving::Leaving;
 pub use metrics::STREAMS;

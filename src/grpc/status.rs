@@ -65,17 +65,6 @@ pub(super) fn invalid_field(reason: &str, field: &str, description: impl Into<St
     )
 }
 
-/// A part of a request that this version cannot act upon, and must not pass over in silence.
-pub(super) fn unsupported(field: &str) -> Status {
-    let message = format!("{field}: what is asked for is not supported yet; leave it unset");
-    let metadata = vec![("field", field.to_owned())];
-    status(
-        Code::Unimplemented,
-        message,
-        with_reason("FIELD_UNSUPPORTED", metadata),
-    )
-}
-
 /// A fault of ours: the caller learns that there was one, the log what it was.
 pub(super) fn internal(fault: &str) -> Status {
     tracing::error!(fault, "control call failed");
@@ -268,8 +257,12 @@ pub(super) fn explained(bare: &Status, word: &str) -> Status {
 /// What may be asked of a listener in this state.
 fn allowed(state: State) -> &'static str {
     match state {
-        State::Active => "StopListener, DeleteListener with force",
-        State::Draining => {
+        State::Active => "PauseListener, DrainListener, StopListener, DeleteListener with force",
+        State::Paused => {
+            "ResumeListener, StartListener, PauseListener, DrainListener, StopListener, DeleteListener with force"
+        }
+        State::Draining => "ResumeListener, DrainListener, StopListener, DeleteListener with force",
+        State::Stopping => {
             "StopListener, DeleteListener with force, once it has stopped StartListener"
         }
         State::Stopped => "StartListener, DeleteListener",

@@ -2,75 +2,27 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use tracing::warn;
 
-use super::counters::Counters;
 use super::door::{Door, canonical};
+use super::gate::{Gate, PauseMode};
 use super::handler::Handler;
 use super::kernel::{self, Arrival, BATCH, Departure, Local, SLOT};
 use super::terms::Terms;
+use super::udp::{DatagramSocket, PeerSocket};
 
 /// The largest datagram that UDP over IPv4 carries.
 pub const MAX_DATAGRAM: usize = 65_507;
 
 /// After a failure to receive.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// The socket of one run, which its sessions keep open, to be answered from it.
-#[derive(Debug)]
-pub struct DatagramSocket {
-    socket: UdpSocket,
-    /// What the kernel has dropped here, as far as that is counted.
-    counted: AtomicU32,
-}
-
-impl DatagramSocket {
-    /// Must be called within the runtime.
-    pub fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
-        Ok(Self {
-            socket: UdpSocket::from_std(socket)?,
-            counted: AtomicU32::new(0),
-        })
-    }
-
-    /// Adds to `counters` what the kernel has dropped here since that was last done, by whomever.
-    pub(super) fn count_drops(&self, counters: &Counters) -> io::Result<()> {
-        let now = kernel::dropped_datagrams(&self.socket)?;
-        // Of two who ask at once, the one that was told less may come later: that is no step back.
-        let newer = |old: u32| (now.wrapping_sub(old).cast_signed() > 0).then_some(now);
-        if let Ok(old) = self.counted.fetch_update(Relaxed, Relaxed, newer) {
-            let more = now.wrapping_sub(old);
-            counters.kernel_drops.fetch_add(more.into(), Relaxed);
-        }
-        Ok(())
-    }
-}
-
-/// A socket and the address of ours that one peer knows: its answers come from there.
-#[derive(Debug, Clone)]
-pub struct PeerSocket {
-    socket: Arc<DatagramSocket>,
-    from: Option<Local>,
-}
-
-impl PeerSocket {
-    /// Sends one datagram now; false when the kernel does not take it.
-    pub fn send(&self, peer: SocketAddr, data: &[u8]) -> bool {
-        let departure = Departure {
-            peer,
-            local: self.from,
-            data,
-        };
-        kernel::send(&self.socket.socket, &[departure]).is_ok_and(|sent| sent == 1)
-    }
-}
 
 /// One datagram that came.
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +94,7 @@ impl<'a> Batch<'a> {
 
     /// The address of ours that `datagram` was sent to.
     pub fn local(&self, datagram: &Datagram<'_>) -> SocketAddr {
-        let mut local = self.socket.socket.local_addr().unwrap_or(datagram.peer);
+        let mut local = self.socket.local_addr().unwrap_or(datagram.peer);
         if let Some(known) = datagram.local {
             local.set_ip(known.ip);
         }
@@ -150,51 +102,138 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Receives for `door` until `stop`.
-pub async fn serve_datagrams(
+/// Receives for `door` until its gate is closed. Peers without sessions are new with every datagram; those with
+/// sessions go on while the gate is shut, so their socket is read, and the door keeps new ones away.
+pub(super) async fn serve_datagrams(
     socket: Arc<DatagramSocket>,
     door: Arc<Door>,
-    stop: CancellationToken,
+    mut gate: watch::Receiver<Gate>,
+    arranged: watch::Sender<Gate>,
 ) {
-    let mut buffer = vec![0; BATCH * SLOT];
-    let (mut arrivals, mut answers) = (Vec::with_capacity(BATCH), Answers::default());
+    let mut receiver = Receiver {
+        socket,
+        door,
+        buffer: vec![0; BATCH * SLOT],
+        arrivals: Vec::with_capacity(BATCH),
+        answers: Answers::default(),
+    };
     loop {
-        let receive = socket.socket.async_io(Interest::READABLE, || {
-            kernel::receive(&socket.socket, &mut buffer, &mut arrivals)
-        });
-        match stop.run_until_cancelled(receive).await {
-            None => {
-                // Where the kernel does not tell, nobody is told.
-                let _ = socket.count_drops(&door.counters);
-                return;
+        let asked = *gate.borrow_and_update();
+        let reads = receiver.arrange(asked);
+        arranged.send_replace(asked);
+        let changed = match asked {
+            Gate::Closed => return,
+            _ if reads => {
+                let mut changed = pin!(gate.changed());
+                loop {
+                    tokio::select! {
+                        biased;
+                        changed = &mut changed => break changed,
+                        () = receiver.receive() => {}
+                    }
+                    receiver.answer().await;
+                }
             }
-            Some(Ok(())) => {}
-            // An ICMP error of an earlier answer is told here; it is no reason to stop.
-            Some(Err(error)) => {
-                door.counters.accept_errors.fetch_add(1, Relaxed);
-                warn!(listener = %door.labels.listener, %error, "receiving datagrams failed");
-                // One that stays must not spin.
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        }
-        let terms = door.terms();
-        let mut batch = Batch {
-            terms: &terms,
-            socket: &socket,
-            buffer: &buffer,
-            arrivals: &arrivals,
-            answers: &mut answers,
+            _ => gate.changed().await,
         };
-        if let Handler::Datagram(handler) = &terms.handler {
-            handler.batch(&door, &mut batch);
+        if changed.is_err() {
+            return;
         }
-        send_all(&socket.socket, &door, &answers).await;
-        answers.clear();
     }
 }
 
-async fn send_all(socket: &UdpSocket, door: &Door, answers: &Answers) {
+/// What the loop keeps from one batch to the next.
+struct Receiver {
+    socket: Arc<DatagramSocket>,
+    door: Arc<Door>,
+    buffer: Vec<u8>,
+    arrivals: Vec<Arrival>,
+    answers: Answers,
+}
+
+impl Drop for Receiver {
+    /// What the kernel dropped is known for as long as the socket is.
+    fn drop(&mut self) {
+        // Where the kernel does not tell, nobody is told.
+        let _ = self.socket.count_drops(&self.door.counters);
+    }
+}
+
+impl Receiver {
+    /// Whether the socket is read while the gate is so. A socket that is connected, to itself, gets nothing from
+    /// others: the kernel tells them that nobody is there, and the port stays ours. It would know only one of our
+    /// addresses then; on a wildcard peers are dropped instead.
+    fn arrange(&self, gate: Gate) -> bool {
+        let Handler::Datagram(handler) = &self.door.terms().handler else {
+            return false;
+        };
+        if handler.has_sessions() {
+            return true;
+        }
+        let own = self.socket.local_addr().ok();
+        let own = own.filter(|own| !own.ip().is_unspecified());
+        let refuses = matches!(gate, Gate::Shut(PauseMode::Refuse, _));
+        let turned = match own {
+            Some(own) if refuses => rustix::net::connect(&*self.socket, &own),
+            Some(_) => rustix::net::connect_unspec(&*self.socket),
+            None => Ok(()),
+        };
+        if let Err(error) = turned {
+            warn!(listener = %self.door.labels.listener, %error, "cannot refuse datagrams; they are dropped instead");
+            return !matches!(gate, Gate::Shut(PauseMode::Queue, _));
+        }
+        match gate {
+            Gate::Shut(PauseMode::Queue, _) => false,
+            Gate::Shut(PauseMode::Refuse, _) => own.is_none(),
+            _ => true,
+        }
+    }
+
+    /// Waits for datagrams. Cancel safe.
+    async fn receive(&mut self) {
+        let Self {
+            socket,
+            buffer,
+            arrivals,
+            ..
+        } = self;
+        loop {
+            let receive = socket.async_io(Interest::READABLE, || {
+                kernel::receive(&**socket, buffer, arrivals)
+            });
+            match receive.await {
+                Ok(()) => return,
+                // An ICMP error of an earlier answer is told here; it is no reason to stop.
+                Err(error) => {
+                    let counter = &self.door.counters.accept_errors;
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    warn!(listener = %self.door.labels.listener, %error, "receiving datagrams failed");
+                    // One that stays must not spin.
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Has the protocol answer what came.
+    async fn answer(&mut self) {
+        let terms = self.door.terms();
+        let mut batch = Batch {
+            terms: &terms,
+            socket: &self.socket,
+            buffer: &self.buffer,
+            arrivals: &self.arrivals,
+            answers: &mut self.answers,
+        };
+        if let Handler::Datagram(handler) = &terms.handler {
+            handler.batch(&self.door, &mut batch);
+        }
+        send_all(&self.socket, &self.door, &self.answers).await;
+        self.answers.clear();
+    }
+}
+
+async fn send_all(socket: &DatagramSocket, door: &Door, answers: &Answers) {
     let mut starts = 0;
     let departures: Vec<Departure<'_>> = answers
         .ends
@@ -235,7 +274,11 @@ impl Door {
     /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
     /// The drop is counted.
     pub fn passes(&self, terms: &Terms, datagram: &Datagram<'_>) -> bool {
-        let passed = terms.pass(datagram);
+        let new = self.shut().filter(|_| !terms.has_sessions());
+        let passed = match new {
+            Some((_, why)) => Err(why.word()),
+            None => terms.pass(datagram),
+        };
         if let Err(refusal) = passed {
             self.counters.refuse(refusal);
         }

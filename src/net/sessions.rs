@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use tokio::sync::Notify;
+
 use super::close::CloseReason;
 use super::counters::Totals;
 use super::id::SessionId;
@@ -18,6 +20,7 @@ use crate::telemetry::Trace;
 #[derive(Debug, Default)]
 pub struct Sessions {
     live: Mutex<Live>,
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +65,21 @@ impl Sessions {
                 live.by_source.remove(&source);
             }
         }
+        if live.by_id.is_empty() {
+            self.emptied.notify_waiters();
+        }
         true
+    }
+
+    /// Resolves once there is none, at this moment.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.count() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// How many live.
@@ -160,11 +177,18 @@ impl Closures {
             .cloned()
     }
 
-    /// All that are remembered, in the order of their opening.
-    pub fn all(&self) -> Vec<Closed> {
-        let mut all: Vec<_> = lock(&self.ring).closed.iter().cloned().collect();
-        all.sort_by_key(|c| c.id);
-        all
+    /// At most `limit` of those that opened after `after`, in the order of their opening.
+    pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Closed> {
+        let ring = lock(&self.ring);
+        let behind = ring.closed.iter().filter(|c| Some(c.id) > after);
+        let mut behind: Vec<_> = behind.collect();
+        behind.sort_unstable_by_key(|c| c.id);
+        behind.into_iter().take(limit).cloned().collect()
+    }
+
+    /// How many are remembered.
+    pub fn count(&self) -> usize {
+        lock(&self.ring).closed.len()
     }
 
     /// Sessions that closed up to this moment may be forgotten; none are when it is `None`.

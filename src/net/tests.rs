@@ -12,6 +12,10 @@ use crate::telemetry::{Labels, Telemetry};
 struct Says(&'static str);
 
 impl StreamHandler for Says {
+    fn unavailable(&self) -> bytes::Bytes {
+        Framing::Line.wrap(UNAVAILABLE.as_bytes())
+    }
+
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
         stream.set_framing(Framing::Line);
         Box::pin(async move {
@@ -81,7 +85,7 @@ impl Listener {
             closures: Arc::default(),
             telemetry: Telemetry::quiet(),
         });
-        let running = runtime.block_on(async { Running::start(door, bound).unwrap() });
+        let running = runtime.block_on(async { Running::start(door, bound, Gate::Open).unwrap() });
         Self(runtime, running)
     }
 
@@ -239,6 +243,10 @@ fn a_taker_that_takes_nothing_keeps_its_place_for_its_time_and_no_longer() {
 struct Fails;
 
 impl StreamHandler for Fails {
+    fn unavailable(&self) -> bytes::Bytes {
+        bytes::Bytes::new()
+    }
+
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
         Box::pin(async move {
             let event = stream.next().await;

@@ -4,17 +4,17 @@
 //!
 //! One caller at a time: whoever owns the configuration. Only the world (a drain that ends, a retry) comes between.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tracing::{info, warn};
-
+use super::asked::Asked;
+use super::bind;
+use super::bring::End;
 use super::commands::step;
-use super::lifecycle::{Desired, Input, State};
-use super::listener::{self, Listener, Retiring, Target};
+use super::lifecycle::{Action, Desired, Input, State};
+use super::listener::{Listener, Target};
 use super::preview::{Difference, Held, overlaps, released};
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{Bound, Running};
+use crate::net::Bound;
 
 /// What is to become of one listener.
 #[derive(Debug, Clone)]
@@ -36,8 +36,8 @@ pub enum Becomes {
     Defined {
         /// What it should be.
         target: Box<Target>,
-        /// Somebody waits for it to serve: that it cannot is then a refusal, whatever else has changed.
-        start: bool,
+        /// What somebody asked for, and waits for: that it cannot be is then a refusal, whatever else has changed.
+        asked: Option<Asked>,
     },
     /// Nothing.
     Gone {
@@ -51,14 +51,17 @@ pub enum Becomes {
 pub struct Prepared(Vec<Step>);
 
 #[derive(Debug)]
-struct Step {
-    change: Change,
-    socket: Socket,
+pub(super) struct Step {
+    pub(super) change: Change,
+    pub(super) socket: Socket,
 }
+
+/// How long a change waits for doors to open or shut.
+const DOOR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a listener's socket comes from.
 #[derive(Debug)]
-enum Socket {
+pub(super) enum Socket {
     /// It needs none, or keeps its own.
     None,
     /// Bound already.
@@ -103,32 +106,31 @@ impl Supervisor {
         released: &[Held],
     ) -> Result<Socket, Error> {
         let listener = listener.filter(|l| !l.deleting);
-        let (target, start) = match (&change.to, listener) {
+        let (target, asked) = match (&change.to, listener) {
             (Becomes::Gone { .. }, None) => return Ok(Socket::None),
             (Becomes::Gone { force }, Some(listener)) => {
                 step(listener, Input::Delete { force: *force })?;
                 return Ok(Socket::None);
             }
-            (Becomes::Defined { target, start }, _) => (target, *start),
+            (Becomes::Defined { target, asked }, _) => (target, asked.as_ref()),
         };
-        if target.spec.desired_state == Desired::Stopped {
-            return Ok(Socket::None);
-        }
+        let desired = target.spec.desired_state;
         let mut vital = true;
         if let Some(listener) = listener {
-            let difference = Difference::between(&listener.spec, &target.spec);
-            match listener.life.state {
-                State::Active if !difference.rebind => return Ok(Socket::None),
-                State::Draining if listener.life.desired == Desired::Stopped => {
-                    step(listener, Input::Start)?;
-                }
-                State::Failed => vital = start || difference.rebind,
-                _ => {}
+            let (_, action) = step(listener, Asked::input(asked, desired))?;
+            let rebind = Difference::between(&listener.spec, &target.spec).rebind;
+            if action != Action::Bind && !rebind {
+                return Ok(Socket::None);
             }
+            let waits = asked == Some(&Asked::Start);
+            vital = listener.life.state != State::Failed || waits || rebind;
         }
-        let bounds = listener::bounds(&target.spec, self.0.most_sessions);
+        if desired == Desired::Stopped {
+            return Ok(Socket::None);
+        }
+        let bounds = bind::bounds(&target.spec, self.0.most_sessions);
         let wanted = (target.spec.protocol.transport(), target.spec.bind);
-        match listener::bind(&target.spec, &bounds) {
+        match bind::bind(&target.spec, &bounds) {
             Ok(bound) => Ok(Socket::Bound(bound)),
             Err(error) if error.is_in_use() && overlaps(wanted, released) => Ok(Socket::Later),
             Err(error) if vital => Err(Error::Bind(error)),
@@ -146,149 +148,33 @@ impl Supervisor {
                 running.address_let_go().await;
             }
         }
+        let mut doors = Vec::new();
         {
             let mut listeners = self.lock();
             for Step { change, socket } in prepared.0 {
-                match change.to {
-                    Becomes::Gone { .. } => {}
-                    Becomes::Defined { target, .. } => {
-                        let entry = listeners.remove(&change.name);
-                        let (name, reason) = (change.name.clone(), change.reason);
-                        let (mut listener, rebind) =
-                            self.become_target(entry, change.name, *target);
-                        let end = (change.grace, &*reason);
-                        self.bring_about(&mut listener, rebind, socket, end);
-                        listeners.insert(name, listener);
-                    }
-                }
+                let Becomes::Defined { target, asked } = change.to else {
+                    continue;
+                };
+                let entry = listeners.remove(&change.name);
+                let (name, reason) = (change.name.clone(), change.reason);
+                let (mut listener, rebind) = self.become_target(entry, change.name, *target);
+                let end = End {
+                    asked,
+                    grace: change.grace,
+                    reason: &reason,
+                };
+                self.bring_about(&mut listener, rebind, socket, &end);
+                doors.extend(listener.running.clone());
+                listeners.insert(name, listener);
             }
         }
         self.announce();
-    }
-
-    /// First half of a commit: every door that has to close is closed, and listeners that go are on their way.
-    fn open_up(&self, steps: &[Step]) -> Vec<Arc<Running>> {
-        let mut leaving = Vec::new();
-        let mut listeners = self.lock();
-        for Step { change, .. } in steps {
-            let Some(listener) = listeners.get_mut(&change.name) else {
-                continue;
-            };
-            match &change.to {
-                Becomes::Gone { .. } => {
-                    leaving.extend(listener.running.clone());
-                    listener.deleting = true;
-                    self.wind_down(listener, change.grace, &change.reason);
-                    if listener.life.state != State::Draining {
-                        listeners.remove(&change.name);
-                    }
-                    info!(listener = %change.name, "listener deleted");
-                }
-                Becomes::Defined { target, .. } => {
-                    let difference = Difference::between(&listener.spec, &target.spec);
-                    let leaves = difference.rebind || target.spec.desired_state == Desired::Stopped;
-                    if let Some(running) = listener.running.clone().filter(|_| leaves) {
-                        running.close_door();
-                        leaving.push(running);
-                    }
-                }
+        let turned = async {
+            for running in doors {
+                running.arranged().await;
             }
-        }
-        leaving
-    }
-
-    /// The listener with its new definition, and whatever of the old one lives on in it; and whether its run has to be
-    /// replaced.
-    fn become_target(
-        &self,
-        entry: Option<Listener>,
-        name: ListenerName,
-        target: Target,
-    ) -> (Listener, bool) {
-        let Some(mut old) = entry else {
-            info!(listener = %name, protocol = target.spec.protocol.word(), "listener created");
-            return (Listener::new(name, target), false);
         };
-        let difference = Difference::between(&old.spec, &target.spec);
-        if difference.kind || old.deleting {
-            let mut listener = Listener::new(name, target);
-            // What is left of the old one is told and closed under its name.
-            listener.retiring = old.retiring;
-            if old.deleting {
-                // It drains already.
-                let insist = old.draining.take().map(|draining| draining.insist);
-                let insist = insist.unwrap_or_default();
-                let running = old.running.take();
-                let retiring = running.map(|running| Retiring { running, insist });
-                listener.retiring.extend(retiring);
-            } else if let Some(running) = old.running.take() {
-                self.retire(&mut listener, running, self.grace(), "replaced");
-            }
-            return (listener, false);
-        }
-        let changed = old.spec != target.spec;
-        old.built = if difference.anew {
-            target.spec.protocol.build()
-        } else {
-            target.spec.protocol.rebuild(&old.built)
-        };
-        old.labels.transport = target.spec.protocol.transport().word();
-        old.labels.network = target.spec.bind.network();
-        if changed {
-            // A call's own time, which is kept with it; a change of the files has none.
-            let by_call = target.updated.filter(|at| *at > old.updated);
-            old.updated = by_call.unwrap_or_else(SystemTime::now);
-        }
-        old.take(target);
-        (old, difference.rebind)
-    }
-
-    /// Makes a listener do what its definition says.
-    fn bring_about(
-        &self,
-        listener: &mut Listener,
-        rebind: bool,
-        socket: Socket,
-        (grace, reason): (Option<Duration>, &str),
-    ) {
-        // A process that is on its way out opens no door; what was decided holds for the next one.
-        if listener.spec.desired_state == Desired::Stopped || self.is_stopping() {
-            return self.wind_down(listener, grace, reason);
-        }
-        if let Some(running) = &listener.running
-            && !rebind
-            && listener.life.state == State::Active
-        {
-            let bounds = listener.bounds(self.0.most_sessions);
-            if let Err(fault) = running.set_terms(bounds, listener.built.handler.clone()) {
-                warn!(listener = %listener.name, %fault, "its new terms could not be obeyed");
-            }
-            return;
-        }
-        let bound = match socket {
-            Socket::Bound(bound) => Ok(bound),
-            Socket::Later => {
-                let bounds = listener.bounds(self.0.most_sessions);
-                listener::bind(&listener.spec, &bounds)
-            }
-            Socket::None => return,
-        };
-        if let Some(running) = listener.running.take() {
-            let grace = grace.unwrap_or_else(|| self.grace());
-            self.retire(listener, running, grace, reason);
-            // Nothing serves until the next run does; if that cannot, it is tried again.
-            listener.life.state = State::Stopped;
-        }
-        match bound.and_then(|bound| self.serve(listener, bound)) {
-            Ok(()) => {}
-            Err(error) => self.give_up_for_now(listener, &error),
-        }
-        self.warn_of_lowered_limit(listener);
-    }
-
-    pub(super) fn warn_of_lowered_limit(&self, listener: &Listener) {
-        if let Some(lowered) = listener::lowered(&listener.spec, self.0.most_sessions) {
-            warn!(listener = %listener.name, "{lowered}");
-        }
+        // One that cannot open goes on trying, and says so.
+        let _ = tokio::time::timeout(DOOR_PATIENCE, turned).await;
     }
 }

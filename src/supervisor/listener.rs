@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+use super::bind;
 use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
 use crate::config::{Layer, Origin};
 use crate::net::{
-    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, Running, Transport,
-    bind_datagram, bind_stream,
+    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running, Transport,
 };
 use crate::protocol::Built;
 use crate::telemetry::{Labels, Telemetry};
@@ -120,6 +120,7 @@ impl Listener {
         telemetry: &Telemetry,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
+        let gate = bind::gate(&self.spec);
         let address = bound.address();
         let door = Door::new(DoorParts {
             labels: self.labels.clone(),
@@ -129,11 +130,11 @@ impl Listener {
             closures: self.closures.clone(),
             telemetry: telemetry.clone(),
         });
-        Running::start(door, bound).map_err(|source| BindError { address, source })
+        Running::start(door, bound, gate).map_err(|source| BindError { address, source })
     }
 
     pub(super) fn bounds(&self, most_sessions: usize) -> Bounds {
-        bounds(&self.spec, most_sessions)
+        bind::bounds(&self.spec, most_sessions)
     }
 
     /// The same for the same definition of the same listener, in this process or the next.
@@ -218,6 +219,7 @@ impl Listener {
             spec: self.spec.clone(),
             life: self.life,
             bound: self.running.as_ref().map(|r| r.address),
+            pause_mode: self.pause_mode(),
             draining: self.draining.clone(),
             failure: self.failure.clone(),
             origin: self.origin.clone(),
@@ -228,6 +230,21 @@ impl Listener {
             started: self.started,
             etag: self.etag(),
             status: self.status(most_sessions),
+        }
+    }
+
+    fn pause_mode(&self) -> Option<PauseMode> {
+        match self.life.state {
+            State::Paused => Some(self.spec.pause_mode),
+            State::Draining => self.draining.as_ref()?.mode,
+            _ => None,
+        }
+    }
+
+    /// Leaves off with a drain that need not end any more.
+    pub(super) fn leave_off(&mut self) {
+        if let Some(draining) = self.draining.take() {
+            draining.leave_off.cancel();
         }
     }
 
@@ -249,31 +266,14 @@ impl Listener {
     }
 }
 
-/// What is obeyed: never more sessions than there are descriptors.
-pub(super) fn bounds(spec: &Spec, most_sessions: usize) -> Bounds {
-    let transport = spec.protocol.transport();
-    let mut bounds = spec.limits.bounds(transport);
-    if transport == Transport::Tcp {
-        bounds.max_sessions = bounds.max_sessions.min(most_sessions);
-    }
-    bounds
-}
-
-/// That fewer sessions are let in than were asked for, when it is so.
-pub fn lowered(spec: &Spec, most_sessions: usize) -> Option<String> {
-    let asked = spec.limits.max_sessions as usize;
-    let over = asked > most_sessions && spec.protocol.transport() == Transport::Tcp;
-    over.then(|| {
-        format!(
-            "limits.max_sessions is {asked}, and the descriptor limit of the process carries {most_sessions}: so many \
-             are let in"
-        )
-    })
-}
-
 /// What tells a listener from every other of its name.
 pub fn fresh_uid() -> String {
-    format!("{:016x}", RandomState::new().hash_one(SystemTime::now()))
+    format!("{:016x}", fresh_seed())
+}
+
+/// A number that nobody foresees.
+pub(super) fn fresh_seed() -> u64 {
+    RandomState::new().hash_one(SystemTime::now())
 }
 
 /// What changes with a listener's definition, and with nothing else. The uid of one that no call has made is empty.
@@ -283,14 +283,6 @@ pub fn etag(uid: &str, spec: &Spec) -> String {
     // Its keys and no addresses of this process: the same after a restart.
     (uid, crate::config::to_value(spec).to_string()).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
-}
-
-/// Binds as `spec` asks.
-pub(super) fn bind(spec: &Spec, bounds: &Bounds) -> Result<crate::net::Bound, BindError> {
-    match spec.protocol.transport() {
-        Transport::Tcp => bind_stream(spec.bind, bounds.accept_backlog),
-        Transport::Udp => bind_datagram(spec.bind),
-    }
 }
 
 /// When a drain is over: its time is up, or somebody insists.

@@ -4,17 +4,22 @@
 //! included, so two creates of one name or one address cannot both win. Every change is announced
 //! by a counter that watchers wait on.
 
+mod asked;
+mod bind;
+mod bring;
 mod change;
 mod commands;
 mod drain;
 mod error;
 mod lifecycle;
 mod listener;
+mod listing;
 mod measure;
 mod preview;
 mod sessions;
 mod spec;
 mod tap;
+mod thin;
 mod view;
 
 use std::collections::BTreeMap;
@@ -26,13 +31,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use asked::{Asked, Drain};
+pub use bind::lowered;
 pub use change::{Becomes, Change, Prepared};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
-pub use listener::{Target, etag, fresh_uid, lowered};
-pub use sessions::{SessionPage, SessionView, split_session_name};
-pub use spec::{ListenerName, SCOPES, Spec, Violation, shown};
+pub use listener::{Target, etag, fresh_uid};
+pub use listing::SessionPage;
+pub use sessions::{SessionView, split_session_name};
+pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::net::Taps;

@@ -1,4 +1,4 @@
-//! Sessions across listeners: found by name, listed in the order of their opening, closed.
+//! Sessions across listeners: found by name, shown, closed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -41,26 +41,13 @@ pub struct SessionView {
     pub trace: Trace,
 }
 
-/// Some of a list.
-#[derive(Debug)]
-pub struct SessionPage {
-    /// In the order of their opening.
-    pub sessions: Vec<SessionView>,
-    /// The last one, when there are more behind it.
-    pub next: Option<SessionId>,
-    /// How many there are in all.
-    pub total: usize,
-    /// Sessions that closed before this may be forgotten.
-    pub horizon: Option<SystemTime>,
-}
-
 /// Splits `listeners/L/sessions/NODE-ULID` into the listener and the rest.
 pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix("listeners/")?.split_once("/sessions/")
 }
 
 impl SessionView {
-    fn open(listener: &ListenerName, session: &Arc<Session>) -> Self {
+    pub(super) fn open(listener: &ListenerName, session: Arc<Session>) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -74,12 +61,12 @@ impl SessionView {
             totals: session.traffic.totals(),
             queued: (session.queued_messages(), session.queued_bytes()),
             stalls: session.stalls(),
-            live: Some(session.clone()),
             trace: session.trace,
+            live: Some(session),
         }
     }
 
-    fn closed(listener: &ListenerName, closed: Closed) -> Self {
+    pub(super) fn closed(listener: &ListenerName, closed: Closed) -> Self {
         Self {
             listener: listener.clone(),
             id: closed.id,
@@ -113,42 +100,11 @@ impl Supervisor {
             .ok()
     }
 
-    /// Sessions of one listener, or of all, that opened after `after`; at most `limit`.
-    pub fn sessions(
-        &self,
-        listener: Option<&str>,
-        after: Option<SessionId>,
-        limit: usize,
-        show_closed: bool,
-    ) -> Result<SessionPage, Error> {
-        let mut page = SessionPage {
-            sessions: Vec::new(),
-            next: None,
-            total: 0,
-            horizon: None,
-        };
-        if let Some(name) = listener {
-            self.find(name, |listener| {
-                page.add(listener, after, limit, show_closed);
-            })?;
-        } else {
-            for listener in self.lock().values() {
-                page.add(listener, after, limit, show_closed);
-            }
-        }
-        page.sessions.sort_by_key(|s| s.id);
-        if page.sessions.len() > limit {
-            page.sessions.truncate(limit);
-            page.next = page.sessions.last().map(|s| s.id);
-        }
-        Ok(page)
-    }
-
     /// One session, open or lately closed.
     pub fn session(&self, name: &str) -> Result<SessionView, Error> {
         let (listener, id) = self.locate(name)?;
         let found = self.find(&listener, |listener| {
-            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, &s));
+            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, s));
             open.or_else(|| {
                 listener
                     .closures
@@ -217,34 +173,6 @@ type Visit = (Arc<Door>, Arc<Session>);
 fn open(listener: &Listener, id: SessionId) -> Option<Visit> {
     let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
     listener.runs().find_map(in_run)
-}
-
-impl SessionPage {
-    /// Adds one listener's part: one more than the limit tells that there are more.
-    fn add(
-        &mut self,
-        listener: &Listener,
-        after: Option<SessionId>,
-        limit: usize,
-        show_closed: bool,
-    ) {
-        for running in listener.runs() {
-            let sessions = &running.door.sessions;
-            self.total += sessions.count();
-            let page = sessions.page(after, limit.saturating_add(1));
-            self.sessions
-                .extend(page.iter().map(|s| SessionView::open(&listener.name, s)));
-        }
-        if show_closed {
-            let closed = listener.closures.all();
-            self.total += closed.len();
-            self.horizon = self.horizon.max(listener.closures.horizon());
-            let behind = closed.into_iter().filter(|c| Some(c.id) > after);
-            let page = behind.take(limit.saturating_add(1));
-            self.sessions
-                .extend(page.map(|c| SessionView::closed(&listener.name, c)));
-        }
-    }
 }
 
 #[cfg(test)]

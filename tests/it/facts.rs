@@ -70,6 +70,36 @@ fn an_idle_listener_has_an_empty_accept_queue_of_its_backlog() {
     assert_eq!(ack["status"]["acceptQueueLimit"], Value::Null);
 }
 
+#[test]
+fn who_waits_while_a_listener_pauses_is_counted() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start("[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n");
+    let pause = |mode: &str| {
+        let request = json!({ "name": "listeners/ack", "mode": mode });
+        service
+            .grpcurl("ListenerService/PauseListener", &request)
+            .unwrap();
+    };
+    pause("PAUSE_MODE_QUEUE");
+    let mut waiting = [(); 3].map(|()| service.talk("ack"));
+    assert_eq!(service.count("ack", "acceptQueueLength"), 3);
+    let resume = json!({ "name": "listeners/ack" });
+    service
+        .grpcurl("ListenerService/ResumeListener", &resume)
+        .unwrap();
+    for talk in &mut waiting {
+        talk.send("hello");
+        talk.expect("received data!!");
+    }
+    assert_eq!(service.listener("ack")["status"]["acceptQueueLength"], 0);
+    // Where nobody may come, nobody can wait.
+    pause("PAUSE_MODE_REFUSE");
+    let status = &service.listener("ack")["status"];
+    assert_eq!(status["acceptQueueLength"], Value::Null);
+}
+
 /// Sends so many datagrams to a service that does not run meanwhile.
 fn flood(service: &Service, listener: &str, datagrams: usize) {
     let peer = Peer::to(service.address(listener));

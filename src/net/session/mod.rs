@@ -14,11 +14,11 @@ use bytes::Bytes;
 
 use super::close::{Ask, CloseReason};
 use super::counters::Traffic;
-use super::datagram::PeerSocket;
 use super::id::SessionId;
 use super::kernel::TcpInfo;
 use super::stream::Wire;
 use super::tap::{Direction, SessionTaps};
+use super::udp::PeerSocket;
 use crate::telemetry::Trace;
 
 /// Set in what was asked: the session is cut.
@@ -233,7 +233,7 @@ impl Session {
     }
 
     /// How long nothing has moved either way.
-    pub(super) fn quiet_for(&self) -> Duration {
+    pub fn quiet_for(&self) -> Duration {
         let last = self
             .last_receive
             .load(Ordering::Relaxed)
