@@ -106,7 +106,7 @@ impl Supervisor {
         found.truncate(limit);
         let next = found.last().map(|(id, ..)| *id).filter(|_| more);
         let sessions = found.into_iter().map(|(_, listener, found)| match found {
-            Found::Open(session) => SessionView::open(listener, &session),
+            Found::Open(session) => SessionView::open(listener, session),
             Found::Closed(closed) => SessionView::closed(listener, closed),
         });
         Ok(SessionPage {
