@@ -1,0 +1,230 @@
+//! `--watch` and its like: what is, then what happens, a line each, until somebody presses Ctrl-C.
+//!
+//! A stream whose connection broke is taken up again where it was left, a bounded number of times; that it broke, and
+//! whatever was missed, is said on stderr.
+
+use std::time::{Duration, SystemTime};
+
+use prost_types::Timestamp;
+use tonic::Code;
+
+use super::call::Call;
+use super::client::{Client, refused};
+use super::document::{self, reflected};
+use super::exit::{Failure, UNAVAILABLE, complain};
+use super::output::{Format, Resource, View, legible, print};
+use super::table::{Screen, word};
+use crate::grpc::api::{self, ChangeType};
+
+/// How often a stream that brings nothing is taken up again before that is an error.
+const TRIES: u32 = 5;
+
+/// How long before the first of them; twice as long before each further one.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A request whose stream can be taken up again.
+pub(super) trait Follow: Call + Clone {
+    /// Makes it the request for what comes after an answer.
+    fn go_on(&mut self, after: &Self::Answer);
+    /// Makes it the request for everything anew; `false` when that is what it is.
+    fn anew(&mut self) -> bool;
+}
+
+/// What one answer of a watch says.
+pub(super) struct Event<'a, R> {
+    /// What happened.
+    pub(super) change: ChangeType,
+    /// What to, as it is now.
+    pub(super) item: Option<&'a R>,
+    /// When.
+    pub(super) time: Option<Timestamp>,
+    /// How many events were not told before it.
+    missed: u64,
+}
+
+/// A watch of one kind of resource.
+pub(super) trait Watch: Follow {
+    /// What is watched.
+    type Item: Resource + Clone;
+    /// Reads an answer.
+    fn event(answer: &Self::Answer) -> Event<'_, Self::Item>;
+}
+
+macro_rules! watches {
+    ($($request:ident => $item:ident: $resource:ident, $missed:expr;)+) => {
+        $(impl Follow for api::$request {
+            fn go_on(&mut self, after: &Self::Answer) {
+                if !after.resume_token.is_empty() {
+                    self.resume_token.clone_from(&after.resume_token);
+                }
+            }
+
+            fn anew(&mut self) -> bool {
+                !std::mem::take(&mut self.resume_token).is_empty()
+            }
+        }
+
+        impl Watch for api::$request {
+            type Item = api::$resource;
+
+            fn event(answer: &Self::Answer) -> Event<'_, Self::Item> {
+                let missed: fn(&Self::Answer) -> u64 = $missed;
+                Event {
+                    change: answer.change_type(),
+                    item: answer.$item.as_ref(),
+                    time: answer.event_time,
+                    missed: missed(answer),
+                }
+            }
+        })+
+    };
+}
+
+watches! {
+    WatchListenersRequest => listener: Listener, |_| 0;
+    WatchSessionsRequest => session: Session, |answer| answer.dropped_events;
+    WatchConversationsRequest => conversation: Conversation, |_| 0;
+}
+
+/// Shows what is as a table, then a line for each change. As JSON and YAML, every event as it came.
+pub(super) async fn show<W: Watch>(
+    client: &Client,
+    format: Format,
+    asked: W,
+) -> Result<(), Failure> {
+    let mut feed = Feed::new(format);
+    let followed = follow(client, asked, |answer| feed.take::<W>(answer));
+    until_interrupted(followed).await
+}
+
+/// Runs what has no end of its own; Ctrl-C is [`Failure::Interrupted`].
+pub(super) async fn until_interrupted(
+    task: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        done = task => done,
+        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+    }
+}
+
+/// Hands each answer of a stream on, through breaks of the connection.
+pub(super) async fn follow<F: Follow>(
+    client: &Client,
+    mut asked: F,
+    mut each: impl FnMut(&F::Answer) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut tries = 0;
+    loop {
+        let ended = async {
+            let Some(mut stream) = client.stream(asked.clone()).await? else {
+                return Ok(());
+            };
+            while let Some(answer) = stream.message().await.map_err(refused)? {
+                tries = 0;
+                asked.go_on(&answer);
+                each(&answer)?;
+            }
+            Ok(())
+        };
+        let Err(failure) = ended.await else {
+            return Ok(());
+        };
+        if is_too_late(&failure) && asked.anew() {
+            complain("what happened meanwhile is no longer known; from the beginning:");
+        } else if is_broken(&failure) && tries < TRIES {
+            let pause = PAUSE * 2u32.pow(tries);
+            tries += 1;
+            let pause_said = humantime::format_duration(pause);
+            complain(&format!("the connection broke; again in {pause_said}"));
+            tokio::time::sleep(pause).await;
+        } else {
+            return Err(failure);
+        }
+    }
+}
+
+/// The connection is gone, or who is at its other end will be.
+fn is_broken(failure: &Failure) -> bool {
+    match failure {
+        Failure::Refused(status) => status.code() == Code::Unavailable,
+        Failure::Here(code, _) => *code == UNAVAILABLE,
+        _ => false,
+    }
+}
+
+/// The token is too old to go on from.
+fn is_too_late(failure: &Failure) -> bool {
+    matches!(failure, Failure::Refused(status) if status.code() == Code::OutOfRange)
+}
+
+/// Prints one answer of a stream as a document of its own.
+pub(super) fn document(
+    format: Format,
+    answer: &(impl prost::Message + prost::Name),
+) -> Result<(), Failure> {
+    let answer = reflected(answer)?;
+    print(&match format {
+        Format::Yaml => format!("---\n{}", document::yaml(&answer)?),
+        _ => document::json_line(&answer)?,
+    })
+}
+
+/// A table that grows.
+struct Feed<R> {
+    format: Format,
+    /// What was there at the beginning, until all of it is known.
+    snapshot: Vec<R>,
+    /// Of the columns so far.
+    widths: Vec<usize>,
+}
+
+impl<R: Resource + Clone> Feed<R> {
+    fn new(format: Format) -> Self {
+        Self {
+            format,
+            snapshot: Vec::new(),
+            widths: Vec::new(),
+        }
+    }
+
+    fn take<W: Watch<Item = R>>(&mut self, answer: &W::Answer) -> Result<(), Failure> {
+        let event = W::event(answer);
+        if event.missed > 0 {
+            complain(&format!("events missed: {}", event.missed));
+        }
+        match (self.format, event.change, event.item) {
+            (Format::Json | Format::Yaml, ..) => document(self.format, answer),
+            (_, ChangeType::Synced, _) => {
+                let snapshot = std::mem::take(&mut self.snapshot);
+                self.rows(ChangeType::Existing, &snapshot)
+            }
+            (Format::Name, _, Some(item)) => print(&(legible(item.name().as_bytes(), b"") + "\n")),
+            (_, ChangeType::Existing, Some(item)) => {
+                self.snapshot.push(item.clone());
+                Ok(())
+            }
+            (_, change, Some(item)) => self.rows(change, std::slice::from_ref(item)),
+            (_, _, None) => Ok(()),
+        }
+    }
+
+    /// No header stands above nothing: its columns would be as narrow as their names.
+    fn rows(&mut self, change: ChangeType, items: &[R]) -> Result<(), Failure> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let view = View {
+            wide: self.format == Format::Wide,
+            watched: true,
+            now: SystemTime::now(),
+        };
+        let event = event(change);
+        let table = R::table(items, &view).led("EVENT", std::iter::repeat_n(event, items.len()));
+        print(&table.go_on(&Screen::stdout(), &mut self.widths))
+    }
+}
+
+/// `existing`, `created`, `updated` or `deleted`.
+pub(super) fn event(change: ChangeType) -> String {
+    word(change.as_str_name(), "CHANGE_TYPE_")
+}
