@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
 
-use super::call::Call;
 use super::client::{Client, ControlArgs};
 use super::exit::Failure;
 use super::list::List;
@@ -97,10 +96,7 @@ fn offered<L: List>(
 }
 
 /// The first page; nothing when it cannot be had in time.
-fn page<L: List>(asked: L) -> Option<Vec<L::Item>>
-where
-    L: Call,
-{
+fn page<L: List>(asked: L) -> Option<Vec<L::Item>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

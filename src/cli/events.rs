@@ -60,12 +60,12 @@ impl Shown {
         detail: impl FnOnce(&W::Item) -> String,
     ) -> Result<(), Failure> {
         let told = W::event(answer);
-        let (Some(item), Change::News) = (told.item, Change::of(told.change)) else {
+        let Some(item) = told.item.filter(|_| is_news(told.change)) else {
             return Ok(());
         };
         let name = item.name();
         if self.format.is_document() {
-            return document(self.format, answer);
+            return print(&document(self.format, answer)?);
         }
         if self.format == Format::Name {
             return print(&(legible(name.as_bytes(), b"") + "\n"));
@@ -83,19 +83,12 @@ impl Shown {
     }
 }
 
-/// Whether an event tells what happened, or what was there.
-enum Change {
-    News,
-    Snapshot,
-}
-
-impl Change {
-    fn of(change: ChangeType) -> Self {
-        match change {
-            ChangeType::Created | ChangeType::Updated | ChangeType::Deleted => Self::News,
-            _ => Self::Snapshot,
-        }
-    }
+/// Whether an event tells what happened, and not what was there.
+fn is_news(change: ChangeType) -> bool {
+    matches!(
+        change,
+        ChangeType::Created | ChangeType::Updated | ChangeType::Deleted
+    )
 }
 
 /// `failed: ADDRESS_IN_USE: …`, or the state alone.

@@ -19,6 +19,8 @@ pub(super) struct ManArgs {
 
 /// Prints the first page, or writes all of them.
 pub(super) fn write(args: &ManArgs, command: Command) -> Result<(), Failure> {
+    // `help` says nothing that has no page.
+    let command = command.disable_help_subcommand(true);
     let Some(dir) = &args.dir else {
         let mut page = Vec::new();
         Man::new(command)

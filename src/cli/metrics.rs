@@ -49,7 +49,7 @@ async fn watch(args: MetricsArgs, client: &Client, format: Format) -> Result<(),
     let mut widths = Vec::new();
     let followed = follow(client, asked, |answer| {
         if format.is_document() {
-            return document(format, answer);
+            return print(&document(format, answer)?);
         }
         let series = sorted(answer.snapshot.clone());
         if format == Format::Name {

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::SystemTime;
 
 use clap::ValueEnum;
-use prost::{Message, Name};
+use prost::Name;
 use serde::Serialize;
 
 use super::document::{self, reflected};
@@ -61,7 +61,7 @@ impl View {
 }
 
 /// A message that every format can show.
-pub(super) trait Resource: Message + Name + Sized {
+pub(super) trait Resource: Name + Sized {
     /// The resource name, `listeners/ack`.
     fn name(&self) -> String;
     /// A row each.
@@ -93,7 +93,7 @@ pub(super) fn many<T: Resource>(format: Format, plural: &str, items: &[T]) -> Re
 }
 
 /// Prints all of an answer as JSON or YAML.
-pub(super) fn whole(format: Format, answer: &(impl Message + Name)) -> Result<(), Failure> {
+pub(super) fn whole(format: Format, answer: &impl Name) -> Result<(), Failure> {
     print(&serialized(format, &reflected(answer)?)?)
 }
 

@@ -93,7 +93,13 @@ pub(super) async fn show<W: Watch>(
     asked: W,
 ) -> Result<(), Failure> {
     let mut feed = Feed::new(format);
-    let followed = follow(client, asked, |answer| feed.take::<W>(answer));
+    let followed = follow(client, asked, |answer| {
+        let missed = W::event(answer).missed;
+        if missed > 0 {
+            complain(&format!("events missed: {missed}"));
+        }
+        print(&feed.take::<W>(answer)?)
+    });
     until_interrupted(followed).await
 }
 
@@ -157,16 +163,16 @@ fn is_too_late(failure: &Failure) -> bool {
     matches!(failure, Failure::Refused(status) if status.code() == Code::OutOfRange)
 }
 
-/// Prints one answer of a stream as a document of its own.
+/// One answer of a stream as a document of its own.
 pub(super) fn document(
     format: Format,
     answer: &(impl prost::Message + prost::Name),
-) -> Result<(), Failure> {
+) -> Result<String, Failure> {
     let answer = reflected(answer)?;
-    print(&match format {
-        Format::Yaml => format!("---\n{}", document::yaml(&answer)?),
-        _ => document::json_line(&answer)?,
-    })
+    match format {
+        Format::Yaml => Ok(format!("---\n{}", document::yaml(&answer)?)),
+        _ => document::json_line(&answer),
+    }
 }
 
 /// A table that grows.
@@ -187,31 +193,31 @@ impl<R: Resource + Clone> Feed<R> {
         }
     }
 
-    fn take<W: Watch<Item = R>>(&mut self, answer: &W::Answer) -> Result<(), Failure> {
-        let event = W::event(answer);
-        if event.missed > 0 {
-            complain(&format!("events missed: {}", event.missed));
+    /// What an answer adds to what was printed.
+    fn take<W: Watch<Item = R>>(&mut self, answer: &W::Answer) -> Result<String, Failure> {
+        if self.format.is_document() {
+            return document(self.format, answer);
         }
-        match (self.format, event.change, event.item) {
-            (Format::Json | Format::Yaml, ..) => document(self.format, answer),
+        let Event { change, item, .. } = W::event(answer);
+        Ok(match (self.format, change, item) {
             (_, ChangeType::Synced, _) => {
                 let snapshot = std::mem::take(&mut self.snapshot);
                 self.rows(ChangeType::Existing, &snapshot)
             }
-            (Format::Name, _, Some(item)) => print(&(legible(item.name().as_bytes(), b"") + "\n")),
+            (_, _, None) => String::new(),
+            (Format::Name, _, Some(item)) => legible(item.name().as_bytes(), b"") + "\n",
             (_, ChangeType::Existing, Some(item)) => {
                 self.snapshot.push(item.clone());
-                Ok(())
+                String::new()
             }
             (_, change, Some(item)) => self.rows(change, std::slice::from_ref(item)),
-            (_, _, None) => Ok(()),
-        }
+        })
     }
 
     /// No header stands above nothing: its columns would be as narrow as their names.
-    fn rows(&mut self, change: ChangeType, items: &[R]) -> Result<(), Failure> {
+    fn rows(&mut self, change: ChangeType, items: &[R]) -> String {
         if items.is_empty() {
-            return Ok(());
+            return String::new();
         }
         let view = View {
             wide: self.format == Format::Wide,
@@ -220,11 +226,138 @@ impl<R: Resource + Clone> Feed<R> {
         };
         let event = event(change);
         let table = R::table(items, &view).led("EVENT", std::iter::repeat_n(event, items.len()));
-        print(&table.go_on(&Screen::stdout(), &mut self.widths))
+        table.go_on(&Screen::stdout(), &mut self.widths)
     }
 }
 
 /// `existing`, `created`, `updated` or `deleted`.
 pub(super) fn event(change: ChangeType) -> String {
     word(change.as_str_name(), "CHANGE_TYPE_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::ControlArgs;
+    use super::*;
+    use api::listener_service_server::{ListenerService, ListenerServiceServer};
+    use std::sync::Mutex;
+    use tonic::codegen::BoxStream;
+    use tonic::{Request, Response, Status};
+
+    fn told(change: ChangeType, name: &str, token: &str) -> api::WatchListenersResponse {
+        let listener = api::Listener {
+            name: format!("listeners/{name}"),
+            state: api::listener::State::Active.into(),
+            ..Default::default()
+        };
+        api::WatchListenersResponse {
+            change_type: change.into(),
+            listener: Some(listener).filter(|_| !name.is_empty()),
+            resume_token: token.into(),
+            ..Default::default()
+        }
+    }
+
+    /// Answers the watches one after the other as it was told to.
+    struct Scripted(
+        Mutex<
+            Vec<(
+                &'static str,
+                Vec<Result<api::WatchListenersResponse, Status>>,
+            )>,
+        >,
+    );
+
+    #[tonic::async_trait]
+    impl ListenerService for Scripted {
+        async fn watch_listeners(
+            &self,
+            request: Request<api::WatchListenersRequest>,
+        ) -> Result<Response<BoxStream<api::WatchListenersResponse>>, Status> {
+            let (token, answers) = self.0.lock().unwrap().remove(0);
+            assert_eq!(request.into_inner().resume_token, token);
+            let answers = futures_util::stream::iter(answers);
+            Ok(Response::new(Box::pin(answers)))
+        }
+    }
+
+    /// A client of such a control plane.
+    async fn dialled(script: Scripted) -> Client {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = tokio::net::TcpListener::from_std(socket).unwrap();
+        let incoming = tonic::transport::server::TcpIncoming::from(socket);
+        let served = tonic::transport::Server::builder()
+            .add_service(ListenerServiceServer::new(script))
+            .serve_with_incoming(incoming);
+        tokio::spawn(served);
+        let args = ControlArgs::to(address.to_string(), Duration::from_secs(5));
+        Client::dial(&args).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_watch_goes_on_where_it_broke() {
+        let script = vec![
+            (
+                "",
+                vec![
+                    Ok(told(ChangeType::Existing, "a", "")),
+                    Ok(told(ChangeType::Synced, "", "t1")),
+                    Err(Status::unavailable("going")),
+                ],
+            ),
+            ("t1", vec![Err(Status::unavailable("gone"))]),
+            (
+                "t1",
+                vec![
+                    Ok(told(ChangeType::Updated, "a", "t2")),
+                    Err(Status::out_of_range("old")),
+                ],
+            ),
+            ("", vec![Ok(told(ChangeType::Existing, "b", "t3"))]),
+        ];
+        let client = dialled(Scripted(Mutex::new(script))).await;
+        let mut names = Vec::new();
+        let done = follow(&client, api::WatchListenersRequest::default(), |answer| {
+            names.extend(answer.listener.as_ref().map(|l| l.name.clone()));
+            Ok(())
+        });
+        done.await.unwrap();
+        assert_eq!(names, ["listeners/a", "listeners/a", "listeners/b"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_not_asked_again() {
+        let script = vec![("", vec![Err(Status::invalid_argument("no filter"))])];
+        let client = dialled(Scripted(Mutex::new(script))).await;
+        let refused = follow(&client, api::WatchListenersRequest::default(), |_| Ok(())).await;
+        assert!(matches!(refused, Err(Failure::Refused(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn what_is_comes_first_and_then_a_line_each() {
+        let mut feed = Feed::new(Format::Table);
+        let mut take = |change, name| {
+            let answer = told(change, name, "t");
+            feed.take::<api::WatchListenersRequest>(&answer).unwrap()
+        };
+        assert_eq!(take(ChangeType::Existing, "a"), "");
+        assert_eq!(take(ChangeType::Existing, "bcd"), "");
+        let table = take(ChangeType::Synced, "");
+        let begins: Vec<_> = table.lines().map(|line| &line[..14]).collect();
+        assert_eq!(
+            begins,
+            ["EVENT     NAME", "existing  a   ", "existing  bcd "]
+        );
+        assert_eq!(take(ChangeType::Bookmark, ""), "");
+        assert!(take(ChangeType::Deleted, "a").starts_with("deleted   a     "));
+        let mut feed = Feed::new(Format::Json);
+        let answer = told(ChangeType::Synced, "", "t");
+        let line = feed.take::<api::WatchListenersRequest>(&answer).unwrap();
+        assert_eq!(
+            line,
+            "{\"changeType\":\"CHANGE_TYPE_SYNCED\",\"resumeToken\":\"t\"}\n"
+        );
+    }
 }

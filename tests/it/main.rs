@@ -10,6 +10,7 @@
 mod ack;
 mod chat;
 mod commands;
+mod completion;
 mod configuration;
 mod control;
 mod drain;

@@ -239,7 +239,7 @@ async fn delete(args: DeleteArgs, client: &Client, format: Format) -> Result<(),
     client.call_with_grace(None, asked).await?;
     if args.dry_run {
         complain("dry run: nothing was changed");
-        return Ok(());
+        return output::gone(format, "would delete", &name);
     }
     output::gone(format, "deleted", &name)
 }

@@ -44,7 +44,7 @@ pub(super) async fn tap(args: TapArgs, client: &Client, format: Format) -> Resul
         let mut widths = Vec::new();
         while let Some(piece) = pieces.message().await.map_err(refused)? {
             if format.is_document() {
-                document(format, &piece)?;
+                print(&document(format, &piece)?)?;
             } else {
                 print(&row(&piece).go_on(&Screen::stdout(), &mut widths))?;
             }
