@@ -20,6 +20,7 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,7 +32,7 @@ use tonic::service::Routes;
 pub use config::{is_asked, setting};
 pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
-    ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
+    ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
 pub use once::Answers;
 

@@ -14,6 +14,7 @@ mod measure;
 mod preview;
 mod sessions;
 mod spec;
+mod thin;
 mod view;
 
 use std::collections::BTreeMap;
@@ -25,13 +26,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use change::{Becomes, Change, Prepared};
+pub use change::{Asked, Becomes, Change, Drain, Prepared};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Target, etag, fresh_uid, lowered};
 pub use sessions::{SessionPage, SessionView, split_session_name};
-pub use spec::{ListenerName, SCOPES, Spec, Violation, shown};
+pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::protocol::chat::Desk;
