@@ -3,14 +3,14 @@
 //! A command makes a request and no more than that: where it goes follows from its type, so that one place sends every
 //! call, and prints one instead when that was asked for.
 
-use prost::{Message, Name};
+use prost::Name;
 
 use crate::grpc::api;
 
 /// A request of the control plane.
-pub(super) trait Call: Message + Name + 'static {
+pub(super) trait Call: Name + 'static {
     /// What it is answered with; of a stream, each message.
-    type Answer: Message + Name + Default + 'static;
+    type Answer: Name + Default + 'static;
     /// The way to the method, `/switchboard.v1.ListenerService/GetListener`.
     const PATH: &'static str;
 }

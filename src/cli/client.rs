@@ -193,7 +193,8 @@ impl Client {
             let path = PathAndQuery::from_static(R::PATH);
             grpc.unary(Request::new(request), path, codec).await
         };
-        answer(limit, answered).await
+        // A request may be large, and its whole way would be laid out on the stack.
+        answer(limit, Box::pin(answered)).await
     }
 
     async fn ready(&self) -> Result<Grpc<Channel>, Status> {

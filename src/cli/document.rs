@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use prost::{Message, Name};
+use prost::Name;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde::Serialize;
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub(super) fn descriptor(message: &str) -> Result<MessageDescriptor, Failure> {
 }
 
 /// A message of `switchboard.v1` together with its description.
-pub(super) fn reflected<M: Message + Name>(message: &M) -> Result<DynamicMessage, Failure> {
+pub(super) fn reflected<M: Name>(message: &M) -> Result<DynamicMessage, Failure> {
     let bytes = message.encode_to_vec();
     DynamicMessage::decode(descriptor(M::NAME)?, bytes.as_slice()).map_err(Failure::error)
 }

@@ -44,7 +44,8 @@ pub(super) async fn run(args: EventsArgs, client: &Client, format: Format) -> Re
     let sessions = follow(client, sessions, |answer| {
         shown.take::<api::WatchSessionsRequest>(answer, session)
     });
-    until_interrupted(async { try_join!(listeners, sessions).map(|_| ()) }).await
+    let both = Box::pin(async { try_join!(listeners, sessions).map(|_| ()) });
+    until_interrupted(both).await
 }
 
 /// Two streams, and one table that they go on in.
@@ -63,6 +64,7 @@ impl Shown {
         let Some(item) = told.item.filter(|_| is_news(told.change)) else {
             return Ok(());
         };
+        told.tell_missed();
         let name = item.name();
         if self.format.is_document() {
             return print(&document(self.format, answer)?);

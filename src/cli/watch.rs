@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use prost::Name;
 use prost_types::Timestamp;
 use tonic::Code;
 
@@ -40,6 +41,15 @@ pub(super) struct Event<'a, R> {
     pub(super) time: Option<Timestamp>,
     /// How many events were not told before it.
     missed: u64,
+}
+
+impl<R> Event<'_, R> {
+    /// Says on stderr that this watch was too slow.
+    pub(super) fn tell_missed(&self) {
+        if self.missed > 0 {
+            complain(&format!("events missed: {}", self.missed));
+        }
+    }
 }
 
 /// A watch of one kind of resource.
@@ -94,10 +104,7 @@ pub(super) async fn show<W: Watch>(
 ) -> Result<(), Failure> {
     let mut feed = Feed::new(format);
     let followed = follow(client, asked, |answer| {
-        let missed = W::event(answer).missed;
-        if missed > 0 {
-            complain(&format!("events missed: {missed}"));
-        }
+        W::event(answer).tell_missed();
         print(&feed.take::<W>(answer)?)
     });
     until_interrupted(followed).await
@@ -164,10 +171,7 @@ fn is_too_late(failure: &Failure) -> bool {
 }
 
 /// One answer of a stream as a document of its own.
-pub(super) fn document(
-    format: Format,
-    answer: &(impl prost::Message + prost::Name),
-) -> Result<String, Failure> {
+pub(super) fn document(format: Format, answer: &impl Name) -> Result<String, Failure> {
     let answer = reflected(answer)?;
     match format {
         Format::Yaml => Ok(format!("---\n{}", document::yaml(&answer)?)),
@@ -258,15 +262,14 @@ mod tests {
         }
     }
 
-    /// Answers the watches one after the other as it was told to.
-    struct Scripted(
-        Mutex<
-            Vec<(
-                &'static str,
-                Vec<Result<api::WatchListenersResponse, Status>>,
-            )>,
-        >,
+    /// The token that a watch must come with, and what it is answered with.
+    type Scene = (
+        &'static str,
+        Vec<Result<api::WatchListenersResponse, Status>>,
     );
+
+    /// Answers the watches one after the other as it was told to.
+    struct Scripted(Mutex<Vec<Scene>>);
 
     #[tonic::async_trait]
     impl ListenerService for Scripted {
