@@ -18,6 +18,7 @@ mod durable;
 mod house;
 mod life;
 mod limits;
+mod lists;
 mod mutations;
 mod numbers;
 mod reload;
