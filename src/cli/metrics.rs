@@ -60,10 +60,13 @@ async fn watch(args: MetricsArgs, client: &Client, format: Format) -> Result<(),
             watched: true,
             now: SystemTime::now(),
         };
-        if on_a_terminal() {
-            widths.clear();
-            print(CLEAR)?;
+        // One snapshot at a time where it can be; otherwise they stand apart.
+        match (on_a_terminal(), widths.is_empty()) {
+            (true, _) => print(CLEAR)?,
+            (false, true) => {}
+            (false, false) => print("\n")?,
         }
+        widths.clear();
         let table = api::MetricSeries::table(&series, &view);
         print(&table.go_on(&Screen::stdout(), &mut widths))
     });

@@ -9,7 +9,7 @@ use super::exit::{Failure, complain};
 use super::mutation::{Once, Why};
 use super::output::{self, Format, Resource, View, legible, print};
 use super::spec::duration;
-use super::table::{Table, age, span, word};
+use super::table::{Table, age, word};
 use crate::grpc::api;
 
 /// What to do with the process.
@@ -81,8 +81,8 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
                 .deadline_time
                 .and_then(|end| SystemTime::try_from(end).ok());
             let left = end.and_then(|end| end.duration_since(SystemTime::now()).ok());
-            let left = span(left.unwrap_or_default());
-            complain(&format!("going; what is left in {left} is cut"));
+            let left = left.unwrap_or_default().as_secs_f64().ceil();
+            complain(&format!("going; what is left in {left}s is cut"));
             Ok(())
         }
     }

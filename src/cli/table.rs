@@ -191,10 +191,12 @@ pub(super) fn age(then: Option<Timestamp>, now: SystemTime) -> String {
     })
 }
 
-/// `1.5ms`, `59s`, `3m`, `5h`, `2d`.
+/// `150us`, `1.5ms`, `59s`, `3m`, `5h`, `2d`.
 pub(super) fn span(long: Duration) -> String {
     match long.as_secs() {
-        0 if !long.is_zero() => format!("{:.1}ms", long.as_secs_f64() * 1_000.0),
+        0 if long.is_zero() => "0s".to_owned(),
+        0 if long < Duration::from_millis(1) => format!("{}us", long.as_micros()),
+        0 => format!("{:.1}ms", long.as_secs_f64() * 1_000.0),
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3_600 => format!("{}m", seconds / 60),
         seconds @ 3_600..172_800 => format!("{}h", seconds / 3_600),
@@ -298,7 +300,8 @@ mod tests {
         let spans = [0, 59, 60, 3_599, 3_600, 172_799, 172_800];
         let spans = spans.map(|seconds| span(Duration::from_secs(seconds)));
         assert_eq!(spans, ["0s", "59s", "1m", "59m", "1h", "47h", "2d"]);
-        assert_eq!(span(Duration::from_micros(1_530)), "1.5ms");
+        let short = [15, 1_530].map(|long| span(Duration::from_micros(long)));
+        assert_eq!(short, ["15us", "1.5ms"]);
         assert_eq!(age(None, SystemTime::now()), "");
     }
 

@@ -15,6 +15,7 @@ mod configuration;
 mod control;
 mod drain;
 mod durable;
+mod follow;
 mod house;
 mod life;
 mod limits;
