@@ -8,7 +8,9 @@
 )]
 
 mod ack;
+mod bans;
 mod chat;
+mod close;
 mod commands;
 mod completion;
 mod configuration;
@@ -16,6 +18,8 @@ mod control;
 mod drain;
 mod durable;
 mod follow;
+mod frames;
+mod hostile;
 mod house;
 mod life;
 mod limits;
@@ -23,7 +27,9 @@ mod lists;
 mod mutations;
 mod numbers;
 mod reload;
+mod served;
 mod shell;
+mod starved;
 mod support;
 mod telemetry;
 mod update;
