@@ -4,18 +4,19 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::close::{Ask, CloseReason};
 use super::counters::{Counters, Totals};
+use super::feed::Feed;
 use super::handler::Handler;
 use super::id::{Ids, SessionId};
 use super::limits::Bounds;
 use super::session::{Route, Session};
-use super::sessions::{Closed, Closures, Sessions};
+use super::sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 use super::terms::Terms;
 use crate::telemetry::{Labels, Telemetry};
 
@@ -31,6 +32,8 @@ pub struct DoorParts {
     pub counters: Arc<Counters>,
     /// Closed sessions of all runs.
     pub closures: Arc<Closures>,
+    /// Tells of all sessions of all listeners.
+    pub feed: Arc<Feed<SessionEvent>>,
     /// Where events are told.
     pub telemetry: Telemetry,
 }
@@ -47,6 +50,7 @@ pub struct Door {
     pub sessions: Sessions,
     /// Where events are told.
     pub telemetry: Telemetry,
+    feed: Arc<Feed<SessionEvent>>,
     terms: Mutex<Arc<Terms>>,
     ids: Ids,
 }
@@ -73,6 +77,7 @@ impl Door {
             closures: parts.closures,
             sessions: Sessions::default(),
             telemetry: parts.telemetry,
+            feed: parts.feed,
             terms: Mutex::new(Arc::new(terms)),
             // Ids differ between processes and runs even if their clocks agree.
             ids: Ids::new(RandomState::new().hash_one(Instant::now())),
@@ -109,13 +114,10 @@ impl Door {
                 let trace = self
                     .telemetry
                     .session_setup(&self.labels, id.0, began.elapsed());
-                Session::new(
-                    id,
-                    (peer, canonical(local)),
-                    route,
-                    trace,
-                    bounds.outbox_bytes,
-                )
+                let (local, outbox) = (canonical(local), bounds.outbox_bytes);
+                let session = Session::new(id, (peer, local), route, trace, outbox);
+                self.feed.publish(|| self.opened(&session));
+                session
             };
             let (max, per_source) = (bounds.max_sessions, bounds.max_sessions_per_source);
             self.sessions.enter(peer.ip(), max, per_source, make)
@@ -155,23 +157,17 @@ impl Door {
 
     /// Takes a session off the books. Of several callers only the first one's reason counts.
     pub fn end(&self, session: &Session, reason: CloseReason) {
-        if !self.sessions.leave(session) {
-            return;
-        }
-        let totals = session.traffic.totals();
-        self.counters.ended.absorb(totals);
-        self.closures.push(Closed {
-            id: session.id,
-            peer: session.peer,
-            local: session.local,
-            opened: session.opened,
-            closed: SystemTime::now(),
-            last_receive: session.last_receive(),
-            last_send: session.last_send(),
-            reason,
-            totals,
-            trace: session.trace,
+        let left = self.sessions.leave(session, || {
+            let closed = Closed::new(session, reason);
+            let name = &self.labels.listener;
+            self.feed
+                .publish(|| SessionEvent::Closed(name.clone(), closed.clone()));
+            closed
         });
+        let Some(closed) = left else { return };
+        let totals = closed.totals;
+        self.counters.ended.absorb(totals);
+        self.closures.push(closed);
         let open_for = session.since.elapsed();
         self.telemetry
             .session_ended(&self.labels, reason.word(), open_for);
@@ -182,6 +178,17 @@ impl Door {
             open_ms = u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX),
             trace_id = %session.trace, "session ended"
         );
+    }
+
+    fn opened(&self, session: &Session) -> SessionEvent {
+        let opened = Opened {
+            id: session.id,
+            peer: session.peer,
+            local: session.local,
+            opened: session.opened,
+            trace: session.trace,
+        };
+        SessionEvent::Opened(self.labels.listener.clone(), opened)
     }
 
     /// Traffic of the sessions that live.

@@ -11,6 +11,13 @@ use ulid::Ulid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
 
+impl SessionId {
+    /// The same for all sessions of one run of a listener, and for no other.
+    pub fn run(self) -> u64 {
+        u64::try_from(self.0 & ((1 << 40) - 1)).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; ulid::ULID_LEN];

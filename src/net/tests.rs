@@ -78,6 +78,7 @@ impl Listener {
             handler,
             counters: Arc::default(),
             closures: Arc::default(),
+            feed: super::Feed::new(1),
             telemetry: Telemetry::quiet(),
         });
         let running = runtime.block_on(async { Running::start(door, bound).unwrap() });

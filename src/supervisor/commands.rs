@@ -36,7 +36,8 @@ impl Supervisor {
 
     /// Serves on a bound socket.
     pub(super) fn serve(&self, listener: &mut Listener, bound: Bound) -> Result<(), BindError> {
-        let running = listener.run(bound, &self.0.telemetry, self.0.most_sessions)?;
+        let (telemetry, feeds) = (&self.0.telemetry, &self.0.feeds);
+        let running = listener.run(bound, telemetry, feeds, self.0.most_sessions)?;
         info!(listener = %listener.name, address = %running.address, "listener serves");
         listener.running = Some(Arc::new(running));
         listener.started = Some(SystemTime::now());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+use super::feed::Feeds;
 use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
@@ -117,15 +118,20 @@ impl Listener {
         &self,
         bound: Bound,
         telemetry: &Telemetry,
+        feeds: &Feeds,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
         let address = bound.address();
+        if let Some(desk) = &self.built.desk {
+            desk.report(&self.labels.listener, &feeds.conversations);
+        }
         let door = Door::new(DoorParts {
             labels: self.labels.clone(),
             bounds: self.bounds(most_sessions),
             handler: self.built.handler.clone(),
             counters: self.counters.clone(),
             closures: self.closures.clone(),
+            feed: feeds.sessions.clone(),
             telemetry: telemetry.clone(),
         });
         Running::start(door, bound).map_err(|source| BindError { address, source })

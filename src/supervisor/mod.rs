@@ -2,12 +2,13 @@
 //!
 //! One lock guards the map of listeners. It is held for short steps that never wait, binding
 //! included, so two creates of one name or one address cannot both win. Every change is announced
-//! by a counter that watchers wait on.
+//! by a counter that others wait on, and told one by one to those who follow (see `feed`).
 
 mod change;
 mod commands;
 mod drain;
 mod error;
+mod feed;
 mod lifecycle;
 mod listener;
 mod measure;
@@ -18,7 +19,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 pub use change::{Becomes, Change, Prepared};
 pub use drain::DrainedAll;
 pub use error::Error;
+pub use feed::ListenerEvent;
 pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Target, etag, fresh_uid, lowered};
 pub use sessions::{SessionPage, SessionView, split_session_name};
@@ -36,6 +38,7 @@ pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::protocol::chat::Desk;
 use crate::telemetry::Telemetry;
+use feed::Feeds;
 use listener::Listener;
 
 /// Owns the listeners. A cheap handle.
@@ -49,6 +52,7 @@ struct Inner {
     telemetry: Telemetry,
     listeners: Mutex<BTreeMap<ListenerName, Listener>>,
     changes: watch::Sender<u64>,
+    feeds: Feeds,
     /// The process is on its way out: nothing new begins.
     stopping: CancellationToken,
     /// The whole process no longer waits for anybody.
@@ -80,6 +84,7 @@ impl Supervisor {
             telemetry: parts.telemetry.clone(),
             listeners: Mutex::new(BTreeMap::new()),
             changes: watch::channel(0).0,
+            feeds: Feeds::new(),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -88,10 +93,6 @@ impl Supervisor {
         let source: std::sync::Weak<Inner> = Arc::downgrade(&supervisor.0);
         parts.telemetry.observe(source);
         supervisor
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ListenerName, Listener>> {
-        crate::net::lock(&self.0.listeners)
     }
 
     fn announce(&self) {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::listener::Listener;
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{Ask, CloseReason, Closed, Door, Running, Session, SessionId, Totals};
+use crate::net::{Ask, CloseReason, Closed, Door, Opened, Running, Session, SessionId, Totals};
 use crate::telemetry::Trace;
 
 /// A session, open or lately closed, as callers see it.
@@ -56,7 +56,8 @@ pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
 }
 
 impl SessionView {
-    fn open(listener: &ListenerName, session: &Session) -> Self {
+    /// One that lives, as it is now.
+    pub fn open(listener: &ListenerName, session: &Session) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -73,7 +74,24 @@ impl SessionView {
         }
     }
 
-    fn closed(listener: &ListenerName, closed: Closed) -> Self {
+    pub(super) fn opened(listener: &ListenerName, opened: &Opened) -> Self {
+        Self {
+            listener: listener.clone(),
+            id: opened.id,
+            peer: opened.peer,
+            local: opened.local,
+            opened: opened.opened,
+            last_receive: None,
+            last_send: None,
+            closed: None,
+            closing: None,
+            totals: Totals::default(),
+            queued_bytes: 0,
+            trace: opened.trace,
+        }
+    }
+
+    pub(super) fn closed(listener: &ListenerName, closed: Closed) -> Self {
         Self {
             listener: listener.clone(),
             id: closed.id,
