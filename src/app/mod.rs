@@ -102,6 +102,7 @@ impl App {
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,
+            watches: grpc::Watches::new(&telemetry),
             telemetry,
             configuration: Arc::new(owner.clone()),
             facts: Arc::new(grpc::Facts {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, listener, scope, warning};
 use super::status::{Failure, invalid, invalid_field};
 use super::{
-    Caller, Control, Creation, Deletion, Persistence, Update, Wish, api, mask, page, spec,
+    Caller, Control, Creation, Deletion, Persistence, Update, Wish, api, mask, page, spec, watch,
 };
 use crate::config::Scope;
 use crate::net::web;
@@ -139,6 +140,20 @@ impl api::listener_service_server::ListenerService for Control {
             })
         };
         self.once(&asked.request_id, &asked, stop).await
+    }
+
+    async fn wait_listener(
+        &self,
+        request: Request<api::WaitListenerRequest>,
+    ) -> Answer<api::WaitListenerResponse> {
+        watch::wait(self, request).await
+    }
+
+    async fn watch_listeners(
+        &self,
+        request: Request<api::WatchListenersRequest>,
+    ) -> Answer<BoxStream<api::WatchListenersResponse>> {
+        watch::listeners(self, &request)
     }
 }
 

@@ -8,6 +8,7 @@ mod chat;
 mod config;
 mod configuration;
 mod convert;
+mod filter;
 mod health;
 mod listeners;
 mod mask;
@@ -20,6 +21,7 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod watch;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -34,6 +36,7 @@ pub use configuration::{
     ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
 };
 pub use once::Answers;
+pub use watch::Watches;
 
 use crate::net::{Address, web};
 use crate::store::Store;
@@ -102,6 +105,8 @@ pub struct Control {
     pub facts: Arc<Facts>,
     /// What was answered under a request id.
     pub answers: Arc<Answers>,
+    /// The watches that are open.
+    pub watches: Arc<Watches>,
     /// What outlives a restart.
     pub store: Store,
     /// Cancelled when the control plane goes: streams that have no end of their own end then.

@@ -1,11 +1,12 @@
 //! `SessionService`.
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, session, time};
 use super::listeners::{grace, refused};
 use super::status::{invalid_field, unsupported};
-use super::{Control, api, page};
+use super::{Control, api, page, watch};
 use crate::net::SessionId;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -68,6 +69,13 @@ impl api::session_service_server::SessionService for Control {
             })
         };
         self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn watch_sessions(
+        &self,
+        request: Request<api::WatchSessionsRequest>,
+    ) -> Answer<BoxStream<api::WatchSessionsResponse>> {
+        watch::sessions(self, &request)
     }
 }
 

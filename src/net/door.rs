@@ -96,6 +96,11 @@ impl Door {
         *terms = Arc::new(Terms::new(bounds, handler, Some(&terms)));
     }
 
+    /// What the ids of its sessions have in common, see [`SessionId::run`].
+    pub fn run(&self) -> u64 {
+        self.ids.run()
+    }
+
     /// Lets a peer in as a new session under `terms`, or says which limit keeps it out. The refusal
     /// is counted.
     pub fn admit(

@@ -52,6 +52,11 @@ impl Ids {
         }
     }
 
+    /// As [`SessionId::run`] of all of them.
+    pub(super) fn run(&self) -> u64 {
+        SessionId(self.process.into()).run()
+    }
+
     /// The next id. A clock that steps back does not make it smaller.
     pub(super) fn next(&self) -> SessionId {
         let now = SystemTime::now()
@@ -85,5 +90,6 @@ mod tests {
         ids.last.store(u64::MAX >> 17, Ordering::Relaxed);
         let made: Vec<_> = (0..100).map(|_| ids.next()).collect();
         assert!(made.windows(2).all(|w| w[0] < w[1]));
+        assert!(made.iter().all(|id| id.run() == ids.run()));
     }
 }

@@ -106,6 +106,10 @@ instruments! {
         "Conversations that wait for an operator's answer.";
     ChatLongestWait = Gauge "switchboard.chat.longest_wait", "s", NONE,
         "Age of the oldest message that waits for an answer.";
+    WatchesActive = UpDownCounter "switchboard.watch.active", "{stream}", RPC_METHOD,
+        "Watches and waits that are open.";
+    WatchEventsDropped = Counter "switchboard.watch.events.dropped", "{event}", RPC_METHOD,
+        "Events that watches missed because their clients did not read fast enough.";
     ConfigReloads = Counter "switchboard.config.reloads", "{reload}", ERROR_TYPE,
         "Reloads of the configuration; with error.type, those that changed nothing and why.";
     ConfigFailing = UpDownCounter "switchboard.config.reload.failing", "{reload}", NONE,

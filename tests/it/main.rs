@@ -25,3 +25,4 @@ mod support;
 mod telemetry;
 mod update;
 mod uppercase;
+mod watch;
