@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use tonic::{Request, Response, Status};
 
 use super::convert::time;
-use super::{Control, api, page};
+use super::filter::Filter;
+use super::{Control, api};
+use crate::telemetry::Series;
 
 #[tonic::async_trait]
 impl api::metric_service_server::MetricService for Control {
@@ -13,26 +15,32 @@ impl api::metric_service_server::MetricService for Control {
         &self,
         request: Request<api::GetMetricSnapshotRequest>,
     ) -> Result<Response<api::GetMetricSnapshotResponse>, Status> {
-        page::refuse_query(&request.get_ref().filter, "")?;
+        let filter = Filter::read::<api::MetricSeries>("filter", &request.get_ref().filter)?;
         let telemetry = self.telemetry.clone();
         // A collection walks every session.
-        let series = tokio::task::spawn_blocking(move || telemetry.snapshot());
+        let series = tokio::task::spawn_blocking(move || {
+            let all = telemetry.snapshot().into_iter().map(series);
+            all.filter(|series| filter.admits(series)).collect()
+        });
         let series = series
             .await
             .map_err(|fault| super::status::internal(&fault.to_string()))?;
-        let series = series.into_iter().map(|series| api::MetricSeries {
-            metric: series.metric,
-            unit: series.unit,
-            attributes: series.attributes.into_iter().collect(),
-            value: series.value,
-            rate: None,
-        });
         let snapshot = api::MetricSnapshot {
             snapshot_time: Some(time(SystemTime::now())),
-            series: series.collect(),
+            series,
         };
         Ok(Response::new(api::GetMetricSnapshotResponse {
             snapshot: Some(snapshot),
         }))
+    }
+}
+
+fn series(series: Series) -> api::MetricSeries {
+    api::MetricSeries {
+        metric: series.metric,
+        unit: series.unit,
+        attributes: series.attributes.into_iter().collect(),
+        value: series.value,
+        rate: None,
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod feed;
 mod lifecycle;
 mod listener;
+mod listing;
 mod measure;
 mod preview;
 mod sessions;
@@ -32,7 +33,8 @@ pub use error::Error;
 pub use feed::ListenerEvent;
 pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Target, etag, fresh_uid, lowered};
-pub use sessions::{SessionPage, SessionView, split_session_name};
+pub use listing::SessionPage;
+pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 

@@ -27,25 +27,30 @@ impl Tokens {
 
     /// The token of the place before event `next`.
     pub(super) fn of(&self, next: u64) -> String {
-        let place = format!("{}.{next:x}", self.instance);
-        page::token(("watch", self.query), &place)
+        let place = page::token(("watch", self.query), &format!("{next:x}"));
+        format!("{}.{place}", self.instance)
     }
 
     /// The place of a token; none for an empty one.
     pub(super) fn read(&self, token: &str) -> Result<Option<u64>, Status> {
+        if token.is_empty() {
+            return Ok(None);
+        }
         let wrong = || {
             let rule = "it is not from this very watch, with this parent and filter; begin again without one";
             invalid_field("RESUME_TOKEN_INVALID", "resume_token", rule)
         };
-        let place = page::cursor(("watch", self.query), token).map_err(|_| wrong())?;
-        let Some(place) = place else { return Ok(None) };
-        let (instance, next) = place.split_once('.').ok_or_else(wrong)?;
-        let next = u64::from_str_radix(next, 16).map_err(|_| wrong())?;
-        if instance == self.instance {
-            Ok(Some(next))
-        } else {
-            Err(self.expired(None))
+        let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let parts = token.split_once('.');
+        let parts = parts.filter(|(instance, place)| hex(instance) && hex(place));
+        let (instance, place) = parts.ok_or_else(wrong)?;
+        if instance != self.instance {
+            // Another process made it, with a key of its own; all that it pointed at is gone.
+            return Err(self.expired(None));
         }
+        let next = page::cursor(("watch", self.query), place).map_err(|_| wrong())?;
+        let next = next.and_then(|next| u64::from_str_radix(&next, 16).ok());
+        next.ok_or_else(wrong).map(Some)
     }
 
     /// What a token points at is kept no more; `oldest` is the oldest event that is.
@@ -71,7 +76,12 @@ mod tests {
 
         let reason = |error: Status| error.get_details_error_info().unwrap().reason;
         let other = Tokens::new(("sessions", "ack", "state = X"), "a1");
-        let garbage = ["x", "é234567890123456789", &token[1..]];
+        let garbage = [
+            "x",
+            "a1.",
+            "a1.é234567890123456789",
+            &token[..token.len() - 1],
+        ];
         for error in garbage
             .map(|garbage| here.read(garbage))
             .into_iter()
