@@ -153,6 +153,7 @@ impl App {
         let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
         owned.spawn(owner.clone().watch(still.clone()));
+        owned.spawn(owner.clone().resume_in_time(still.clone()));
         owned.spawn(signals.reload_at_each(owner, still.clone()));
         let calls = tokio::spawn(grpc::serve(grpc, control, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
@@ -247,7 +248,9 @@ fn report(served: Result<(), String>) {
 fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener, StartError> {
     match net::bind_stream(address, 1_024).map_err(|e| StartError::Bind(whose, e))? {
         Bound::Stream(listener) => Ok(tokio::net::TcpListener::from_std(listener)?),
-        Bound::Datagram(_) => Err(io::Error::other("a stream was asked for").into()),
+        Bound::Reserved(_) | Bound::Datagram(_) => {
+            Err(io::Error::other("a stream was asked for").into())
+        }
     }
 }
 

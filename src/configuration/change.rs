@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::edit::{Edit, How};
 use super::state::State;
 use crate::config::{Assignment, Layer, Origin, to_value};
-use crate::grpc::{Caller, Changed, Creation, Deletion, Persistence, Update, Wish};
+use crate::grpc::{Caller, Changed, Creation, Deletion, Persistence, Update, Verb, Wish};
 use crate::protocol::Protocol;
 use crate::settings::widens_shell;
-use crate::supervisor::{Desired, Error, ListenerName, View};
+use crate::supervisor::{Error, ListenerName, View};
 
 /// Each change looks at the whole configuration, and a caller in a loop must not fill it.
 const MOST_LISTENERS: usize = 4_096;
@@ -70,6 +70,10 @@ impl State {
         for (field, value) in asked.fields {
             let path = path_of(&view.name, &field);
             self.refuse_pinned(&path, layer)?;
+            if field == ["desired_state"] {
+                // What was said of an earlier pause is not meant for this one.
+                forget.extend(Verb::OF_A_PAUSE.map(|key| path_of(&view.name, &[key.to_owned()])));
+            }
             forget.push(path.clone());
             assign.push(assignment(path, value, layer, &caller));
         }
@@ -89,8 +93,11 @@ impl State {
     /// Has a listener serve, or not. What lower layers want already needs no change of its own.
     pub(super) async fn set_desired(&mut self, wish: Wish, caller: Caller) -> Result<View, Error> {
         let view = self.supervisor.current(&wish.name, &wish.etag)?;
-        let path = path_of(&view.name, &["desired_state".to_owned()]);
         let layer = self.layer_of_change(&view.name, Persistence::Unspecified)?;
+        let grace = match wish.verb {
+            Verb::Stop { grace } => grace,
+            _ => None,
+        };
         let mut edit = Edit {
             name: view.name.clone(),
             forget: Vec::new(),
@@ -98,23 +105,30 @@ impl State {
             layer,
             identity: self.identities.get(&view.name).cloned(),
             how: How {
-                start: wish.desired == Desired::Active,
+                asked: Some(wish.verb.asked(self.supervisor.grace())),
                 force: false,
-                grace: Some(wish.grace.unwrap_or_else(|| self.supervisor.grace())),
+                grace: Some(grace.unwrap_or_else(|| self.supervisor.grace())),
             },
             caller,
             validate_only: false,
         };
         let current = self.running.settings.listeners.get(&view.name);
-        if current.is_none_or(|spec| spec.desired_state != wish.desired) {
-            edit.forget.push(path.clone());
-            if self.desired_without(&edit) != Some(wish.desired) {
-                self.refuse_pinned(&path, layer)?;
-                let value = to_value(&wish.desired);
-                edit.assign = vec![assignment(path, value, layer, &edit.caller)];
-            }
+        let current = current.map(to_value).unwrap_or_default();
+        let mut wanted = wish.verb.keys();
+        wanted.retain(|(key, value)| current.get(key).unwrap_or(&Value::Null) != value);
+        let path = |key: &str| path_of(&view.name, &[key.to_owned()]);
+        edit.forget = wanted.iter().map(|(key, _)| path(key)).collect();
+        if !wanted.is_empty() {
+            let without = self.spec_without(&edit).as_ref().map(to_value);
+            let without = without.unwrap_or_default();
+            wanted.retain(|(key, value)| without.get(key).unwrap_or(&Value::Null) != value);
         }
-        let start = edit.how.start;
+        for (key, value) in wanted {
+            self.refuse_pinned(&path(key), layer)?;
+            edit.assign
+                .push(assignment(path(key), value, layer, &edit.caller));
+        }
+        let start = wish.verb == Verb::Start;
         match self.make(edit).await {
             Ok(changed) => Ok(changed.view),
             Err(error) => {
@@ -141,7 +155,7 @@ impl State {
             layer,
             identity: None,
             how: How {
-                start: false,
+                asked: None,
                 force: asked.force,
                 grace: Some(Duration::ZERO),
             },

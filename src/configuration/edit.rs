@@ -13,7 +13,7 @@ use crate::grpc::{Caller, Changed, Warning};
 use crate::settings::{Aside, Configured, configure};
 use crate::store::{Event, Identity, Write};
 use crate::supervisor::{
-    Becomes, Change, Desired, Error, ListenerName, Prepared, Spec, View, Violation, etag,
+    Asked, Becomes, Change, Error, ListenerName, Prepared, Spec, View, Violation, etag,
 };
 
 /// What is to be changed of the changes made at run time.
@@ -33,7 +33,8 @@ pub(super) struct Edit {
 /// What the supervisor has to know besides.
 #[derive(Default)]
 pub(super) struct How {
-    pub(super) start: bool,
+    /// What its caller waits for.
+    pub(super) asked: Option<Asked>,
     pub(super) force: bool,
     pub(super) grace: Option<Duration>,
 }
@@ -171,7 +172,7 @@ impl State {
                 name: edit.name.clone(),
                 to: Becomes::Defined {
                     target: Box::new(target),
-                    start: false,
+                    asked: None,
                 },
                 grace: None,
                 reason: edit.caller.reason.clone(),
@@ -180,7 +181,7 @@ impl State {
         };
         change.grace = edit.how.grace;
         match &mut change.to {
-            Becomes::Defined { start, .. } => *start = edit.how.start,
+            Becomes::Defined { asked, .. } => *asked = edit.how.asked,
             Becomes::Gone { force } => *force = edit.how.force,
         }
         wanted.push(change);
@@ -244,15 +245,14 @@ impl State {
     }
 
     /// What a listener should be once an edit has forgotten what it forgets.
-    pub(super) fn desired_without(&self, edit: &Edit) -> Option<Desired> {
+    pub(super) fn spec_without(&self, edit: &Edit) -> Option<Spec> {
         let (mut runtime, mut ephemeral) = (self.runtime.clone(), self.ephemeral.clone());
         forget(&mut ephemeral, edit);
         if edit.layer == Layer::Runtime {
             forget(&mut runtime, edit);
         }
         let configured = configure(&self.layers, &runtime, &ephemeral).ok()?;
-        let spec = configured.settings.listeners.get(&edit.name)?;
-        Some(spec.desired_state)
+        configured.settings.listeners.get(&edit.name).cloned()
     }
 }
 

@@ -14,6 +14,7 @@ mod edit;
 mod measure;
 mod plan;
 mod reload;
+mod resume;
 mod show;
 mod state;
 mod watch;
@@ -33,7 +34,7 @@ pub use state::Parts;
 use crate::config::{Format, Problems};
 use crate::grpc::{
     Caller, Changed, Changing, Creation, Deletion, Effective, ReloadOptions, Reloaded, Side,
-    Update, Warning, Wish,
+    Update, Verb, Warning, Wish,
 };
 use crate::supervisor::{Error, View};
 use state::State;
@@ -72,6 +73,11 @@ impl Owner {
         watch::follow(self, stop).await;
     }
 
+    /// Resumes listeners whose pause has an end, as long as `stop` is not cancelled.
+    pub async fn resume_in_time(self, stop: CancellationToken) {
+        resume::follow(self, stop).await;
+    }
+
     /// Has the owner do something when its turn comes.
     async fn ask<T: Send + 'static>(
         &self,
@@ -102,10 +108,13 @@ impl crate::grpc::Configuration for Owner {
     }
 
     async fn set_desired(&self, wish: Wish, caller: Caller) -> Result<View, Error> {
+        let stops = matches!(wish.verb, Verb::Stop { .. });
         let view = self
             .ask(|state| Box::pin(state.set_desired(wish, caller)))
             .await??;
-        self.supervisor.settled(&view.name, &view.uid).await;
+        if stops {
+            self.supervisor.settled(&view.name, &view.uid).await;
+        }
         self.supervisor.get(view.name.as_str())
     }
 

@@ -72,7 +72,7 @@ pub(super) fn changes(
         let to = match after {
             Some(target) => Becomes::Defined {
                 target: Box::new(target),
-                start: false,
+                asked: None,
             },
             None => Becomes::Gone { force: true },
         };

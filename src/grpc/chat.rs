@@ -41,12 +41,13 @@ impl api::chat_service_server::ChatService for Control {
             conversation(&listener, &desk, view, &self.supervisor)
         };
         for (listener, desk) in self.desks(&asked.parent)? {
-            for view in desk.conversations() {
+            page::each(desk.conversations(), |view| {
                 let (place, item) = (place(&view), (listener.clone(), desk.clone(), view));
                 if filter.is_empty() || filter.admits(&show(item.clone())) {
                     selection.offer(place, item);
                 }
-            }
+            })
+            .await;
         }
         let total_size = page::total(selection.total);
         let (conversations, last) = selection.page(show);
@@ -114,11 +115,12 @@ impl api::chat_service_server::ChatService for Control {
             let label = self.supervisor.session_label(said.conversation);
             message(conversation_name(&listener, &label), &desk, said)
         };
-        for said in desk.messages(id) {
+        page::each(desk.messages(id), |said| {
             if filter.is_empty() || filter.admits(&show(said.clone())) {
                 selection.offer(moment(&said), said);
             }
-        }
+        })
+        .await;
         let (messages, last) = selection.page(show);
         let token = |moment| page::token(list, &show_moment(moment));
         Ok(Response::new(api::ListMessagesResponse {

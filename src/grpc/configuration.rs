@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tonic::async_trait;
 
-use crate::config::{Format, Origin, Problems, Scope, Shadow};
-use crate::supervisor::{Desired, Error, ListenerName, Spec, View};
+use crate::config::{Format, Origin, Problems, Scope, Shadow, to_value};
+use crate::net::PauseMode;
+use crate::supervisor::{Asked, Desired, Drain, Error, ListenerName, Moment, Spec, View};
 
 /// Changes what should be, and tells it. Every change is made by one owner, one after the other, wholly or not at all,
 /// whether or not its caller still waits.
@@ -18,7 +19,7 @@ pub trait Configuration: Send + Sync {
     async fn create(&self, creation: Creation, caller: Caller) -> Result<Changed, Error>;
     /// Changes fields of one.
     async fn update(&self, update: Update, caller: Caller) -> Result<Changed, Error>;
-    /// Has one serve, or not. Resolves once it has stopped.
+    /// Has one serve, or not. One that is to stop has stopped when it resolves; a drain has begun.
     async fn set_desired(&self, wish: Wish, caller: Caller) -> Result<View, Error>;
     /// Forgets one. Resolves once its sessions have gone.
     async fn delete(&self, deletion: Deletion, caller: Caller) -> Result<(), Error>;
@@ -96,12 +97,88 @@ pub struct Update {
 pub struct Wish {
     /// Which.
     pub name: String,
-    /// To serve, or not.
-    pub desired: Desired,
+    /// To serve, or not, and how.
+    pub verb: Verb,
     /// Only if the listener still has this etag; empty for any.
     pub etag: String,
-    /// How long its sessions may take to leave; unset for the process's own.
-    pub grace: Option<Duration>,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// To serve.
+    Start,
+    /// Not to serve.
+    Stop {
+        /// How long its sessions may take to leave; unset for the process's own.
+        grace: Option<Duration>,
+    },
+    /// To let nobody new in.
+    Pause {
+        /// How they are kept away.
+        mode: PauseMode,
+        /// When that ends by itself.
+        until: Option<Moment>,
+    },
+    /// To take a pause or a drain back.
+    Resume,
+    /// To have its sessions leave.
+    Drain {
+        /// How; a deadline that is unset is the process's grace, or as long as the pace.
+        deadline: Option<Duration>,
+        /// As [`Drain::pace_over`].
+        pace_over: Option<Duration>,
+        /// As [`Drain::idle_first`].
+        idle_first: bool,
+        /// How new peers are kept away.
+        mode: PauseMode,
+        /// To be paused then, and not stopped.
+        pauses: bool,
+    },
+}
+
+impl Verb {
+    /// The keys of a listener that mean something while it is paused only.
+    pub const OF_A_PAUSE: [&'static str; 2] = ["pause_mode", "resume_time"];
+
+    /// What the listener's keys say from then on; null for none.
+    pub fn keys(&self) -> Vec<(&'static str, Value)> {
+        let (desired, mode, until) = match *self {
+            Self::Start | Self::Resume => (Desired::Active, None, None),
+            Self::Stop { .. } | Self::Drain { pauses: false, .. } => (Desired::Stopped, None, None),
+            Self::Pause { mode, until } => (Desired::Paused, Some(mode), until),
+            Self::Drain { mode, .. } => (Desired::Paused, Some(mode), None),
+        };
+        let until = until.map_or(Value::Null, |until| to_value(&until));
+        let [of_mode, of_time] = Self::OF_A_PAUSE;
+        vec![
+            ("desired_state", to_value(&desired)),
+            (of_mode, to_value(&mode.unwrap_or_default())),
+            (of_time, until),
+        ]
+    }
+
+    /// The same as the supervisor has it.
+    pub fn asked(&self, grace: Duration) -> Asked {
+        match *self {
+            Self::Start => Asked::Start,
+            Self::Stop { .. } => Asked::Stop,
+            Self::Pause { .. } => Asked::Pause,
+            Self::Resume => Asked::Resume,
+            Self::Drain {
+                deadline,
+                pace_over,
+                idle_first,
+                mode,
+                ..
+            } => Asked::Drain(Drain {
+                deadline: deadline.unwrap_or_else(|| grace.max(pace_over.unwrap_or_default())),
+                pace_over,
+                idle_first,
+                mode,
+            }),
+        }
+    }
 }
 
 /// A listener to be forgotten.

@@ -1,10 +1,11 @@
 //! What the supervisor says, in the words of the API.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::{Warning, api, show};
 use crate::config::{Layer, Origin, Scope};
-use crate::net::{Bounds, CloseReason};
+use crate::net::{Bounds, CloseReason, PauseMode};
 use crate::protocol::chat::{Author, Conversation, ConversationState, Desk, Message};
 use crate::supervisor::{
     Desired, Draining, Failure, SessionView, State, Status, Supervisor, TURNED_AWAY, View,
@@ -46,7 +47,8 @@ fn count(count: usize) -> u32 {
 pub(super) fn state(state: State) -> api::listener::State {
     match state {
         State::Active => api::listener::State::Active,
-        State::Draining => api::listener::State::Draining,
+        State::Paused => api::listener::State::Paused,
+        State::Draining | State::Stopping => api::listener::State::Draining,
         State::Stopped => api::listener::State::Stopped,
         State::Failed => api::listener::State::Failed,
     }
@@ -65,6 +67,7 @@ pub(super) fn listener(view: View) -> api::Listener {
         limits: Some(limits(&bounds)),
         desired_state: match view.life.desired {
             Desired::Active => api::listener::DesiredState::Active,
+            Desired::Paused => api::listener::DesiredState::Paused,
             Desired::Stopped => api::listener::DesiredState::Stopped,
         }
         .into(),
@@ -72,7 +75,8 @@ pub(super) fn listener(view: View) -> api::Listener {
         reconciling: view.life.reconciling(),
         bound: view.bound.map(|b| b.to_string()).unwrap_or_default(),
         transport: show::transport(transport),
-        pause_mode: 0,
+        pause_mode: view.pause_mode.map_or(0, pause_mode),
+        resume_time: view.spec.resume_time.map(|moment| time(moment.0)),
         drain: view
             .draining
             .map(|d| draining(d, view.status.active_sessions)),
@@ -134,10 +138,20 @@ fn draining(draining: Draining, remaining: usize) -> api::DrainStatus {
         start_time: Some(time(draining.began)),
         deadline_time: Some(time(draining.deadline)),
         sessions_at_start: count(draining.sessions_at_start),
-        sessions_remaining: count(remaining),
-        sessions_force_closed: 0,
+        sessions_remaining: draining.ended.map_or_else(|| count(remaining), |_| 0),
+        sessions_force_closed: count(draining.cut.load(Ordering::Relaxed)),
         reason: draining.reason,
+        end_time: draining.ended.map(time),
     }
+}
+
+fn pause_mode(mode: PauseMode) -> i32 {
+    match mode {
+        PauseMode::Queue => api::PauseMode::Queue,
+        PauseMode::Refuse => api::PauseMode::Refuse,
+        PauseMode::Reject => api::PauseMode::Reject,
+    }
+    .into()
 }
 
 fn failure(failure: Failure) -> api::FailureInfo {

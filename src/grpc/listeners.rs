@@ -11,11 +11,11 @@ use super::order::{Order, Place};
 use super::page::Selection;
 use super::status::{Failure, invalid, invalid_field};
 use super::{
-    Caller, Control, Creation, Deletion, Persistence, Update, Wish, api, mask, page, spec, watch,
+    Caller, Control, Creation, Deletion, Persistence, Update, api, mask, page, spec, watch,
 };
 use crate::config::Scope;
 use crate::net::web;
-use crate::supervisor::{Desired, Error, ListenerName, Violation};
+use crate::supervisor::{Error, ListenerName, Violation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -69,12 +69,14 @@ impl api::listener_service_server::ListenerService for Control {
         let list = ("listeners", &asked.filter, &asked.order_by);
         let after = page::cursor(list, &asked.page_token)?;
         let mut selection = Selection::new(size, after.and_then(|cursor| Place::of(&cursor)));
-        for listener in self.supervisor.list().into_iter().map(listener) {
-            if filter.admits(&listener) {
-                let place = order.place(&listener, listener.name.as_bytes());
-                selection.offer(place, listener);
+        page::each(self.supervisor.list(), |view| {
+            let shown = listener(view);
+            if filter.admits(&shown) {
+                let place = order.place(&shown, shown.name.as_bytes());
+                selection.offer(place, shown);
             }
-        }
+        })
+        .await;
         let total_size = page::total(selection.total);
         let (listeners, last) = selection.page(|shown| shown);
         let token = |place: Place| page::token(list, &place.cursor());
@@ -109,42 +111,35 @@ impl api::listener_service_server::ListenerService for Control {
         &self,
         request: Request<api::StartListenerRequest>,
     ) -> Answer<api::StartListenerResponse> {
-        let caller = caller(&request, "StartListener", "");
-        let asked = request.into_inner();
-        let wish = Wish {
-            name: bare_name(&asked.name).to_owned(),
-            desired: Desired::Active,
-            etag: asked.etag.clone(),
-            grace: None,
-        };
-        let start = async {
-            let view = self.configuration.set_desired(wish, caller);
-            Ok(api::StartListenerResponse {
-                listener: Some(listener(view.await.map_err(refused)?)),
-            })
-        };
-        self.once(&asked.request_id, &asked, start).await
+        self.start(request).await
     }
 
     async fn stop_listener(
         &self,
         request: Request<api::StopListenerRequest>,
     ) -> Answer<api::StopListenerResponse> {
-        let caller = caller(&request, "StopListener", &request.get_ref().reason);
-        let asked = request.into_inner();
-        let wish = Wish {
-            name: bare_name(&asked.name).to_owned(),
-            desired: Desired::Stopped,
-            etag: asked.etag.clone(),
-            grace: grace(asked.grace)?,
-        };
-        let stop = async {
-            let view = self.configuration.set_desired(wish, caller);
-            Ok(api::StopListenerResponse {
-                listener: Some(listener(view.await.map_err(refused)?)),
-            })
-        };
-        self.once(&asked.request_id, &asked, stop).await
+        self.stop(request).await
+    }
+
+    async fn pause_listener(
+        &self,
+        request: Request<api::PauseListenerRequest>,
+    ) -> Answer<api::PauseListenerResponse> {
+        self.pause(request).await
+    }
+
+    async fn resume_listener(
+        &self,
+        request: Request<api::ResumeListenerRequest>,
+    ) -> Answer<api::ResumeListenerResponse> {
+        self.resume(request).await
+    }
+
+    async fn drain_listener(
+        &self,
+        request: Request<api::DrainListenerRequest>,
+    ) -> Answer<api::DrainListenerResponse> {
+        self.drain(request).await
     }
 
     async fn wait_listener(
@@ -269,14 +264,25 @@ pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str
     }
 }
 
-/// A grace that was asked for: none is longer than the API's own durations may be.
+/// A grace that was asked for.
 pub(super) fn grace(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
+    length("grace", asked).map_err(|violation| invalid("GRACE_INVALID", vec![violation]))
+}
+
+/// How long something is to last: none is longer than the API's own durations may be.
+pub(super) fn length(
+    field: &str,
+    asked: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, Violation> {
     const LONGEST: Duration = Duration::from_secs(315_576_000_000);
-    let wrong = |rule: &str| invalid_field("GRACE_INVALID", "grace", rule);
+    let wrong = |rule: &str| Violation {
+        field: field.to_owned(),
+        description: rule.to_owned(),
+    };
     match asked.map(Duration::try_from).transpose() {
         Err(_) => Err(wrong("a duration is not negative")),
-        Ok(Some(grace)) if grace > LONGEST => Err(wrong("a duration is at most 10,000 years")),
-        Ok(grace) => Ok(grace),
+        Ok(Some(length)) if length > LONGEST => Err(wrong("a duration is at most 10,000 years")),
+        Ok(length) => Ok(length),
     }
 }
 

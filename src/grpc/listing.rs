@@ -8,14 +8,11 @@ use super::convert::{session, time};
 use super::filter::Filter;
 use super::listeners::refused;
 use super::order::{Order, Place};
-use super::page::Selection;
+use super::page::{AT_ONCE, Selection};
 use super::sessions::parent;
 use super::{Control, api, page};
 use crate::net::SessionId;
 use crate::supervisor::{Error, SessionView};
-
-/// Sessions that are looked at before others have their turn.
-const AT_ONCE: usize = 64;
 
 impl Control {
     /// One page of sessions. Without a filter and an order only those on it are looked at, else every one.

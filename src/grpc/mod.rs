@@ -23,6 +23,7 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod verbs;
 mod watch;
 
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use tonic::service::Routes;
 pub use config::{is_asked, setting};
 pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
-    ReloadOptions, Reloaded, SettingRow, Side, Update, Warning, Wish,
+    ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
 pub use once::Answers;
 pub use watch::Watches;

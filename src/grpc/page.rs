@@ -137,6 +137,19 @@ impl<P: Ord, T> Selection<P, T> {
     }
 }
 
+/// Items that are looked at before others have their turn: a list may be long, and what flows does not wait for it.
+pub(super) const AT_ONCE: usize = 64;
+
+/// Each with a pause behind every few, in which others have their turn.
+pub(super) async fn each<T>(items: impl IntoIterator<Item = T>, mut look: impl FnMut(T)) {
+    for (before, item) in items.into_iter().enumerate() {
+        if before > 0 && before.is_multiple_of(AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
+        look(item);
+    }
+}
+
 /// A total as answers tell it.
 pub(super) fn total(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)

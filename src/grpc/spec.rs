@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use super::api;
-use crate::net::{Address, Framing, Limits, Transport, parse_network};
+use crate::net::{Address, Framing, Limits, PauseMode, Transport, parse_network};
 use crate::protocol::{Fault, Protocol, ack, chat, shell, uppercase};
 use crate::supervisor::{Desired, Spec, Violation};
 
@@ -56,6 +56,8 @@ impl Reader {
         Some(Spec {
             bind,
             desired_state,
+            pause_mode: PauseMode::default(),
+            resume_time: None,
             display_name: listener.display_name,
             labels: listener.labels.into_iter().collect(),
             limits,
@@ -129,10 +131,7 @@ impl Reader {
         match D::try_from(desired) {
             Ok(D::Unspecified | D::Active) => Desired::Active,
             Ok(D::Stopped) => Desired::Stopped,
-            Ok(D::Paused) => {
-                self.unset("desired_state", false);
-                Desired::Stopped
-            }
+            Ok(D::Paused) => Desired::Paused,
             Err(_) => self
                 .wrong(
                     "desired_state",

@@ -255,8 +255,12 @@ pub(super) fn explained(bare: &Status, word: &str) -> Status {
 /// What may be asked of a listener in this state.
 fn allowed(state: State) -> &'static str {
     match state {
-        State::Active => "StopListener, DeleteListener with force",
-        State::Draining => {
+        State::Active => "PauseListener, DrainListener, StopListener, DeleteListener with force",
+        State::Paused => {
+            "ResumeListener, StartListener, PauseListener, DrainListener, StopListener, DeleteListener with force"
+        }
+        State::Draining => "ResumeListener, DrainListener, StopListener, DeleteListener with force",
+        State::Stopping => {
             "StopListener, DeleteListener with force, once it has stopped StartListener"
         }
         State::Stopped => "StartListener, DeleteListener",

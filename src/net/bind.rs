@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::kernel;
+use super::{gate, kernel};
 
 /// `host:port`, where host is an IP address or `localhost`; port 0 asks the kernel to choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -130,6 +130,8 @@ impl std::error::Error for BindError {
 pub enum Bound {
     /// Listens for connections.
     Stream(TcpListener),
+    /// Keeps a port for connections, and refuses them.
+    Reserved(Socket),
     /// Gets datagrams.
     Datagram(UdpSocket),
 }
@@ -139,6 +141,7 @@ impl Bound {
     pub fn address(&self) -> SocketAddr {
         let address = match self {
             Self::Stream(listener) => listener.local_addr(),
+            Self::Reserved(socket) => gate::local(socket),
             Self::Datagram(socket) => socket.local_addr(),
         };
         address.unwrap_or_else(|_| (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0).into())
@@ -148,10 +151,7 @@ impl Bound {
 /// Binds and listens for TCP.
 pub fn bind_stream(address: Address, backlog: i32) -> Result<Bound, BindError> {
     let listen = || -> io::Result<TcpListener> {
-        let socket = socket(address, Type::STREAM, Protocol::TCP)?;
-        socket.set_reuse_address(true)?;
-        // Accepted sockets inherit it: an answer leaves when it is written.
-        socket.set_tcp_nodelay(true)?;
+        let socket = gate::socket(address.0)?;
         socket.bind(&address.0.into())?;
         socket.listen(backlog)?;
         Ok(socket.into())
@@ -162,21 +162,29 @@ pub fn bind_stream(address: Address, backlog: i32) -> Result<Bound, BindError> {
     })
 }
 
+/// Keeps an address for TCP, and has the kernel refuse whoever connects to it.
+pub fn bind_reserved(address: Address) -> Result<Bound, BindError> {
+    gate::reserve(address.0)
+        .map(Bound::Reserved)
+        .map_err(|source| BindError {
+            address: address.0,
+            source,
+        })
+}
+
 /// Binds for UDP, with room for bursts, and with the address that each datagram was sent to.
 pub fn bind_datagram(address: Address) -> Result<Bound, BindError> {
     let open = || -> io::Result<UdpSocket> {
-        let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
-        for size in [
-            socket.set_recv_buffer_size(RECEIVE_BUFFER),
-            socket.set_send_buffer_size(RECEIVE_BUFFER),
-        ] {
-            size?;
+        let chosen = address.0.port() == 0;
+        let socket = datagram_socket(address.0, chosen)?;
+        if !chosen {
+            return Ok(socket.into());
         }
-        socket.bind(&address.0.into())?;
-        if address.0.ip().is_unspecified() {
-            kernel::tell_destination(&socket, address.0.is_ipv6())?;
-        }
-        Ok(socket.into())
+        // A port of the kernel's choice is given back when a socket is disconnected, as it is after refusing; one that
+        // was asked for is not. So it is asked for, beside the socket that found it.
+        let same = datagram_socket(gate::local(&socket)?, true)?;
+        same.set_reuse_address(false)?;
+        Ok(same.into())
     };
     open().map(Bound::Datagram).map_err(|source| BindError {
         address: address.0,
@@ -184,18 +192,28 @@ pub fn bind_datagram(address: Address) -> Result<Bound, BindError> {
     })
 }
 
-/// Asked for; the kernel gives at most `net.core.rmem_max`.
-const RECEIVE_BUFFER: usize = 4 << 20;
-
-fn socket(address: Address, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address.0), kind, Some(protocol))?;
-    if address.0.is_ipv6() {
+fn datagram_socket(address: SocketAddr, shares: bool) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
         // Dual stack would make `[::]:p` and `0.0.0.0:p` exclude each other.
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    socket.set_reuse_address(shares)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_send_buffer_size(RECEIVE_BUFFER)?;
+    socket.bind(&address.into())?;
+    if address.ip().is_unspecified() {
+        kernel::tell_destination(&socket, address.is_ipv6())?;
+    }
     Ok(socket)
 }
+/// Asked for; the kernel gives at most `net.core.rmem_max`.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {

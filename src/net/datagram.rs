@@ -2,15 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::door::{Door, canonical};
+use super::gate::{Gate, PauseMode};
 use super::handler::Handler;
 use super::kernel::{self, Arrival, BATCH, Departure, Local, SLOT};
 use super::terms::Terms;
@@ -118,42 +121,127 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Receives for `door` until `stop`.
-pub async fn serve_datagrams(socket: UdpSocket, door: Arc<Door>, stop: CancellationToken) {
+/// Receives for `door` until its gate is closed. Peers without sessions are new with every datagram; those with
+/// sessions go on while the gate is shut, so their socket is read, and the door keeps new ones away.
+pub(super) async fn serve_datagrams(
+    socket: UdpSocket,
+    door: Arc<Door>,
+    mut gate: watch::Receiver<Gate>,
+    arranged: watch::Sender<Gate>,
+) {
     let socket = Arc::new(socket);
-    let mut buffer = vec![0; BATCH * SLOT];
-    let (mut arrivals, mut answers) = (Vec::with_capacity(BATCH), Answers::default());
+    let mut receiver = Receiver {
+        socket: socket.clone(),
+        door,
+        buffer: vec![0; BATCH * SLOT],
+        arrivals: Vec::with_capacity(BATCH),
+        answers: Answers::default(),
+    };
     loop {
-        let receive = socket.async_io(Interest::READABLE, || {
-            kernel::receive(&*socket, &mut buffer, &mut arrivals)
-        });
-        match stop.run_until_cancelled(receive).await {
-            None => return,
-            Some(Ok(())) => {}
-            // An ICMP error of an earlier answer is told here; it is no reason to stop.
-            Some(Err(error)) => {
-                door.counters
-                    .accept_errors
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                warn!(listener = %door.labels.listener, %error, "receiving datagrams failed");
-                // One that stays must not spin.
-                tokio::time::sleep(PAUSE).await;
-                continue;
+        let asked = *gate.borrow_and_update();
+        let reads = receiver.arrange(asked);
+        arranged.send_replace(asked);
+        let changed = match asked {
+            Gate::Closed => return,
+            _ if reads => {
+                let mut changed = pin!(gate.changed());
+                loop {
+                    tokio::select! {
+                        biased;
+                        changed = &mut changed => break changed,
+                        () = receiver.receive() => {}
+                    }
+                    receiver.answer().await;
+                }
+            }
+            _ => gate.changed().await,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the loop keeps from one batch to the next.
+struct Receiver {
+    socket: Arc<UdpSocket>,
+    door: Arc<Door>,
+    buffer: Vec<u8>,
+    arrivals: Vec<Arrival>,
+    answers: Answers,
+}
+
+impl Receiver {
+    /// Whether the socket is read while the gate is so. A socket that is connected, to itself, gets nothing from
+    /// others: the kernel tells them that nobody is there, and the port stays ours. It would know only one of our
+    /// addresses then; on a wildcard peers are dropped instead.
+    fn arrange(&self, gate: Gate) -> bool {
+        let Handler::Datagram(handler) = &self.door.terms().handler else {
+            return false;
+        };
+        if handler.has_sessions() {
+            return true;
+        }
+        let own = self.socket.local_addr().ok();
+        let own = own.filter(|own| !own.ip().is_unspecified());
+        let refuses = matches!(gate, Gate::Shut(PauseMode::Refuse, _));
+        let turned = match own {
+            Some(own) if refuses => rustix::net::connect(&*self.socket, &own),
+            Some(_) => rustix::net::connect_unspec(&*self.socket),
+            None => Ok(()),
+        };
+        if let Err(error) = turned {
+            warn!(listener = %self.door.labels.listener, %error, "cannot refuse datagrams; they are dropped instead");
+            return !matches!(gate, Gate::Shut(PauseMode::Queue, _));
+        }
+        match gate {
+            Gate::Shut(PauseMode::Queue, _) => false,
+            Gate::Shut(PauseMode::Refuse, _) => own.is_none(),
+            _ => true,
+        }
+    }
+
+    /// Waits for datagrams. Cancel safe.
+    async fn receive(&mut self) {
+        let Self {
+            socket,
+            buffer,
+            arrivals,
+            ..
+        } = self;
+        loop {
+            let receive = socket.async_io(Interest::READABLE, || {
+                kernel::receive(&**socket, buffer, arrivals)
+            });
+            match receive.await {
+                Ok(()) => return,
+                // An ICMP error of an earlier answer is told here; it is no reason to stop.
+                Err(error) => {
+                    let counter = &self.door.counters.accept_errors;
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    warn!(listener = %self.door.labels.listener, %error, "receiving datagrams failed");
+                    // One that stays must not spin.
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
-        let terms = door.terms();
+    }
+
+    /// Has the protocol answer what came.
+    async fn answer(&mut self) {
+        let terms = self.door.terms();
         let mut batch = Batch {
             terms: &terms,
-            socket: &socket,
-            buffer: &buffer,
-            arrivals: &arrivals,
-            answers: &mut answers,
+            socket: &self.socket,
+            buffer: &self.buffer,
+            arrivals: &self.arrivals,
+            answers: &mut self.answers,
         };
         if let Handler::Datagram(handler) = &terms.handler {
-            handler.batch(&door, &mut batch);
+            handler.batch(&self.door, &mut batch);
         }
-        send_all(&socket, &door, &answers).await;
-        answers.clear();
+        send_all(&self.socket, &self.door, &self.answers).await;
+        self.answers.clear();
     }
 }
 
@@ -198,7 +286,11 @@ impl Door {
     /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
     /// The drop is counted.
     pub fn passes(&self, terms: &Terms, datagram: &Datagram<'_>) -> bool {
-        let passed = terms.pass(datagram);
+        let new = self.shut().filter(|_| !terms.has_sessions());
+        let passed = match new {
+            Some((_, why)) => Err(why.word()),
+            None => terms.pass(datagram),
+        };
         if let Err(refusal) = passed {
             self.counters.refuse(refusal);
         }

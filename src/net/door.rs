@@ -2,7 +2,7 @@
 //! every clock of every session with one timer.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use tracing::debug;
 use super::close::{Ask, CloseReason};
 use super::counters::{Counters, Totals};
 use super::feed::Feed;
+use super::gate::{Gate, PauseMode, Why};
 use super::handler::Handler;
 use super::id::{Ids, SessionId};
 use super::limits::Bounds;
@@ -52,6 +53,8 @@ pub struct Door {
     pub telemetry: Telemetry,
     feed: Arc<Feed<SessionEvent>>,
     terms: Mutex<Arc<Terms>>,
+    /// How it is shut, as [`Gate::number`] has it.
+    shut: AtomicU8,
     ids: Ids,
 }
 
@@ -79,6 +82,7 @@ impl Door {
             telemetry: parts.telemetry,
             feed: parts.feed,
             terms: Mutex::new(Arc::new(terms)),
+            shut: AtomicU8::new(0),
             // Ids differ between processes and runs even if their clocks agree.
             ids: Ids::new(RandomState::new().hash_one(Instant::now())),
         })
@@ -101,6 +105,15 @@ impl Door {
         self.ids.run()
     }
 
+    pub(super) fn set_shut(&self, gate: Gate) {
+        self.shut.store(gate.number(), Ordering::Release);
+    }
+
+    /// How, and why, new peers are kept away, while they are.
+    pub fn shut(&self) -> Option<(PauseMode, Why)> {
+        Gate::shut(self.shut.load(Ordering::Acquire))
+    }
+
     /// Lets a peer in as a new session under `terms`, or says which limit keeps it out. The refusal
     /// is counted.
     pub fn admit(
@@ -113,7 +126,10 @@ impl Door {
         let began = Instant::now();
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let (peer, bounds) = (canonical(peer), &terms.bounds);
-        let allowed = terms.permit(peer.ip()).and_then(|()| {
+        // Over TCP the entrance has kept those away that came since.
+        let away = self.shut().filter(|_| matches!(route, Route::Datagram(_)));
+        let open = away.map_or(Ok(()), |(_, why)| Err(why.word()));
+        let allowed = open.and_then(|()| terms.permit(peer.ip())).and_then(|()| {
             let make = || {
                 let id = self.ids.next();
                 let trace = self

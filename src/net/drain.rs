@@ -4,18 +4,21 @@ use std::future::Future;
 use std::io;
 use std::mem::discriminant;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::accept::accept_streams;
+use super::accept::Incoming;
 use super::bind::Bound;
 use super::close::{Ask, CloseReason};
 use super::datagram::serve_datagrams;
 use super::door::Door;
+use super::entrance::{Doorway, Entrance};
+use super::gate::Gate;
 use super::handler::Handler;
 use super::limits::Bounds;
 
@@ -26,9 +29,11 @@ pub struct Running {
     pub door: Arc<Door>,
     /// Where it really listens.
     pub address: SocketAddr,
-    /// Its socket while connections are accepted; nobody else may keep that open.
-    listening: Weak<TcpListener>,
-    accepting: CancellationToken,
+    /// Its socket while it listens; nobody else may keep that open.
+    listening: Arc<Mutex<Weak<TcpListener>>>,
+    /// What is asked of its door, and what that does.
+    gate: watch::Sender<Gate>,
+    arranged: watch::Receiver<Gate>,
     sweeping: CancellationToken,
     entrance: TaskTracker,
     sweeper: TaskTracker,
@@ -50,8 +55,21 @@ const CUT_PATIENCE: Duration = Duration::from_secs(5);
 impl Drop for Running {
     /// Nobody can reach it any more, so nobody may come in either.
     fn drop(&mut self) {
-        self.accepting.cancel();
+        self.gate.send_replace(Gate::Closed);
         self.sweeping.cancel();
+    }
+}
+
+/// What an entrance begins with.
+fn doorway(bound: Bound, door: &Door, listening: &Mutex<Weak<TcpListener>>) -> io::Result<Doorway> {
+    match bound {
+        Bound::Stream(listener) => {
+            let incoming = Incoming::new(TcpListener::from_std(listener)?, door.counters.clone());
+            *super::lock(listening) = Arc::downgrade(&incoming.listener);
+            Ok(Doorway::Listening(incoming))
+        }
+        Bound::Reserved(socket) => Ok(Doorway::Reserved(socket)),
+        Bound::Datagram(_) => Err(other_kind()),
     }
 }
 
@@ -60,35 +78,42 @@ fn other_kind() -> io::Error {
 }
 
 impl Running {
-    /// Runs `door` on a bound socket. Must be called within the runtime.
-    pub fn start(door: Arc<Door>, bound: Bound) -> io::Result<Self> {
-        let mut running = Self {
+    /// Runs `door` on a bound socket, open or shut. Must be called within the runtime.
+    pub fn start(door: Arc<Door>, bound: Bound, gate: Gate) -> io::Result<Self> {
+        let (arranged, told) = watch::channel(gate);
+        let running = Self {
             door: door.clone(),
             address: bound.address(),
-            listening: Weak::new(),
-            accepting: CancellationToken::new(),
+            listening: Arc::default(),
+            gate: watch::channel(gate).0,
+            arranged: told,
             sweeping: CancellationToken::new(),
             entrance: TaskTracker::new(),
             sweeper: TaskTracker::new(),
             sessions: TaskTracker::new(),
         };
-        let stop = running.accepting.clone();
+        door.set_shut(gate);
+        let asked = running.gate.subscribe();
         match (bound, &door.terms().handler) {
-            (Bound::Stream(listener), Handler::Stream(_)) => {
-                let listener = Arc::new(TcpListener::from_std(listener)?);
-                running.listening = Arc::downgrade(&listener);
-                let tasks = running.sessions.clone();
-                running
-                    .entrance
-                    .spawn(accept_streams(listener, door.clone(), tasks, stop));
-            }
             (Bound::Datagram(socket), Handler::Datagram(_)) => {
                 let socket = tokio::net::UdpSocket::from_std(socket)?;
-                running
-                    .entrance
-                    .spawn(serve_datagrams(socket, door.clone(), stop));
+                let serving = serve_datagrams(socket, door.clone(), asked, arranged);
+                running.entrance.spawn(serving);
             }
-            _ => return Err(other_kind()),
+            (Bound::Datagram(_), _) | (_, Handler::Datagram(_)) => return Err(other_kind()),
+            (bound, Handler::Stream(_)) => {
+                let way = doorway(bound, &door, &running.listening)?;
+                let local = Some(running.address).filter(|a| !a.ip().is_unspecified());
+                let entrance = Entrance {
+                    door: door.clone(),
+                    tasks: running.sessions.clone(),
+                    gate: asked,
+                    arranged,
+                    listening: running.listening.clone(),
+                    local,
+                };
+                running.entrance.spawn(entrance.serve(way));
+            }
         }
         running.sweeper.spawn(door.sweep(running.sweeping.clone()));
         Ok(running)
@@ -107,7 +132,7 @@ impl Running {
             return Err(other_kind());
         }
         if bounds.accept_backlog != now.bounds.accept_backlog
-            && let Some(listener) = self.listening.upgrade()
+            && let Some(listener) = super::lock(&self.listening).upgrade()
         {
             // A socket that listens already only gets the new length.
             rustix::net::listen(&*listener, bounds.accept_backlog)?;
@@ -116,9 +141,32 @@ impl Running {
         Ok(())
     }
 
+    /// Opens the door, or shuts it; one that is closed stays closed.
+    pub fn set_gate(&self, gate: Gate) {
+        self.gate.send_if_modified(|asked| {
+            let other = *asked != gate && *asked != Gate::Closed;
+            if other {
+                *asked = gate;
+                self.door.set_shut(gate);
+            }
+            other
+        });
+    }
+
+    /// Resolves once its door does what was last asked of it.
+    pub async fn arranged(&self) {
+        let asked = || *self.gate.borrow();
+        // It only fails when the entrance is gone, and then the door is closed.
+        let _ = self
+            .arranged
+            .clone()
+            .wait_for(|gate| *gate == asked())
+            .await;
+    }
+
     /// Closes the door: no new peer comes in.
     pub fn close_door(&self) {
-        self.accepting.cancel();
+        self.set_gate(Gate::Closed);
     }
 
     /// Resolves once its socket is closed, after [`close_door`](Self::close_door).

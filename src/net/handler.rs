@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::close::CloseReason;
 use super::datagram::Batch;
 use super::door::Door;
@@ -20,6 +22,9 @@ pub trait StreamHandler: Send + Sync {
     /// end, and at once after it is cut.
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a>;
 
+    /// What a peer is told that comes while nobody is served, as its framing has it.
+    fn unavailable(&self) -> Bytes;
+
     /// The shortest time that [`tick`](Self::tick) must notice, if it has anything to notice.
     fn beat(&self) -> Option<Duration> {
         None
@@ -29,10 +34,18 @@ pub trait StreamHandler: Send + Sync {
     fn tick(&self, _now: Instant) {}
 }
 
+/// The same to every peer, whatever it speaks.
+pub const UNAVAILABLE: &str = "unavailable: nobody is let in now; try again later";
+
 /// A running protocol over UDP: answers a batch of datagrams at a time.
 pub trait DatagramHandler: Send + Sync {
     /// Takes every datagram of the batch; must not block.
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>);
+
+    /// Whether its peers have sessions. Those go on while their listener is paused; who has none is always a new peer.
+    fn has_sessions(&self) -> bool {
+        false
+    }
 
     /// A session of this door has been asked to end; UDP sessions have no task of their own.
     fn asked(&self, _door: &Door, _session: &Arc<Session>) {}

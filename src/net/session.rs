@@ -267,7 +267,7 @@ impl Session {
     }
 
     /// How long nothing has moved either way.
-    pub(super) fn quiet_for(&self) -> Duration {
+    pub fn quiet_for(&self) -> Duration {
         let last = self
             .last_receive
             .load(Ordering::Relaxed)

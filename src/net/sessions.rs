@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use tokio::sync::Notify;
+
 use super::close::CloseReason;
 use super::counters::Totals;
 use super::id::SessionId;
@@ -18,6 +20,7 @@ use crate::telemetry::Trace;
 #[derive(Debug, Default)]
 pub struct Sessions {
     live: Mutex<Live>,
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +63,21 @@ impl Sessions {
                 live.by_source.remove(&source);
             }
         }
+        if live.by_id.is_empty() {
+            self.emptied.notify_waiters();
+        }
         Some(then())
+    }
+
+    /// Resolves once there is none, at this moment.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.count() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     /// How many live.

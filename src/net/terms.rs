@@ -90,6 +90,14 @@ impl Terms {
         }
     }
 
+    /// Whether peers of the protocol have sessions.
+    pub(super) fn has_sessions(&self) -> bool {
+        match &self.handler {
+            Handler::Stream(_) => true,
+            Handler::Datagram(handler) => handler.has_sessions(),
+        }
+    }
+
     /// How often clocks are looked at: a tenth of the shortest time that must be noticed, from
     /// 10 ms to 1 s.
     pub(super) fn sweep_interval(&self) -> Duration {

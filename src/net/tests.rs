@@ -12,6 +12,10 @@ use crate::telemetry::{Labels, Telemetry};
 struct Says(&'static str);
 
 impl StreamHandler for Says {
+    fn unavailable(&self) -> bytes::Bytes {
+        Framing::Line.wrap(UNAVAILABLE.as_bytes())
+    }
+
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
         stream.set_framing(Framing::Line);
         Box::pin(async move {
@@ -81,7 +85,7 @@ impl Listener {
             feed: super::Feed::new(1),
             telemetry: Telemetry::quiet(),
         });
-        let running = runtime.block_on(async { Running::start(door, bound).unwrap() });
+        let running = runtime.block_on(async { Running::start(door, bound, Gate::Open).unwrap() });
         Self(runtime, running)
     }
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Fault;
 use crate::config::Scope;
-use crate::net::{CloseReason, Event, Framing, Handler, Serving, Stream, StreamHandler};
+use crate::net::{
+    CloseReason, Event, Framing, Handler, Serving, Stream, StreamHandler, UNAVAILABLE,
+};
 
 /// What an ack listener is told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -112,6 +114,10 @@ struct Ack {
 }
 
 impl StreamHandler for Ack {
+    fn unavailable(&self) -> Bytes {
+        self.framing.wrap(UNAVAILABLE.as_bytes())
+    }
+
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
         stream.set_framing(self.framing);
         Box::pin(self.answer(stream))

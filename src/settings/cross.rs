@@ -31,7 +31,7 @@ pub(super) fn clashes(settings: &Settings) -> Vec<Clash> {
         ("http.address".to_owned(), tcp, settings.http.address),
     ];
     let serving = settings.listeners.iter();
-    let serving = serving.filter(|(_, spec)| spec.desired_state == Desired::Active);
+    let serving = serving.filter(|(_, spec)| spec.desired_state != Desired::Stopped);
     taken.extend(serving.map(|(name, spec)| {
         let key = format!("listeners.{name}.bind");
         (key, spec.protocol.transport(), spec.bind)

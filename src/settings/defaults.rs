@@ -41,6 +41,8 @@ pub fn default_listeners() -> BTreeMap<ListenerName, Spec> {
     let listeners = listeners.into_iter().filter_map(|(name, port, protocol)| {
         let spec = Spec {
             desired_state: Desired::Active,
+            pause_mode: net::PauseMode::default(),
+            resume_time: None,
             bind: net::Address(([127, 0, 0, 1], port).into()),
             display_name: String::new(),
             labels: BTreeMap::new(),

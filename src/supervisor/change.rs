@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
 
 use super::commands::step;
-use super::lifecycle::{Desired, Input, State};
+use super::lifecycle::{Action, Desired, Input, State};
 use super::listener::{self, Listener, Retiring, Target};
-use super::preview::{Difference, Held, overlaps, released};
+use super::preview::{Difference, Held, lets_go, overlaps, released};
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{Bound, Running};
+use crate::net::{Bound, Gate, PauseMode, Running};
 
 /// What is to become of one listener.
 #[derive(Debug, Clone)]
@@ -36,14 +36,56 @@ pub enum Becomes {
     Defined {
         /// What it should be.
         target: Box<Target>,
-        /// Somebody waits for it to serve: that it cannot is then a refusal, whatever else has changed.
-        start: bool,
+        /// What somebody asked for, and waits for: that it cannot be is then a refusal, whatever else has changed.
+        asked: Option<Asked>,
     },
     /// Nothing.
     Gone {
         /// Also when it is not stopped.
         force: bool,
     },
+}
+
+/// What a caller asks of a listener besides its definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To serve.
+    Start,
+    /// To let nobody new in.
+    Pause,
+    /// To take a pause or a drain back.
+    Resume,
+    /// To stop.
+    Stop,
+    /// To have its sessions leave, and then be as it is defined.
+    Drain(Drain),
+}
+
+/// How sessions are made to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// Who has not left by then is cut.
+    pub deadline: Duration,
+    /// Sessions are asked one after the other, spread over this long; without it nobody is asked.
+    pub pace_over: Option<Duration>,
+    /// Those that have been silent for longest are asked first; else those that have been here for longest.
+    pub idle_first: bool,
+    /// How new peers are kept away.
+    pub mode: PauseMode,
+}
+
+impl Asked {
+    /// What it is to the life of a listener that should be `desired`.
+    pub(super) fn input(asked: Option<&Self>, desired: Desired) -> Input {
+        match asked {
+            None => Input::Define(desired),
+            Some(Self::Start) => Input::Start,
+            Some(Self::Pause) => Input::Pause,
+            Some(Self::Resume) => Input::Resume,
+            Some(Self::Stop) => Input::Stop,
+            Some(Self::Drain(_)) => Input::Drain { to: desired },
+        }
+    }
 }
 
 /// Changes that are checked, with the sockets that they need. Dropping it gives them back.
@@ -55,6 +97,16 @@ struct Step {
     change: Change,
     socket: Socket,
 }
+
+/// What a listener is brought to, and how.
+struct End<'a> {
+    asked: Option<Asked>,
+    grace: Option<Duration>,
+    reason: &'a str,
+}
+
+/// How long a change waits for doors to open or shut.
+const DOOR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a listener's socket comes from.
 #[derive(Debug)]
@@ -103,28 +155,27 @@ impl Supervisor {
         released: &[Held],
     ) -> Result<Socket, Error> {
         let listener = listener.filter(|l| !l.deleting);
-        let (target, start) = match (&change.to, listener) {
+        let (target, asked) = match (&change.to, listener) {
             (Becomes::Gone { .. }, None) => return Ok(Socket::None),
             (Becomes::Gone { force }, Some(listener)) => {
                 step(listener, Input::Delete { force: *force })?;
                 return Ok(Socket::None);
             }
-            (Becomes::Defined { target, start }, _) => (target, *start),
+            (Becomes::Defined { target, asked }, _) => (target, asked.as_ref()),
         };
-        if target.spec.desired_state == Desired::Stopped {
-            return Ok(Socket::None);
-        }
+        let desired = target.spec.desired_state;
         let mut vital = true;
         if let Some(listener) = listener {
-            let difference = Difference::between(&listener.spec, &target.spec);
-            match listener.life.state {
-                State::Active if !difference.rebind => return Ok(Socket::None),
-                State::Draining if listener.life.desired == Desired::Stopped => {
-                    step(listener, Input::Start)?;
-                }
-                State::Failed => vital = start || difference.rebind,
-                _ => {}
+            let (_, action) = step(listener, Asked::input(asked, desired))?;
+            let rebind = Difference::between(&listener.spec, &target.spec).rebind;
+            if action != Action::Bind && !rebind {
+                return Ok(Socket::None);
             }
+            let waits = asked == Some(&Asked::Start);
+            vital = listener.life.state != State::Failed || waits || rebind;
+        }
+        if desired == Desired::Stopped {
+            return Ok(Socket::None);
         }
         let bounds = listener::bounds(&target.spec, self.0.most_sessions);
         let wanted = (target.spec.protocol.transport(), target.spec.bind);
@@ -146,24 +197,34 @@ impl Supervisor {
                 running.address_let_go().await;
             }
         }
+        let mut doors = Vec::new();
         {
             let mut listeners = self.lock();
             for Step { change, socket } in prepared.0 {
-                match change.to {
-                    Becomes::Gone { .. } => {}
-                    Becomes::Defined { target, .. } => {
-                        let entry = listeners.remove(&change.name);
-                        let (name, reason) = (change.name.clone(), change.reason);
-                        let (mut listener, rebind) =
-                            self.become_target(entry, change.name, *target);
-                        let end = (change.grace, &*reason);
-                        self.bring_about(&mut listener, rebind, socket, end);
-                        listeners.insert(name, listener);
-                    }
-                }
+                let Becomes::Defined { target, asked } = change.to else {
+                    continue;
+                };
+                let entry = listeners.remove(&change.name);
+                let (name, reason) = (change.name.clone(), change.reason);
+                let (mut listener, rebind) = self.become_target(entry, change.name, *target);
+                let end = End {
+                    asked,
+                    grace: change.grace,
+                    reason: &reason,
+                };
+                self.bring_about(&mut listener, rebind, socket, &end);
+                doors.extend(listener.running.clone());
+                listeners.insert(name, listener);
             }
         }
         self.announce();
+        let turned = async {
+            for running in doors {
+                running.arranged().await;
+            }
+        };
+        // One that cannot open goes on trying, and says so.
+        let _ = tokio::time::timeout(DOOR_PATIENCE, turned).await;
     }
 
     /// First half of a commit: every door that has to close is closed, and listeners that go are on their way.
@@ -184,9 +245,8 @@ impl Supervisor {
                     }
                     info!(listener = %change.name, "listener deleted");
                 }
-                Becomes::Defined { target, .. } => {
-                    let difference = Difference::between(&listener.spec, &target.spec);
-                    let leaves = difference.rebind || target.spec.desired_state == Desired::Stopped;
+                Becomes::Defined { .. } => {
+                    let leaves = lets_go(change, listener);
                     if let Some(running) = listener.running.clone().filter(|_| leaves) {
                         running.close_door();
                         leaving.push(running);
@@ -242,27 +302,33 @@ impl Supervisor {
         (old, difference.rebind)
     }
 
-    /// Makes a listener do what its definition says.
-    fn bring_about(
-        &self,
-        listener: &mut Listener,
-        rebind: bool,
-        socket: Socket,
-        (grace, reason): (Option<Duration>, &str),
-    ) {
+    /// Makes a listener do what its definition says, and what was asked.
+    fn bring_about(&self, listener: &mut Listener, rebind: bool, socket: Socket, end: &End<'_>) {
+        let desired = listener.spec.desired_state;
         // A process that is on its way out opens no door; what was decided holds for the next one.
-        if listener.spec.desired_state == Desired::Stopped || self.is_stopping() {
-            return self.wind_down(listener, grace, reason);
+        if self.is_stopping() {
+            return self.wind_down(listener, end.grace, end.reason);
         }
-        if let Some(running) = &listener.running
-            && !rebind
-            && listener.life.state == State::Active
-        {
-            let bounds = listener.bounds(self.0.most_sessions);
-            if let Err(fault) = running.set_terms(bounds, listener.built.handler.clone()) {
-                warn!(listener = %listener.name, %fault, "its new terms could not be obeyed");
-            }
+        // What was refused has not come this far; a drain that ended meanwhile asks for nothing.
+        let input = Asked::input(end.asked.as_ref(), desired);
+        let Ok((life, action)) = listener.life.step(input) else {
             return;
+        };
+        match (action, end.asked) {
+            (Action::ThinOut, Some(Asked::Drain(drain))) => {
+                return self.thin_out(listener, drain, desired, end.reason);
+            }
+            (Action::None, _) if life.state == State::Draining => return self.obey_terms(listener),
+            _ if desired == Desired::Stopped => {
+                return self.wind_down(listener, end.grace, end.reason);
+            }
+            (Action::Bind, _) => {}
+            _ if rebind => {}
+            _ => {
+                listener.life = life;
+                self.obey_terms(listener);
+                return self.turn(listener);
+            }
         }
         let bound = match socket {
             Socket::Bound(bound) => Ok(bound),
@@ -273,8 +339,9 @@ impl Supervisor {
             Socket::None => return,
         };
         if let Some(running) = listener.running.take() {
-            let grace = grace.unwrap_or_else(|| self.grace());
-            self.retire(listener, running, grace, reason);
+            let grace = end.grace.unwrap_or_else(|| self.grace());
+            listener.leave_off();
+            self.retire(listener, running, grace, end.reason);
             // Nothing serves until the next run does; if that cannot, it is tried again.
             listener.life.state = State::Stopped;
         }
@@ -283,6 +350,33 @@ impl Supervisor {
             Err(error) => self.give_up_for_now(listener, &error),
         }
         self.warn_of_lowered_limit(listener);
+    }
+
+    /// Exchanges what a run obeys.
+    fn obey_terms(&self, listener: &Listener) {
+        let Some(running) = &listener.running else {
+            return;
+        };
+        let bounds = listener.bounds(self.0.most_sessions);
+        if let Err(fault) = running.set_terms(bounds, listener.built.handler.clone()) {
+            warn!(listener = %listener.name, %fault, "its new terms could not be obeyed");
+        }
+    }
+
+    /// Opens the door of a run, or shuts it.
+    fn turn(&self, listener: &mut Listener) {
+        let gate = listener::gate(&listener.spec);
+        if gate == Gate::Open
+            || listener
+                .draining
+                .as_ref()
+                .is_some_and(|d| d.ended.is_none())
+        {
+            listener.leave_off();
+        }
+        if let Some(running) = &listener.running {
+            running.set_gate(gate);
+        }
     }
 
     pub(super) fn warn_of_lowered_limit(&self, listener: &Listener) {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tracing::{info, warn};
 
-use super::lifecycle::{Action, Desired, Input};
+use super::lifecycle::{Action, Desired, Input, State};
 use super::listener::{self, Listener, Target};
 use super::{Error, Life, ListenerName, Supervisor, View};
 use crate::net::{BindError, Bound};
@@ -17,7 +17,7 @@ impl Supervisor {
     pub fn adopt(&self, name: ListenerName, target: Target) {
         let mut listener = Listener::new(name.clone(), target);
         self.warn_of_lowered_limit(&listener);
-        if listener.spec.desired_state == Desired::Active {
+        if listener.spec.desired_state != Desired::Stopped {
             self.bring_up(&mut listener);
         }
         self.lock().insert(name, listener);
@@ -38,12 +38,14 @@ impl Supervisor {
     pub(super) fn serve(&self, listener: &mut Listener, bound: Bound) -> Result<(), BindError> {
         let (telemetry, feeds) = (&self.0.telemetry, &self.0.feeds);
         let running = listener.run(bound, telemetry, feeds, self.0.most_sessions)?;
-        info!(listener = %listener.name, address = %running.address, "listener serves");
+        let wanted = listener.spec.desired_state;
+        info!(listener = %listener.name, address = %running.address, state = ?wanted, "listener is bound");
         listener.running = Some(Arc::new(running));
         listener.started = Some(SystemTime::now());
         listener.failure = None;
         listener.failures_in_a_row = 0;
-        if let Ok((life, _)) = listener.life.step(Input::Start) {
+        listener.leave_off();
+        if let Ok((life, _)) = listener.life.step(Input::Define(wanted)) {
             listener.life = life;
         }
         Ok(())
@@ -53,7 +55,8 @@ impl Supervisor {
     pub(super) fn give_up_for_now(&self, listener: &mut Listener, error: &BindError) {
         let wait = listener.back_off();
         listener.fail(error, Some(wait));
-        if let Ok((life, _)) = listener.life.step(Input::BindFailed) {
+        let wanted = listener.spec.desired_state;
+        if let Ok((life, _)) = listener.life.step(Input::BindFailed(wanted)) {
             listener.life = life;
         }
         warn!(listener = %listener.name, reason = error.reason(), %error, "listener failed; trying again");
@@ -91,6 +94,15 @@ impl Supervisor {
         if let Some(listener) = self.lock().get_mut(name) {
             listener.fail(error, None);
         }
+    }
+
+    /// The pause that ends next by itself: when, whose, and its etag.
+    pub fn next_resume(&self) -> Option<(SystemTime, String, String)> {
+        let listeners = self.lock();
+        let paused = listeners.values().filter(|l| l.life.state == State::Paused);
+        let ends = paused.filter_map(|l| Some((l.spec.resume_time?, l)));
+        let (at, listener) = ends.min_by_key(|(at, _)| *at)?;
+        Some((at.0, listener.name.to_string(), listener.etag()))
     }
 
     /// One listener, if it is still what the caller knows.

@@ -1,7 +1,7 @@
 //! How listeners stop: one of them, or all with the process.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use tracing::info;
 use super::lifecycle::{Action, Input};
 use super::listener::{Listener, Retiring, over};
 use super::view::{Draining, LONGEST_GRACE};
-use super::{ListenerName, State, Supervisor};
+use super::{ListenerName, Supervisor};
 use crate::net::Running;
 
 /// How a whole drain went.
@@ -23,29 +23,51 @@ pub struct DrainedAll {
 }
 
 impl Supervisor {
-    /// The step towards STOPPED, and the task that drains. What drains already is only hurried when somebody says how
+    /// The step towards STOPPED, and the task that drains. What stops already is only hurried when somebody says how
     /// long it may still take.
     pub(super) fn wind_down(&self, listener: &mut Listener, grace: Option<Duration>, why: &str) {
         // To stop is never refused.
         let Ok((life, action)) = listener.life.step(Input::Stop) else {
             return;
         };
-        if let Some(grace) = grace {
-            self.hasten(listener, grace);
-        }
-        if let (Action::Drain, Some(running)) = (action, &listener.running) {
+        if let (Action::WindDown, Some(running)) = (action, listener.running.clone()) {
             running.close_door();
             let grace = grace.unwrap_or_else(|| self.grace());
             let sessions = running.door.sessions.count();
-            let draining = Draining::new(grace, sessions, why.to_owned());
-            let deadline = over(after(grace), draining.insist.clone(), self.0.cut.clone());
-            listener.draining = Some(draining);
-            let (name, uid) = (listener.name.clone(), listener.uid.clone());
-            let drain = self.clone().drain((name, uid), running.clone(), deadline);
-            self.0.tasks.spawn(drain);
-            info!(listener = %listener.name, sessions, "listener drains");
+            let mut draining = Draining::new(grace, sessions, why.to_owned(), None);
+            if let Some(before) = listener.draining.take().filter(|d| d.ended.is_none()) {
+                // It goes on as what it was, and ends sooner.
+                before.leave_off.cancel();
+                (draining.began, draining.since) = (before.began, before.since);
+                draining.sessions_at_start = before.sessions_at_start;
+                (draining.cut, draining.reason) = (before.cut, before.reason);
+            }
+            self.stop_run(listener, running, draining, grace);
+        } else if let Some(grace) = grace {
+            self.hasten(listener, grace);
         }
         listener.life = life;
+    }
+
+    /// Spawns the task that ends a run whose door is closed.
+    fn stop_run(
+        &self,
+        listener: &mut Listener,
+        running: Arc<Running>,
+        draining: Draining,
+        grace: Duration,
+    ) {
+        info!(listener = %listener.name, sessions = draining.sessions_at_start, "listener stops");
+        for former in &listener.retiring {
+            self.insist_after(grace, former.insist.clone());
+        }
+        let deadline = over(after(grace), draining.insist.clone(), self.0.cut.clone());
+        let cut = draining.cut.clone();
+        listener.draining = Some(draining);
+        let whose = (listener.name.clone(), listener.uid.clone());
+        self.0
+            .tasks
+            .spawn(self.clone().stop(whose, running, cut, deadline));
     }
 
     /// Has a run of a listener end beside the one that takes its place.
@@ -82,57 +104,64 @@ impl Supervisor {
     fn hasten(&self, listener: &mut Listener, grace: Duration) {
         let former = listener.retiring.iter();
         let mut insists: Vec<_> = former.map(|former| former.insist.clone()).collect();
-        if let Some(draining) = &mut listener.draining {
+        if let Some(draining) = listener.draining.as_mut().filter(|d| d.ended.is_none()) {
             let deadline = SystemTime::now() + grace.min(LONGEST_GRACE);
             draining.deadline = draining.deadline.min(deadline);
             insists.push(draining.insist.clone());
         }
         for insist in insists {
-            let cut = self.0.cut.clone();
-            self.0.tasks.spawn(async move {
-                over(after(grace), insist.clone(), cut).await;
-                insist.cancel();
-            });
+            self.insist_after(grace, insist);
         }
     }
 
-    async fn drain(
+    fn insist_after(&self, grace: Duration, insist: CancellationToken) {
+        let cut = self.0.cut.clone();
+        self.0.tasks.spawn(async move {
+            over(after(grace), insist.clone(), cut).await;
+            insist.cancel();
+        });
+    }
+
+    async fn stop(
         self,
         (name, uid): (ListenerName, String),
         running: Arc<Running>,
+        cut: Arc<AtomicUsize>,
         deadline: impl Future<Output = ()>,
     ) {
-        let began = Instant::now();
         let drained = running.drain(deadline).await;
+        cut.fetch_add(drained.cut, Ordering::Relaxed);
         self.count_cut(drained.cut);
-        let outcome = if drained.cut == 0 {
-            "completed"
-        } else {
-            "deadline"
-        };
-        self.0
-            .telemetry
-            .drain_ended(&running.door.labels, outcome, began.elapsed());
-        info!(listener = %name, finished = drained.finished, cut = drained.cut, "listener drained");
+        info!(listener = %name, finished = drained.finished, cut = drained.cut, "listener stopped");
         let mut listeners = self.lock();
         if let Some(listener) = listeners.get_mut(&name) {
             listener.forget_run(&running);
         }
         let ours = |l: &&mut Listener| l.uid == uid && l.running.is_none();
         if let Some(listener) = listeners.get_mut(&name).filter(ours) {
-            if let Ok((life, _)) = listener.life.step(Input::Drained) {
-                listener.life = life;
-            }
-            if let Some(draining) = listener.draining.take() {
-                // Whoever waits to insist need not any more.
-                draining.insist.cancel();
-            }
+            self.end_of_drain(listener);
             if listener.deleting {
                 listeners.remove(&name);
             }
         }
         drop(listeners);
         self.announce();
+    }
+
+    /// The step out of a drain, with what it came to.
+    pub(super) fn end_of_drain(&self, listener: &mut Listener) {
+        if let Ok((life, _)) = listener.life.step(Input::Drained) {
+            listener.life = life;
+        }
+        if let Some(draining) = &mut listener.draining {
+            draining.ended = Some(SystemTime::now());
+            // Whoever waits to insist need not any more.
+            draining.insist.cancel();
+            let (outcome, took) = (draining.outcome(), draining.since.elapsed());
+            self.0
+                .telemetry
+                .drain_ended(&listener.labels, outcome, took);
+        }
     }
 
     pub(super) fn count_cut(&self, sessions: usize) {
@@ -156,7 +185,7 @@ impl Supervisor {
             let listeners = self.lock();
             listeners
                 .get(name)
-                .is_some_and(|l| l.uid == uid && l.life.state == State::Draining)
+                .is_some_and(|l| l.uid == uid && l.life.winds_down())
         };
         let mut changes = self.changes();
         // It only fails when the supervisor is gone, and we hold it.
@@ -196,6 +225,6 @@ impl Supervisor {
 }
 
 /// So long from now.
-fn after(grace: Duration) -> Instant {
+pub(super) fn after(grace: Duration) -> Instant {
     Instant::now() + grace.min(LONGEST_GRACE)
 }

@@ -97,7 +97,7 @@ impl Feeds {
 /// Whether all is told of a listener that is worth an event: everything but what it counts.
 fn is_told(view: &View, listener: &Listener) -> bool {
     let failed = |failure: &super::Failure| (failure.at, failure.next_try);
-    let drains = |draining: &super::Draining| (draining.began, draining.deadline);
+    let drains = |d: &super::Draining| (d.began, d.deadline, d.ended, d.mode);
     view.uid == listener.uid
         && view.life == listener.life
         && view.deleting == listener.deleting

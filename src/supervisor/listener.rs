@@ -9,13 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Feeds;
-use super::lifecycle::{Life, State};
+use super::lifecycle::{Desired, Life, State};
 use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
 use crate::config::{Layer, Origin};
 use crate::net::{
-    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, Running, Transport,
-    bind_datagram, bind_stream,
+    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, Gate, PauseMode, Running,
+    Transport, Why, bind_datagram, bind_reserved, bind_stream,
 };
 use crate::protocol::Built;
 use crate::telemetry::{Labels, Telemetry};
@@ -121,6 +121,7 @@ impl Listener {
         feeds: &Feeds,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
+        let gate = gate(&self.spec);
         let address = bound.address();
         if let Some(desk) = &self.built.desk {
             desk.report(&self.labels.listener, &feeds.conversations);
@@ -134,7 +135,7 @@ impl Listener {
             feed: feeds.sessions.clone(),
             telemetry: telemetry.clone(),
         });
-        Running::start(door, bound).map_err(|source| BindError { address, source })
+        Running::start(door, bound, gate).map_err(|source| BindError { address, source })
     }
 
     pub(super) fn bounds(&self, most_sessions: usize) -> Bounds {
@@ -214,6 +215,7 @@ impl Listener {
             spec: self.spec.clone(),
             life: self.life,
             bound: self.running.as_ref().map(|r| r.address),
+            pause_mode: self.pause_mode(),
             draining: self.draining.clone(),
             failure: self.failure.clone(),
             origin: self.origin.clone(),
@@ -224,6 +226,21 @@ impl Listener {
             started: self.started,
             etag: self.etag(),
             status: self.status(most_sessions),
+        }
+    }
+
+    fn pause_mode(&self) -> Option<PauseMode> {
+        match self.life.state {
+            State::Paused => Some(self.spec.pause_mode),
+            State::Draining => self.draining.as_ref()?.mode,
+            _ => None,
+        }
+    }
+
+    /// Leaves off with a drain that need not end any more.
+    pub(super) fn leave_off(&mut self) {
+        if let Some(draining) = self.draining.take() {
+            draining.leave_off.cancel();
         }
     }
 
@@ -269,7 +286,12 @@ pub fn lowered(spec: &Spec, most_sessions: usize) -> Option<String> {
 
 /// What tells a listener from every other of its name.
 pub fn fresh_uid() -> String {
-    format!("{:016x}", RandomState::new().hash_one(SystemTime::now()))
+    format!("{:016x}", fresh_seed())
+}
+
+/// A number that nobody foresees.
+pub(super) fn fresh_seed() -> u64 {
+    RandomState::new().hash_one(SystemTime::now())
 }
 
 /// What changes with a listener's definition, and with nothing else. The uid of one that no call has made is empty.
@@ -281,9 +303,19 @@ pub fn etag(uid: &str, spec: &Spec) -> String {
     format!("{:016x}", hasher.finish())
 }
 
+/// The door of a listener that is as it should be.
+pub(super) fn gate(spec: &Spec) -> Gate {
+    match spec.desired_state {
+        Desired::Paused => Gate::Shut(spec.pause_mode, Why::Paused),
+        _ => Gate::Open,
+    }
+}
+
 /// Binds as `spec` asks.
 pub(super) fn bind(spec: &Spec, bounds: &Bounds) -> Result<crate::net::Bound, BindError> {
+    let refuses = matches!(gate(spec), Gate::Shut(PauseMode::Refuse, _));
     match spec.protocol.transport() {
+        Transport::Tcp if refuses => bind_reserved(spec.bind),
         Transport::Tcp => bind_stream(spec.bind, bounds.accept_backlog),
         Transport::Udp => bind_datagram(spec.bind),
     }

@@ -16,6 +16,7 @@ mod measure;
 mod preview;
 mod sessions;
 mod spec;
+mod thin;
 mod view;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use change::{Becomes, Change, Prepared};
+pub use change::{Asked, Becomes, Change, Drain, Prepared};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use feed::ListenerEvent;
@@ -35,7 +36,7 @@ pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Target, etag, fresh_uid, lowered};
 pub use listing::SessionPage;
 pub use sessions::{SessionView, split_session_name};
-pub use spec::{ListenerName, SCOPES, Spec, Violation, shown};
+pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::protocol::chat::Desk;

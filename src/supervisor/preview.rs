@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::change::{Becomes, Change};
-use super::lifecycle::Desired;
+use super::change::{Asked, Becomes, Change};
+use super::lifecycle::{Action, Desired};
 use super::listener::{Listener, Target};
 use super::{ListenerName, Spec, Supervisor, View};
 use crate::config::Scope;
@@ -61,7 +61,7 @@ impl Supervisor {
             return all();
         };
         // Those of a listener that is stopped already leave anyway, and those of former runs.
-        if spec.desired_state == Desired::Stopped && listener.spec.desired_state == Desired::Active
+        if spec.desired_state == Desired::Stopped && listener.spec.desired_state != Desired::Stopped
         {
             return all();
         }
@@ -78,14 +78,19 @@ pub(super) type Held = (Transport, Address);
 pub(super) fn released(change: &Change, listener: &Listener) -> Option<Held> {
     let address = Address(listener.running.as_ref()?.address);
     let transport = listener.spec.protocol.transport();
-    let leaves = match &change.to {
+    lets_go(change, listener).then_some((transport, address))
+}
+
+/// Whether a listener's door closes by this change.
+pub(super) fn lets_go(change: &Change, listener: &Listener) -> bool {
+    match &change.to {
         Becomes::Gone { .. } => true,
-        Becomes::Defined { target, .. } => {
-            target.spec.desired_state == Desired::Stopped
-                || Difference::between(&listener.spec, &target.spec).rebind
+        Becomes::Defined { target, asked } => {
+            let input = Asked::input(asked.as_ref(), target.spec.desired_state);
+            let stops = matches!(listener.life.step(input), Ok((_, Action::WindDown)));
+            stops || Difference::between(&listener.spec, &target.spec).rebind
         }
-    };
-    leaves.then_some((transport, address))
+    }
 }
 
 /// Whether an address cannot be had while one of these is held.

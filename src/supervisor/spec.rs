@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::lifecycle::Desired;
 use crate::config::{self, Change, Scope, Values, scope_of};
-use crate::net::{Address, Limits};
+use crate::net::{Address, Limits, PauseMode};
 use crate::protocol::Protocol;
 
 /// A listener's name: `[a-z][a-z0-9-]{0,62}`.
@@ -76,6 +77,12 @@ pub struct Spec {
     /// Whether it serves.
     #[serde(default)]
     pub desired_state: Desired,
+    /// How new peers are kept away while it is paused.
+    #[serde(default)]
+    pub pause_mode: PauseMode,
+    /// When it stops being paused by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_time: Option<Moment>,
     /// For people.
     #[serde(default)]
     pub display_name: String,
@@ -88,6 +95,26 @@ pub struct Spec {
     /// What it speaks; its keys stand beside the others, chosen by the key `protocol`.
     #[serde(rename = "$protocol")]
     pub protocol: Protocol,
+}
+
+/// A moment by the wall clock, to the second; in files `2026-11-23T12:00:00Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Moment(pub SystemTime);
+
+impl TryFrom<String> for Moment {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let moment = humantime::parse_rfc3339(&text).map(Self);
+        moment.map_err(|_| format!("`{text}` is no time; `2026-11-23T12:00:00Z` is"))
+    }
+}
+
+impl From<Moment> for String {
+    fn from(moment: Moment) -> Self {
+        humantime::format_rfc3339_millis(moment.0).to_string()
+    }
 }
 
 /// A field of a spec that cannot be obeyed.
@@ -128,6 +155,8 @@ impl Spec {
         let plain = Self {
             bind: self.bind,
             desired_state: Desired::default(),
+            pause_mode: PauseMode::default(),
+            resume_time: None,
             display_name: String::new(),
             labels: BTreeMap::new(),
             limits: Limits::default(),
@@ -177,6 +206,8 @@ pub const SCOPES: &[(&str, Scope)] = &[
     ("desired_state", Scope::Live),
     ("display_name", Scope::Live),
     ("labels", Scope::Live),
+    ("pause_mode", Scope::Live),
+    ("resume_time", Scope::Live),
     ("protocol", Scope::Rebind),
 ];
 

@@ -1,27 +1,38 @@
 //! A listener as callers see it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
 use super::lifecycle::Life;
 use super::spec::{ListenerName, Spec};
 use crate::config::Origin;
-use crate::net::Totals;
+use crate::net::{PauseMode, Totals};
 
-/// A drain under way.
+/// The last drain of a listener, until that takes peers again.
 #[derive(Debug, Clone)]
 pub struct Draining {
     /// When it began.
     pub began: SystemTime,
     /// When what is left will be cut.
     pub deadline: SystemTime,
-    /// Sessions that were open then.
+    /// When it was over, if it is.
+    pub ended: Option<SystemTime>,
+    /// Sessions that were open when it began.
     pub sessions_at_start: usize,
+    /// Sessions that it has cut.
+    pub cut: Arc<AtomicUsize>,
     /// What the caller said.
     pub reason: String,
+    /// How new peers are kept away; the port is given away at once where there is none.
+    pub mode: Option<PauseMode>,
+    pub(super) since: Instant,
+    /// Ends it at once: what is left is cut.
     pub(super) insist: CancellationToken,
+    /// Leaves off: who is left stays.
+    pub(super) leave_off: CancellationToken,
 }
 
 /// Why a listener does not serve.
@@ -50,7 +61,9 @@ pub struct View {
     pub life: Life,
     /// Where it really listens.
     pub bound: Option<std::net::SocketAddr>,
-    /// Its drain, if one is under way.
+    /// How new peers are kept away, while they are.
+    pub pause_mode: Option<PauseMode>,
+    /// Its last drain, until it takes peers again.
     pub draining: Option<Draining>,
     /// The last failure, until the next success.
     pub failure: Option<Failure>,
@@ -90,7 +103,9 @@ pub struct Status {
 }
 
 /// Reasons that turn a peer away, among all reasons that are counted.
-pub const TURNED_AWAY: [&str; 5] = [
+pub const TURNED_AWAY: [&str; 7] = [
+    "paused",
+    "draining",
     "max_sessions",
     "per_source",
     "accept_rate",
@@ -102,14 +117,32 @@ pub const TURNED_AWAY: [&str; 5] = [
 pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(365 * 86_400);
 
 impl Draining {
-    pub(super) fn new(grace: Duration, sessions_at_start: usize, reason: String) -> Self {
+    pub(super) fn new(
+        grace: Duration,
+        sessions_at_start: usize,
+        reason: String,
+        mode: Option<PauseMode>,
+    ) -> Self {
         let began = SystemTime::now();
         Self {
             began,
             deadline: began + grace.min(LONGEST_GRACE),
+            ended: None,
             sessions_at_start,
+            cut: Arc::default(),
             reason,
+            mode,
+            since: Instant::now(),
             insist: CancellationToken::new(),
+            leave_off: CancellationToken::new(),
+        }
+    }
+
+    /// How it ended, in the metrics' word.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.cut.load(Ordering::Relaxed) {
+            0 => "completed",
+            _ => "deadline",
         }
     }
 }

@@ -72,8 +72,8 @@ fn every_refusal_has_its_code_its_reason_and_its_detail() {
         ("ListenerService/DeleteListener", json!({ "name": "listeners/ack" }), "FAILED_PRECONDITION", "LISTENER_STATE_INVALID", "PreconditionFailure"),
         ("ListenerService/ListListeners", json!({ "page_size": -1 }), "INVALID_ARGUMENT", "PAGE_SIZE_INVALID", "BadRequest"),
         ("ListenerService/ListListeners", json!({ "page_token": "nonsense" }), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "BadRequest"),
-        ("ListenerService/ListListeners", json!({ "filter": "state = STATE_ACTIVE" }), "UNIMPLEMENTED", "FIELD_UNSUPPORTED", "ErrorInfo"),
-        ("ListenerService/ListListeners", json!({ "order_by": "name" }), "UNIMPLEMENTED", "FIELD_UNSUPPORTED", "ErrorInfo"),
+        ("ListenerService/ListListeners", json!({ "filter": "state > STATE_ACTIVE" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
+        ("ListenerService/ListListeners", json!({ "order_by": "status" }), "INVALID_ARGUMENT", "ORDER_BY_INVALID", "BadRequest"),
         ("SessionService/GetSession", session.clone(), "NOT_FOUND", "SESSION_NOT_FOUND", "ResourceInfo"),
         ("SessionService/CloseSession", session, "NOT_FOUND", "SESSION_NOT_FOUND", "ResourceInfo"),
         ("SessionService/ListSessions", on("listeners/absent"), "NOT_FOUND", "LISTENER_NOT_FOUND", "ResourceInfo"),
@@ -83,7 +83,7 @@ fn every_refusal_has_its_code_its_reason_and_its_detail() {
         ("ChatService/ReplyConversation", reply("listeners/desk/conversations/local-x"), "NOT_FOUND", "CONVERSATION_NOT_FOUND", "ResourceInfo"),
         ("ChatService/ReplyConversation", reply("desk"), "INVALID_ARGUMENT", "NAME_INVALID", "BadRequest"),
         ("ChatService/ListMessages", on("listeners/desk/conversations/local-x"), "NOT_FOUND", "CONVERSATION_NOT_FOUND", "ResourceInfo"),
-        ("MetricService/GetMetricSnapshot", json!({ "filter": "metric = x" }), "UNIMPLEMENTED", "FIELD_UNSUPPORTED", "ErrorInfo"),
+        ("MetricService/GetMetricSnapshot", json!({ "filter": "metrics = x" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
     ];
     for (method, request, code, reason, detail) in table {
         let error = refused(&service, method, &request);

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::desk::Desk;
 use crate::net::{
-    Ask, Batch, Bounds, CloseReason, Datagram, DatagramHandler, Door, Route, Session,
+    Ask, Batch, Bounds, CloseReason, Datagram, DatagramHandler, Door, PauseMode, Route, Session,
+    UNAVAILABLE,
 };
 
 /// Serves clients of a desk.
@@ -35,7 +36,8 @@ impl Visits {
         if let Some(session) = crate::net::lock(&self.by_peer).get(&datagram.peer) {
             return Some(session.clone());
         }
-        if door.sessions.count() >= batch.terms.bounds.max_sessions {
+        let full = door.sessions.count() >= batch.terms.bounds.max_sessions;
+        if full && door.shut().is_none() {
             self.make_room(door, &batch.terms.bounds);
         }
         let route = Route::Datagram(batch.route(datagram));
@@ -70,13 +72,31 @@ impl Visits {
     }
 }
 
+/// Tells a peer that comes while nobody is let in, if that is what its listener does. Never more than the peer said:
+/// it may not be who it seems.
+fn turn_away(door: &Door, batch: &mut Batch<'_>, datagram: &Datagram<'_>) {
+    let answer = UNAVAILABLE.as_bytes();
+    let rejects = matches!(door.shut(), Some((PauseMode::Reject, _)));
+    if rejects && datagram.data.len() >= answer.len() {
+        batch.answers.push(datagram, |out| {
+            out.extend_from_slice(answer);
+            true
+        });
+    }
+}
+
 impl DatagramHandler for Visits {
+    fn has_sessions(&self) -> bool {
+        true
+    }
+
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
         for datagram in batch.datagrams() {
             if !door.passes(batch.terms, &datagram) {
                 continue;
             }
             let Some(session) = self.session(door, batch, &datagram) else {
+                turn_away(door, batch, &datagram);
                 continue;
             };
             session.note_received(datagram.data.len());

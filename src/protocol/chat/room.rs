@@ -10,6 +10,7 @@ use super::stream::greeting;
 use super::text::strip_telnet;
 use crate::net::{
     Ask, CloseReason, Event, Framing, Serving, Session, SessionId, Stream, StreamHandler,
+    UNAVAILABLE,
 };
 use crate::protocol::reject;
 
@@ -95,6 +96,10 @@ impl Drop for Member<'_> {
 }
 
 impl StreamHandler for Room {
+    fn unavailable(&self) -> Bytes {
+        self.framing.wrap(UNAVAILABLE.as_bytes())
+    }
+
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
         stream.set_framing(self.framing);
         let session = stream.session().clone();

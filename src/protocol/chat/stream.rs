@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::desk::Desk;
 use super::text::{encode, strip_telnet};
 use super::{Pace, Settings};
-use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler};
+use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE};
 use crate::protocol::reject;
 
 /// Serves clients of a desk.
@@ -102,6 +102,10 @@ impl Drop for Seat<'_> {
 }
 
 impl StreamHandler for Visits {
+    fn unavailable(&self) -> Bytes {
+        self.framing.wrap(UNAVAILABLE.as_bytes())
+    }
+
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
         stream.set_framing(self.framing);
         Box::pin(async move {

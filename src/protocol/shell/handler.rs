@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use encoding_rs::Encoding;
 
 use super::exec::{self, Rules};
@@ -11,7 +12,9 @@ use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
 use super::turns::{Turn, Turns};
 use super::{LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
-use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, Violation};
+use crate::net::{
+    Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
+};
 use crate::protocol::refuse;
 use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
 
@@ -201,6 +204,13 @@ fn end(outcome: &Outcome) -> CommandEnd {
 }
 
 impl StreamHandler for Shell {
+    fn unavailable(&self) -> Bytes {
+        let outcome = Outcome::refused(Refusal::new("unavailable", UNAVAILABLE));
+        let mut frame = head(&outcome, &self.filename, "");
+        frame.extend_from_slice(&outcome.stderr);
+        frame.into()
+    }
+
     fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
         stream.set_framing(self.framing);
         Box::pin(self.converse(stream))
