@@ -1,6 +1,7 @@
 //! The one composition: everything is bound first, then run, then drained in order.
 
 mod announce;
+mod end;
 mod measure;
 mod signals;
 mod start_error;
@@ -9,8 +10,9 @@ pub use start_error::StartError;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -69,15 +71,9 @@ impl App {
         let settings = start.configured.settings.clone();
         let signals = Signals::new()?;
         let descriptors = net::raise_descriptor_limit();
-        let instance_id = instance_id();
-        let identity = Identity {
-            version: env!("CARGO_PKG_VERSION"),
-            node: settings.node.name.clone(),
-            instance_id: instance_id.clone(),
-        };
-        let telemetry =
-            Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
-        let (store, kept) = Store::open(&options(&settings.store)).map_err(StartError::Store)?;
+        let (telemetry, facts) = telemetry(&settings, started)?;
+        let (store, mut kept) =
+            Store::open(&options(&settings.store)).map_err(StartError::Store)?;
         let grpc = door("grpc", settings.grpc.address)?;
         let http = door("http", settings.http.address)?;
         let supervisor = Supervisor::new(supervisor::Parts {
@@ -87,6 +83,7 @@ impl App {
             telemetry: telemetry.clone(),
         });
         let measured = measured(&telemetry, &store);
+        let answers = grpc::Answers::new(std::mem::take(&mut kept.answers), &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
         let parts = configuration::Parts {
             sources: start.sources,
@@ -105,12 +102,11 @@ impl App {
             watches: grpc::Watches::new(&telemetry),
             telemetry,
             configuration: Arc::new(owner.clone()),
-            facts: Arc::new(grpc::Facts {
-                instance_id,
-                started,
-            }),
-            answers: Arc::default(),
+            facts,
+            answers: Arc::new(answers),
             store: store.clone(),
+            leaving: grpc::Leaving::default(),
+            snapshots: Arc::new(Semaphore::new(grpc::STREAMS)),
             closing: CancellationToken::new(),
         };
         Ok(Self {
@@ -149,6 +145,7 @@ impl App {
             store,
             _measured,
         } = self;
+        let (answers, leaving) = (control.answers.clone(), control.leaving.clone());
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
         let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
@@ -160,15 +157,23 @@ impl App {
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
 
-        let name = signals.next().await;
+        let (first, deadline) = end::asked(&mut signals, &leaving, &supervisor).await;
         still.cancel();
-        let grace = supervisor.grace();
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        info!(signal = name, grace_ms, "draining; a second signal cuts");
-        let impatient = tokio::spawn(cut_at_the_next(signals, insist.clone()));
+        let cut = insist.child_token();
+        let hurry = end::hurry(
+            signals,
+            first,
+            leaving.clone(),
+            supervisor.clone(),
+            insist.clone(),
+        );
+        let hurry = tokio::spawn(hurry);
+        let in_time = tokio::spawn(end::cut_in_time(leaving, cut.clone()));
         // 1. Whoever asks learns that we are leaving. 2. Every door closes. 3. Sessions are asked.
         // 4. The last one leaves, or time is up. 5. The rest is cut.
-        let drained = supervisor.drain_all(grace, insist.clone()).await;
+        let grace = deadline.saturating_duration_since(Instant::now());
+        let drained = supervisor.drain_all(grace, cut).await;
+        in_time.abort();
         info!(
             sessions = drained.sessions,
             cut = drained.cut,
@@ -181,18 +186,44 @@ impl App {
         report(joined.and_then(|r| r.map_err(|e| e.to_string())));
         report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
-        impatient.abort();
+        hurry.abort();
+        finish(answers.tasks()).await;
         disown.cancel();
-        finish(owned).await;
+        finish(&owned).await;
         info!("stopped");
-        // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
-        if !store.close(CLOSE_GRACE).await {
-            warn!("the store is left as it is; all that was answered is in it");
-        }
-        let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
-        // If even that failed there is nothing left to tell it with.
-        let _ = flushed.await;
+        // 7. What is left to keep and to tell goes.
+        hand_over(store, telemetry).await;
     }
+}
+
+/// Off the runtime's threads, and not for long.
+async fn hand_over(store: Store, telemetry: Telemetry) {
+    if !store.close(CLOSE_GRACE).await {
+        warn!("the store is left as it is; all that was answered is in it");
+    }
+    let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
+    // If even that failed there is nothing left to tell it with.
+    let _ = flushed.await;
+}
+
+/// Telemetry in this process's name, and what there is to tell of it.
+fn telemetry(
+    settings: &settings::Settings,
+    started: SystemTime,
+) -> Result<(Telemetry, Arc<grpc::Facts>), StartError> {
+    let instance_id = instance_id();
+    let identity = Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        node: settings.node.name.clone(),
+        instance_id: instance_id.clone(),
+    };
+    let telemetry =
+        Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
+    let facts = grpc::Facts {
+        instance_id,
+        started,
+    };
+    Ok((telemetry, Arc::new(facts)))
 }
 
 fn options(store: &settings::Store) -> Options {
@@ -203,10 +234,10 @@ fn options(store: &settings::Store) -> Options {
     }
 }
 
-/// Waits for the change under way. One whose disk does not answer was not answered either.
-async fn finish(owned: TaskTracker) {
-    owned.close();
-    if tokio::time::timeout(CLOSE_GRACE, owned.wait())
+/// Waits for what is under way. Nothing whose disk does not answer was answered either.
+async fn finish(tasks: &TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(CLOSE_GRACE, tasks.wait())
         .await
         .is_err()
     {
@@ -225,13 +256,6 @@ fn measured(telemetry: &Telemetry, store: &Store) -> (Arc<Measures>, Arc<StoreMe
     telemetry.observe(configuration);
     telemetry.observe(store);
     measured
-}
-
-/// A second signal, at any point of the drain, waits for nobody.
-async fn cut_at_the_next(mut signals: Signals, insist: CancellationToken) {
-    let name = signals.next().await;
-    warn!(signal = name, "cutting what is left");
-    insist.cancel();
 }
 
 async fn insist_after(grace: Duration, insist: CancellationToken) {

@@ -45,7 +45,7 @@ impl Service<http::Request<Incoming>> for Layered {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
         let Self {
             mut routes,
             telemetry,
@@ -61,6 +61,8 @@ impl Service<http::Request<Incoming>> for Layered {
             };
             let (parent, state) = (header("traceparent"), header("tracestate"));
             let span = telemetry.call(method, parent, state, is_mutation(method));
+            // The trail says where a change was traced.
+            request.extensions_mut().insert(span.trace());
             let answering = AssertUnwindSafe(async move { routes.call(request).await });
             let mut answer = Caught(Box::pin(answering)).await;
             let code = code(&answer);
@@ -91,17 +93,29 @@ impl<F: Future<Output = Answer>> Future for Caught<F> {
     }
 }
 
+/// Every method that is served, by its full name.
+static METHODS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let sets = [
+        api::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    sets.into_iter().flat_map(methods).collect()
+});
+
+/// The full name of a method of ours: `switchboard.v1.ListenerService/StopListener` of `StopListener`. No two of our
+/// services have one of the same name.
+pub(super) fn full_name(method: &'static str) -> &'static str {
+    let of_ours = |full: &&String| {
+        let (service, name) = full.split_once('/').unwrap_or_default();
+        service.starts_with("switchboard.v1.") && name == method
+    };
+    METHODS.iter().find(of_ours).map_or(method, String::as_str)
+}
+
 /// The method of a path, as its descriptor has it. What a caller makes up is no series and no span.
 fn known(path: &str) -> &'static str {
-    static METHODS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-        let sets = [
-            api::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ];
-        sets.into_iter().flat_map(methods).collect()
-    });
     let method = METHODS.get(path.trim_start_matches('/'));
     method.map_or(OTHER, String::as_str)
 }
@@ -153,7 +167,7 @@ fn without_reason(answer: &http::Response<Body>) -> Option<Status> {
 }
 
 /// The code as conventions write it.
-fn word(code: Code) -> &'static str {
+pub(super) fn word(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -187,6 +201,18 @@ mod tests {
         assert_eq!(known(&format!("/{check}")), check);
         assert_eq!(known("/made.up/Method"), OTHER);
         assert!(!is_mutation(OTHER));
+    }
+
+    #[test]
+    fn a_method_of_ours_has_one_full_name() {
+        let ours: Vec<_> = METHODS
+            .iter()
+            .filter(|full| full.starts_with("switchboard.v1."))
+            .collect();
+        let names: BTreeSet<_> = ours.iter().map(|full| full.rsplit('/').next()).collect();
+        assert_eq!(names.len(), ours.len());
+        let full = full_name("StopListener");
+        assert_eq!(full, "switchboard.v1.ListenerService/StopListener");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! One file a service; `convert` holds the two vocabularies against each other, `status` is the one
 //! table of errors. Only this folder and the client side of the command line name generated types.
 
+mod audit;
 mod call;
 mod chat;
 mod config;
@@ -10,6 +11,7 @@ mod configuration;
 mod convert;
 mod filter;
 mod health;
+mod leaving;
 mod listeners;
 mod listing;
 mod mask;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -38,6 +41,8 @@ pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
     ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
+pub use leaving::Leaving;
+pub use metrics::STREAMS;
 pub use once::Answers;
 pub use watch::Watches;
 
@@ -112,6 +117,10 @@ pub struct Control {
     pub watches: Arc<Watches>,
     /// What outlives a restart.
     pub store: Store,
+    /// When the process goes, which callers may ask for.
+    pub leaving: Leaving,
+    /// A place for each stream of metrics.
+    pub snapshots: Arc<Semaphore>,
     /// Cancelled when the control plane goes: streams that have no end of their own end then.
     pub closing: CancellationToken,
 }

@@ -4,7 +4,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, session};
-use super::listeners::{grace, refused};
+use super::listeners::{caller, grace, refused};
 use super::status::{invalid_field, unsupported};
 use super::{Control, api, watch};
 
@@ -36,19 +36,20 @@ impl api::session_service_server::SessionService for Control {
         &self,
         request: Request<api::CloseSessionRequest>,
     ) -> Answer<api::CloseSessionResponse> {
+        let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
         let grace = grace(asked.grace)?;
-        let close = async {
-            let view = self
-                .supervisor
-                .close_session(&asked.name, grace)
-                .map_err(refused)?;
-            let session = session(view, &self.supervisor);
-            let reason = crate::telemetry::escape(&asked.reason);
-            tracing::info!(session = %session.name, %reason, "session closed by a caller");
-            Ok(api::CloseSessionResponse {
-                session: Some(session),
-            })
+        let (control, name, reason) = (self.clone(), asked.name.clone(), caller.reason.clone());
+        let close = async move {
+            let close = async {
+                let view = control.supervisor.close_session(&name, grace);
+                let session = session(view.map_err(refused)?, &control.supervisor);
+                tracing::info!(session = %session.name, reason, "session closed by a caller");
+                Ok(api::CloseSessionResponse {
+                    session: Some(session),
+                })
+            };
+            control.audited(caller, &name, close).await
         };
         self.once(&asked.request_id, &asked, close).await
     }

@@ -4,6 +4,9 @@
 //! included, so two creates of one name or one address cannot both win. Every change is announced
 //! by a counter that others wait on, and told one by one to those who follow (see `feed`).
 
+mod asked;
+mod bind;
+mod bring;
 mod change;
 mod commands;
 mod drain;
@@ -28,12 +31,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use change::{Asked, Becomes, Change, Drain, Prepared};
+pub use asked::{Asked, Drain};
+pub use bind::lowered;
+pub use change::{Becomes, Change, Prepared};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use feed::ListenerEvent;
 pub use lifecycle::{Denied, Desired, Life, State};
-pub use listener::{Target, etag, fresh_uid, lowered};
+pub use listener::{Target, etag, fresh_uid};
 pub use listing::SessionPage;
 pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
