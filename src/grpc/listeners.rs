@@ -196,7 +196,7 @@ impl Control {
         asked: api::CreateListenerRequest,
         caller: Caller,
     ) -> Result<api::CreateListenerResponse, Status> {
-        let persistence = persistence(asked.persistence)?;
+        let persistence = spec::persistence(asked.persistence)?;
         let name = asked.listener_id.parse::<ListenerName>();
         let spec = spec::read(asked.listener.unwrap_or_default());
         let (name, spec) = match (name, spec) {
@@ -229,7 +229,7 @@ impl Control {
         asked: api::UpdateListenerRequest,
         caller: Caller,
     ) -> Result<api::UpdateListenerResponse, Status> {
-        let persistence = persistence(asked.persistence)?;
+        let persistence = spec::persistence(asked.persistence)?;
         let wanted = asked.listener.unwrap_or_default();
         let name = bare_name(&wanted.name).to_owned();
         let view = match self.supervisor.get(&name) {
@@ -272,18 +272,6 @@ impl Control {
             effects: changed.effects.into_iter().map(effect).collect(),
             warnings: changed.warnings.into_iter().map(warning).collect(),
         })
-    }
-}
-
-fn persistence(number: i32) -> Result<Persistence, Status> {
-    match api::Persistence::try_from(number) {
-        Ok(api::Persistence::Durable) => Ok(Persistence::Durable),
-        Ok(api::Persistence::Ephemeral) => Ok(Persistence::Ephemeral),
-        Ok(api::Persistence::Unspecified) => Ok(Persistence::Unspecified),
-        Err(_) => {
-            let rule = format!("{number} is no value of this enum");
-            Err(invalid_field("PERSISTENCE_INVALID", "persistence", rule))
-        }
     }
 }
 
