@@ -89,6 +89,7 @@ mod tests {
             size_bytes: 9,
             payload: b"a\n\x1b[2J".to_vec(),
             truncated: true,
+            dropped_frames: 0,
         };
         let expected = "TIME                      DIRECTION  BYTES  PAYLOAD\n\
                         1970-01-01T00:00:01.005Z  receive    9      a\\n\\u{1b}[2J…\n";
