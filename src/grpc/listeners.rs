@@ -9,10 +9,8 @@ use super::convert::{bare_name, listener, listener_name, scope, warning};
 use super::filter::Filter;
 use super::order::{Order, Place};
 use super::page::Selection;
-use super::status::{Failure, invalid, invalid_field};
-use super::{
-    Caller, Control, Creation, Deletion, Persistence, Update, api, mask, page, spec, watch,
-};
+use super::status::{Failure, invalid};
+use super::{Caller, Control, Creation, Deletion, Update, api, mask, page, spec, watch};
 use crate::config::Scope;
 use crate::net::web;
 use crate::supervisor::{Error, ListenerName, Violation};
