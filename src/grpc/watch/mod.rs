@@ -289,3 +289,114 @@ fn age() -> Duration {
     let jitter = RandomState::new().hash_one(Instant::now()) % spread;
     AGE.0 + Duration::from_millis(jitter)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Feed;
+    use std::sync::Arc;
+    use tonic::Code;
+
+    /// Numbers: those up to 3 are there, odd events are wanted.
+    struct Numbers<const TELLS: bool>(Option<Vec<u64>>);
+
+    impl<const TELLS: bool> Subject for Numbers<TELLS> {
+        type Event = u64;
+        type Found = u64;
+        type Shown = u64;
+        const TELLS_MISSED: bool = TELLS;
+
+        fn page(&mut self, _follower: &Follower<u64>) -> Option<Vec<u64>> {
+            self.0.take()
+        }
+
+        fn show(&mut self, found: u64) -> Option<u64> {
+            Some(found)
+        }
+
+        fn change(&mut self, event: Numbered<u64>) -> Option<Change<u64>> {
+            let wanted = event.event % 2 == 1;
+            wanted.then_some((ChangeType::Created, event.event, SystemTime::now()))
+        }
+    }
+
+    fn watch<const TELLS: bool>(feed: &Arc<Feed<u64>>) -> Watch<Numbers<TELLS>> {
+        let place = Arc::<Watches>::default().take(None, places::Method::WatchSessions);
+        Watch::new(
+            Numbers(Some(vec![1, 2, 3])),
+            (feed.follow(), false),
+            Tokens::new("numbers", "a1"),
+            (place.unwrap(), CancellationToken::new()),
+        )
+    }
+
+    async fn kinds<S: Subject>(watch: &mut Watch<S>, count: usize) -> Vec<ChangeType> {
+        let mut kinds = Vec::new();
+        for _ in 0..count {
+            kinds.push(watch.next().await.unwrap().change);
+        }
+        kinds
+    }
+
+    #[tokio::test]
+    async fn the_snapshot_comes_before_synced_with_what_changed_meanwhile_and_tokens_after() {
+        use ChangeType::{Bookmark, Created, Existing, Synced};
+        let feed = Feed::new(8);
+        let mut watch = watch::<true>(&feed);
+        assert_eq!(kinds(&mut watch, 1).await, [Existing]);
+        feed.publish(|| 5);
+        assert_eq!(kinds(&mut watch, 2).await, [Existing, Existing]);
+        let during = watch.next().await.unwrap();
+        assert_eq!((during.change, &*during.token), (Created, ""));
+        feed.publish(|| 6);
+        feed.publish(|| 7);
+        let synced = watch.next().await.unwrap();
+        assert_eq!(synced.change, Synced);
+        assert_eq!(watch.tokens.read(&synced.token).unwrap(), Some(3));
+        let after = watch.next().await.unwrap();
+        assert_eq!((after.change, after.shown), (Created, Some(7)));
+        // Nothing was said for long.
+        watch.said_at = Instant::now().checked_sub(QUIET).unwrap();
+        assert_eq!(kinds(&mut watch, 1).await, [Bookmark]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_at_its_age_with_a_place_to_go_on_from() {
+        let feed = Feed::new(8);
+        let mut watch = watch::<true>(&feed);
+        let left = watch.ends_at - Instant::now();
+        assert!(left > Duration::from_secs(24 * 60) && left < Duration::from_secs(36 * 60));
+        kinds(&mut watch, 4).await;
+        feed.publish(|| 1);
+        watch.ends_at = Instant::now();
+        let last = watch.next().await.unwrap();
+        assert!(watch.over && last.change == ChangeType::Bookmark);
+        assert_eq!(watch.tokens.read(&last.token).unwrap(), Some(2));
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_told_of_it_or_sent_away() {
+        let feed = Feed::new(2);
+        let (mut told, mut sent_away) = (watch::<true>(&feed), watch::<false>(&feed));
+        kinds(&mut told, 4).await;
+        kinds(&mut sent_away, 4).await;
+        (0..4).for_each(|n| feed.publish(|| 2 * n + 1));
+        let next = told.next().await.unwrap();
+        assert_eq!((next.shown, next.missed), (Some(5), 2));
+        assert_eq!(told.next().await.unwrap().missed, 0);
+        let over = sent_away.next().await.err().unwrap();
+        assert_eq!(over.code(), Code::OutOfRange);
+    }
+
+    #[tokio::test]
+    async fn what_has_happened_is_told_before_the_control_plane_goes() {
+        let feed = Feed::new(8);
+        let mut watch = watch::<true>(&feed);
+        kinds(&mut watch, 4).await;
+        feed.publish(|| 1);
+        watch.closing.cancel();
+        assert_eq!(kinds(&mut watch, 1).await, [ChangeType::Created]);
+        let over = watch.next().await.err().unwrap();
+        assert_eq!(over.code(), Code::Unavailable);
+    }
+}

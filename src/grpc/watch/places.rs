@@ -71,7 +71,11 @@ impl Watches {
         self.take(whose, method)
     }
 
-    fn take(self: &Arc<Self>, whose: Option<web::Source>, method: Method) -> Result<Place, Status> {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        whose: Option<web::Source>,
+        method: Method,
+    ) -> Result<Place, Status> {
         let mut open = lock(&self.open);
         let own = open.get(&whose).copied().unwrap_or_default();
         if open.values().sum::<usize>() >= MOST.0 {
