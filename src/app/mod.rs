@@ -1,6 +1,7 @@
 //! The one composition: everything is bound first, then run, then drained in order.
 
 mod announce;
+mod end;
 mod measure;
 mod signals;
 mod start_error;
@@ -9,26 +10,27 @@ pub use start_error::StartError;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::{Layers, Sources};
-use crate::configuration::{Measures, Owner};
-use crate::net::{self, Address, Bound};
+use crate::configuration::Owner;
+use crate::net::{self, Address, Bound, UnixSocket, web};
 use crate::settings::{self, Configured};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{Identity, Telemetry};
 use crate::{configuration, grpc, http};
-use measure::StoreMeasures;
+use measure::{DoorMeasures, Measured};
 use signals::Signals;
 
 /// How long calls under way may take once the listeners have drained, and how long telemetry may
 /// take to hand over the last of what it has.
-const CALLS_GRACE: Duration = Duration::from_secs(5);
+const CALLS_GRACE: Duration = Duration::from_secs(1);
 const FLUSH_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the store may take to bring its file in order; what it has answered is on disk anyway.
@@ -47,15 +49,15 @@ pub struct Start {
 /// A service whose every socket is bound.
 pub struct App {
     control: grpc::Control,
-    grpc: tokio::net::TcpListener,
-    http: tokio::net::TcpListener,
+    grpc: web::Site,
+    http: web::Site,
     signals: Signals,
     owner: Owner,
     /// The owner of the configuration, and when it ends.
     owning: (TaskTracker, CancellationToken),
     store: Store,
-    /// What is counted besides the listeners, kept for as long as the process runs.
-    _measured: (Arc<Measures>, Arc<StoreMeasures>),
+    /// Kept for as long as the process runs.
+    measured: Measured,
 }
 
 impl App {
@@ -69,24 +71,20 @@ impl App {
         let settings = start.configured.settings.clone();
         let signals = Signals::new()?;
         let descriptors = net::raise_descriptor_limit();
-        let instance_id = instance_id();
-        let identity = Identity {
-            version: env!("CARGO_PKG_VERSION"),
-            node: settings.node.name.clone(),
-            instance_id: instance_id.clone(),
-        };
-        let telemetry =
-            Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
-        let (store, kept) = Store::open(&options(&settings.store)).map_err(StartError::Store)?;
-        let grpc = door("grpc", settings.grpc.address)?;
-        let http = door("http", settings.http.address)?;
+        let (telemetry, facts) = telemetry(&settings, started)?;
+        let (store, mut kept) =
+            Store::open(&options(&settings.store)).map_err(StartError::Store)?;
+        let measured = Measured::new(&telemetry, &store);
+        let (grpc, http) = sites(&settings, descriptors, &measured.doors)?;
         let supervisor = Supervisor::new(supervisor::Parts {
             node: settings.node.name.clone(),
             grace: settings.shutdown.grace,
             most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
+            store: store.clone(),
+            bans: std::mem::take(&mut kept.bans),
         });
-        let measured = measured(&telemetry, &store);
+        let answers = grpc::Answers::new(std::mem::take(&mut kept.answers), &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
         let parts = configuration::Parts {
             sources: start.sources,
@@ -96,20 +94,20 @@ impl App {
             kept,
             supervisor: supervisor.clone(),
             telemetry: telemetry.clone(),
-            measures: measured.0.clone(),
+            measures: measured.configuration.clone(),
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
+        supervisor.forget_bans_of_none();
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,
             telemetry,
             configuration: Arc::new(owner.clone()),
-            facts: Arc::new(grpc::Facts {
-                instance_id,
-                started,
-            }),
-            answers: Arc::default(),
+            facts,
+            answers: Arc::new(answers),
             store: store.clone(),
+            leaving: grpc::Leaving::default(),
+            snapshots: Arc::new(Semaphore::new(grpc::STREAMS)),
             closing: CancellationToken::new(),
         };
         Ok(Self {
@@ -120,7 +118,7 @@ impl App {
             owner,
             owning,
             store,
-            _measured: measured,
+            measured,
         })
     }
 
@@ -129,11 +127,16 @@ impl App {
     /// # Errors
     /// When `out` cannot be written to.
     pub fn announce(&self, out: &mut impl Write) -> io::Result<()> {
-        let control = [
-            ("grpc", "control", self.grpc.local_addr()?),
-            ("http", "metrics", self.http.local_addr()?),
-        ];
-        announce::write(out, &self.control.supervisor, control)
+        let mut own = Vec::new();
+        for (name, word, site) in [
+            ("grpc", "control", &self.grpc),
+            ("http", "metrics", &self.http),
+        ] {
+            own.push((name, word, "tcp", site.tcp.local_addr()?.to_string()));
+            let path = site.unix.as_ref().map(UnixSocket::path);
+            own.extend(path.map(|path| (name, word, "unix", path.display().to_string())));
+        }
+        announce::write(out, &self.control.supervisor, own)
     }
 
     /// Serves until a signal, then drains. A second signal skips the waiting.
@@ -146,28 +149,38 @@ impl App {
             owner,
             owning: (owned, disown),
             store,
-            _measured,
+            measured,
         } = self;
+        let (answers, leaving) = (control.answers.clone(), control.leaving.clone());
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
         let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(owner.clone().resume_in_time(still.clone()));
         owned.spawn(signals.reload_at_each(owner, still.clone()));
-        let calls = tokio::spawn(grpc::serve(grpc, control, insist.clone()));
+        let refused = measured.doors.calls.clone();
+        let calls = tokio::spawn(grpc::serve(grpc, control, refused, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
 
-        let name = signals.next().await;
+        let (first, deadline) = end::asked(&mut signals, &leaving, &supervisor).await;
         still.cancel();
-        let grace = supervisor.grace();
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        info!(signal = name, grace_ms, "draining; a second signal cuts");
-        let impatient = tokio::spawn(cut_at_the_next(signals, insist.clone()));
+        let cut = insist.child_token();
+        let hurry = end::hurry(
+            signals,
+            first,
+            leaving.clone(),
+            supervisor.clone(),
+            insist.clone(),
+        );
+        let hurry = tokio::spawn(hurry);
+        let in_time = tokio::spawn(end::cut_in_time(leaving, cut.clone()));
         // 1. Whoever asks learns that we are leaving. 2. Every door closes. 3. Sessions are asked.
         // 4. The last one leaves, or time is up. 5. The rest is cut.
-        let drained = supervisor.drain_all(grace, insist.clone()).await;
+        let grace = deadline.saturating_duration_since(Instant::now());
+        let drained = supervisor.drain_all(grace, cut).await;
+        in_time.abort();
         info!(
             sessions = drained.sessions,
             cut = drained.cut,
@@ -180,18 +193,44 @@ impl App {
         report(joined.and_then(|r| r.map_err(|e| e.to_string())));
         report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
-        impatient.abort();
+        hurry.abort();
+        finish(answers.tasks()).await;
         disown.cancel();
-        finish(owned).await;
+        finish(&owned).await;
         info!("stopped");
-        // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
-        if !store.close(CLOSE_GRACE).await {
-            warn!("the store is left as it is; all that was answered is in it");
-        }
-        let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
-        // If even that failed there is nothing left to tell it with.
-        let _ = flushed.await;
+        // 7. What is left to keep and to tell goes.
+        hand_over(store, telemetry).await;
     }
+}
+
+/// Off the runtime's threads, and not for long.
+async fn hand_over(store: Store, telemetry: Telemetry) {
+    if !store.close(CLOSE_GRACE).await {
+        warn!("the store is left as it is; all that was answered is in it");
+    }
+    let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
+    // If even that failed there is nothing left to tell it with.
+    let _ = flushed.await;
+}
+
+/// Telemetry in this process's name, and what there is to tell of it.
+fn telemetry(
+    settings: &settings::Settings,
+    started: SystemTime,
+) -> Result<(Telemetry, Arc<grpc::Facts>), StartError> {
+    let instance_id = instance_id();
+    let identity = Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        node: settings.node.name.clone(),
+        instance_id: instance_id.clone(),
+    };
+    let telemetry =
+        Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
+    let facts = grpc::Facts {
+        instance_id,
+        started,
+    };
+    Ok((telemetry, Arc::new(facts)))
 }
 
 fn options(store: &settings::Store) -> Options {
@@ -202,35 +241,15 @@ fn options(store: &settings::Store) -> Options {
     }
 }
 
-/// Waits for the change under way. One whose disk does not answer was not answered either.
-async fn finish(owned: TaskTracker) {
-    owned.close();
-    if tokio::time::timeout(CLOSE_GRACE, owned.wait())
+/// Waits for what is under way. Nothing whose disk does not answer was answered either.
+async fn finish(tasks: &TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(CLOSE_GRACE, tasks.wait())
         .await
         .is_err()
     {
         warn!("a change was still under way");
     }
-}
-
-/// Has what is counted of the configuration and the store collected.
-fn measured(telemetry: &Telemetry, store: &Store) -> (Arc<Measures>, Arc<StoreMeasures>) {
-    let measured = (
-        Arc::<Measures>::default(),
-        Arc::new(StoreMeasures(store.clone())),
-    );
-    let configuration: std::sync::Weak<Measures> = Arc::downgrade(&measured.0);
-    let store: std::sync::Weak<StoreMeasures> = Arc::downgrade(&measured.1);
-    telemetry.observe(configuration);
-    telemetry.observe(store);
-    measured
-}
-
-/// A second signal, at any point of the drain, waits for nobody.
-async fn cut_at_the_next(mut signals: Signals, insist: CancellationToken) {
-    let name = signals.next().await;
-    warn!(signal = name, "cutting what is left");
-    insist.cancel();
 }
 
 async fn insist_after(grace: Duration, insist: CancellationToken) {
@@ -242,6 +261,35 @@ fn report(served: Result<(), String>) {
     if let Err(fault) = served {
         error!(fault, "the control plane or the HTTP side failed");
     }
+}
+
+/// Descriptors that each way to the control plane, or to the HTTP side, has for itself.
+const RESERVE: (usize, usize) = (8, 2);
+
+/// The process's own doors.
+fn sites(
+    settings: &settings::Settings,
+    descriptors: u64,
+    counted: &DoorMeasures,
+) -> Result<(web::Site, web::Site), StartError> {
+    let (control, pages) = net::most_connections(descriptors);
+    let socket = &settings.grpc.socket;
+    let unix = || (!socket.as_os_str().is_empty()).then(|| UnixSocket::bind(socket));
+    let grpc = web::Site {
+        tcp: door("grpc", settings.grpc.address)?,
+        unix: unix().transpose().map_err(StartError::Socket)?,
+        most_connections: control,
+        reserve: RESERVE.0,
+        counters: counted.grpc.clone(),
+    };
+    let http = web::Site {
+        tcp: door("http", settings.http.address)?,
+        unix: None,
+        most_connections: pages,
+        reserve: RESERVE.1,
+        counters: counted.http.clone(),
+    };
+    Ok((grpc, http))
 }
 
 fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener, StartError> {

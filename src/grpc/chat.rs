@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{conversation, conversation_name, message};
 use super::filter::Filter;
-use super::listeners::refused;
+use super::listeners::{caller, refused};
 use super::page::Selection;
 use super::refusal;
 use super::sessions::parent;
@@ -62,34 +62,15 @@ impl api::chat_service_server::ChatService for Control {
         &self,
         request: Request<api::ReplyConversationRequest>,
     ) -> Answer<api::ReplyConversationResponse> {
-        use api::reply_conversation_request::Body as Sent;
+        let caller = caller(&request, "ReplyConversation", "");
         let asked = request.into_inner();
-        let (listener, desk, id) = self.conversation(&asked.name)?;
-        let body = match &asked.body {
-            Some(Sent::Text(text)) => Body::Text(text),
-            Some(Sent::Raw(raw)) => Body::Raw(raw),
-            None => {
-                return Err(invalid_field(
-                    "REPLY_INVALID",
-                    "body",
-                    "text or raw must be set",
-                ));
-            }
+        let (control, reply) = (self.clone(), asked.clone());
+        let reply = async move {
+            let name = reply.name.clone();
+            let said = async { control.reply(&reply) };
+            control.audited(caller, &name, said).await
         };
-        let replied = desk
-            .reply(
-                id,
-                asked.in_reply_to,
-                body,
-                &asked.operator,
-                &asked.request_id,
-            )
-            .map_err(|error| refusal::reply(&error, &asked.name))?;
-        let name = conversation_name(&listener, &self.supervisor.session_label(id));
-        Ok(Response::new(api::ReplyConversationResponse {
-            message: Some(message(name, &desk, replied.message)),
-            warnings: replied.warnings,
-        }))
+        self.once(&asked.request_id, &asked, reply).await
     }
 
     async fn list_messages(
@@ -123,6 +104,37 @@ impl api::chat_service_server::ChatService for Control {
 }
 
 impl Control {
+    /// Has a desk say something in a conversation.
+    fn reply(
+        &self,
+        asked: &api::ReplyConversationRequest,
+    ) -> Result<api::ReplyConversationResponse, Status> {
+        use api::reply_conversation_request::Body as Sent;
+        let (listener, desk, id) = self.conversation(&asked.name)?;
+        let body = match &asked.body {
+            Some(Sent::Text(text)) => Body::Text(text),
+            Some(Sent::Raw(raw)) => Body::Raw(raw),
+            None => {
+                let rule = "text or raw must be set";
+                return Err(invalid_field("REPLY_INVALID", "body", rule));
+            }
+        };
+        let replied = desk
+            .reply(
+                id,
+                asked.in_reply_to,
+                body,
+                &asked.operator,
+                &asked.request_id,
+            )
+            .map_err(|error| refusal::reply(&error, &asked.name))?;
+        let name = conversation_name(&listener, &self.supervisor.session_label(id));
+        Ok(api::ReplyConversationResponse {
+            message: Some(message(name, &desk, replied.message)),
+            warnings: replied.warnings,
+        })
+    }
+
     /// The desks of `listeners/L`, or all for `listeners/-`.
     fn desks(&self, of: &str) -> Result<Vec<(String, Arc<Desk>)>, Status> {
         match parent(of)? {

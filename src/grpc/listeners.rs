@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{bare_name, listener, scope, warning};
+use super::convert::{bare_name, listener, listener_name, scope, warning};
 use super::filter::Filter;
 use super::order::{Order, Place};
 use super::page::Selection;
@@ -24,12 +24,21 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::CreateListenerResponse> {
         let caller = caller(&request, "CreateListener", "");
         let asked = request.into_inner();
-        self.once(
-            &asked.request_id,
-            &asked,
-            self.create(asked.clone(), caller),
-        )
-        .await
+        let caller = self.asking(&asked.request_id, &asked, caller);
+        let lost = || {
+            Ok(api::CreateListenerResponse {
+                listener: Some(self.listener(&asked.listener_id)?),
+                warnings: Vec::new(),
+            })
+        };
+        let (control, creation) = (self.clone(), asked.clone());
+        let create = async move {
+            let name = listener_name(&creation.listener_id);
+            let tried = (!creation.validate_only).then(|| caller.clone());
+            let create = control.create(creation, caller);
+            control.attempted(tried, &name, create).await
+        };
+        self.once_or(&asked.request_id, &asked, lost, create).await
     }
 
     async fn update_listener(
@@ -38,20 +47,31 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::UpdateListenerResponse> {
         let caller = caller(&request, "UpdateListener", "");
         let asked = request.into_inner();
-        let update = Box::pin(self.update(asked.clone(), caller));
-        self.once(&asked.request_id, &asked, update).await
+        let caller = self.asking(&asked.request_id, &asked, caller);
+        let name = asked.listener.as_ref().map(|wanted| wanted.name.clone());
+        let name = listener_name(bare_name(&name.unwrap_or_default()));
+        let lost = || {
+            Ok(api::UpdateListenerResponse {
+                listener: Some(self.listener(&name)?),
+                ..Default::default()
+            })
+        };
+        let (control, update, name) = (self.clone(), asked.clone(), name.clone());
+        let update = async move {
+            let tried = (!update.validate_only).then(|| caller.clone());
+            let update = Box::pin(control.update(update, caller));
+            control.attempted(tried, &name, update).await
+        };
+        self.once_or(&asked.request_id, &asked, lost, update).await
     }
 
     async fn get_listener(
         &self,
         request: Request<api::GetListenerRequest>,
     ) -> Answer<api::GetListenerResponse> {
-        let view = self
-            .supervisor
-            .get(bare_name(&request.get_ref().name))
-            .map_err(refused)?;
+        let listener = self.listener(&request.get_ref().name)?;
         Ok(Response::new(api::GetListenerResponse {
-            listener: Some(listener(view)),
+            listener: Some(listener),
         }))
     }
 
@@ -90,18 +110,25 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::DeleteListenerResponse> {
         let caller = caller(&request, "DeleteListener", "");
         let asked = request.into_inner();
+        let caller = self.asking(&asked.request_id, &asked, caller);
         let deletion = Deletion {
             name: bare_name(&asked.name).to_owned(),
             etag: asked.etag.clone(),
             force: asked.force,
             validate_only: asked.validate_only,
         };
-        let delete = async {
-            let deleted = self.configuration.delete(deletion, caller);
-            deleted.await.map_err(refused)?;
-            Ok(api::DeleteListenerResponse {})
+        let (control, name) = (self.clone(), listener_name(&deletion.name));
+        let delete = async move {
+            let tried = (!deletion.validate_only).then(|| caller.clone());
+            let delete = async {
+                let deleted = control.configuration.delete(deletion, caller);
+                deleted.await.map_err(refused)?;
+                Ok(api::DeleteListenerResponse {})
+            };
+            control.attempted(tried, &name, delete).await
         };
-        self.once(&asked.request_id, &asked, delete).await
+        let lost = || Ok(api::DeleteListenerResponse {});
+        self.once_or(&asked.request_id, &asked, lost, delete).await
     }
 
     async fn start_listener(
@@ -141,6 +168,12 @@ impl api::listener_service_server::ListenerService for Control {
 }
 
 impl Control {
+    /// A listener as it is now.
+    pub(super) fn listener(&self, name: &str) -> Result<api::Listener, Status> {
+        let view = self.supervisor.get(bare_name(name));
+        view.map(listener).map_err(refused)
+    }
+
     async fn create(
         &self,
         asked: api::CreateListenerRequest,
@@ -241,9 +274,11 @@ fn persistence(number: i32) -> Result<Persistence, Status> {
 pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str) -> Caller {
     let peer = request.extensions().get::<web::Caller>();
     Caller {
-        actor: peer.map(|peer| peer.0.to_string()).unwrap_or_default(),
+        actor: peer.map(ToString::to_string).unwrap_or_default(),
         method,
         reason: crate::supervisor::shown(reason),
+        trace: request.extensions().get().copied().unwrap_or_default(),
+        done: None,
     }
 }
 

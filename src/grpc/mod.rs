@@ -3,15 +3,20 @@
 //! One file a service; `convert` holds the two vocabularies against each other, `status` is the one
 //! table of errors. Only this folder and the client side of the command line name generated types.
 
+mod audit;
+mod bans;
 mod call;
 mod chat;
+mod close;
 mod config;
 mod configuration;
 mod convert;
 mod filter;
 mod health;
+mod leaving;
 mod listeners;
 mod listing;
+mod load;
 mod mask;
 mod metrics;
 mod once;
@@ -25,10 +30,12 @@ mod spec;
 mod status;
 mod verbs;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -37,9 +44,11 @@ pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
     ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
+pub use leaving::Leaving;
+pub use metrics::STREAMS;
 pub use once::Answers;
 
-use crate::net::{Address, web};
+use crate::net::{Address, Counters, UnixSocket, web};
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
@@ -64,6 +73,8 @@ pub mod api {
 pub struct Settings {
     /// Where it listens: loopback only, since it is plain text and asks nobody who they are.
     pub address: Address,
+    /// Where it listens in the file system besides, as a socket of mode 0600; empty for nowhere.
+    pub socket: PathBuf,
     /// Whether callers may make shell listeners, which is the right to run commands.
     pub allow_shell: bool,
 }
@@ -72,6 +83,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             address: Address(([127, 0, 0, 1], 50_051).into()),
+            socket: PathBuf::new(),
             allow_shell: false,
         }
     }
@@ -80,16 +92,18 @@ impl Default for Settings {
 impl Settings {
     /// What cannot be obeyed.
     pub fn check(&self) -> Vec<(&'static str, String)> {
-        if self.address.is_loopback() {
-            return Vec::new();
+        let mut faults = Vec::new();
+        if !self.address.is_loopback() {
+            let rule = format!(
+                "{} is open to the network, and the control plane has no TLS and no roles yet; \
+                 bind it to loopback, such as 127.0.0.1:{}",
+                self.address,
+                self.address.0.port()
+            );
+            faults.push(("address", rule));
         }
-        let rule = format!(
-            "{} is open to the network, and the control plane has no TLS and no roles yet; \
-             bind it to loopback, such as 127.0.0.1:{}",
-            self.address,
-            self.address.0.port()
-        );
-        vec![("address", rule)]
+        faults.extend(UnixSocket::check(&self.socket).map(|rule| ("socket", rule)));
+        faults
     }
 }
 
@@ -108,6 +122,10 @@ pub struct Control {
     pub answers: Arc<Answers>,
     /// What outlives a restart.
     pub store: Store,
+    /// When the process goes, which callers may ask for.
+    pub leaving: Leaving,
+    /// A place for each stream of metrics.
+    pub snapshots: Arc<Semaphore>,
     /// Cancelled when the control plane goes: streams that have no end of their own end then.
     pub closing: CancellationToken,
 }
@@ -135,10 +153,12 @@ macro_rules! service {
     };
 }
 
-/// Serves the control plane until it closes, then what is under way until `insist`.
+/// Serves the control plane until it closes, then what is under way until `insist`. Calls that find
+/// no room are counted in `refused`.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    site: web::Site,
     control: Control,
+    refused: Arc<Counters>,
     insist: CancellationToken,
 ) -> Result<(), tonic_reflection::server::Error> {
     let stop = control.closing.clone();
@@ -168,9 +188,10 @@ pub async fn serve(
             server_service_server::ServerServiceServer,
             control
         ));
-    let calls = call::Layered::new(routes.prepare(), control.telemetry.clone());
+    let load = load::Load::new(refused, stop.clone());
+    let calls = call::Layered::new(routes.prepare(), control.telemetry.clone(), load);
     let reporting = health::report(reporter, control.supervisor.clone(), stop.clone());
-    let serving = web::serve(listener, web::Version::Http2, calls, stop, insist.clone());
+    let serving = web::serve(site, web::Version::Http2, calls, stop, insist.clone());
     tokio::join!(reporting, serving);
     Ok(())
 }

@@ -3,7 +3,9 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
-use tonic::Status;
+use tonic::{Response, Status};
+
+use super::MAX_ANSWER;
 
 use super::status::invalid_field;
 
@@ -52,6 +54,19 @@ fn fit<T, M: prost::Message>(
         last = Some(item);
     }
     (page, None)
+}
+
+/// An answer that only reads, if it is not more than one may be.
+pub(super) fn fitting<A: prost::Message>(
+    answer: A,
+    field: &str,
+    instead: &str,
+) -> Result<Response<A>, Status> {
+    if answer.encoded_len() <= MAX_ANSWER {
+        return Ok(Response::new(answer));
+    }
+    let rule = format!("the answer is longer than {MAX_ANSWER} bytes; {instead}");
+    Err(invalid_field("ANSWER_TOO_LARGE", field, rule))
 }
 
 /// A token for the rest of `list` behind `cursor`. `list` is all that was asked for but the page: which items, in which

@@ -4,7 +4,12 @@
 //! included, so two creates of one name or one address cannot both win. Every change is announced
 //! by a counter that watchers wait on.
 
+mod asked;
+mod bans;
+mod bind;
+mod bring;
 mod change;
+mod close;
 mod commands;
 mod drain;
 mod error;
@@ -27,18 +32,23 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use change::{Asked, Becomes, Change, Drain, Prepared};
+pub use asked::{Asked, Drain};
+pub use bind::lowered;
+pub use change::{Becomes, Change, Prepared};
+pub use close::{Closing, Visit};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
-pub use listener::{Target, etag, fresh_uid, lowered};
+pub use listener::{Target, etag, fresh_uid};
 pub use listing::SessionPage;
 pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::protocol::chat::Desk;
+use crate::store::{Ban, Store};
 use crate::telemetry::Telemetry;
+use bans::BanBook;
 use listener::Listener;
 
 /// Owns the listeners. A cheap handle.
@@ -50,6 +60,7 @@ struct Inner {
     grace_ms: AtomicU64,
     most_sessions: usize,
     telemetry: Telemetry,
+    bans: BanBook,
     listeners: Mutex<BTreeMap<ListenerName, Listener>>,
     changes: watch::Sender<u64>,
     /// The process is on its way out: nothing new begins.
@@ -71,6 +82,10 @@ pub struct Parts {
     pub most_sessions: usize,
     /// Where events are told.
     pub telemetry: Telemetry,
+    /// Where bans are kept.
+    pub store: Store,
+    /// Those that were kept.
+    pub bans: Vec<Ban>,
 }
 
 impl Supervisor {
@@ -81,6 +96,7 @@ impl Supervisor {
             grace_ms: AtomicU64::new(u64::try_from(parts.grace.as_millis()).unwrap_or(u64::MAX)),
             most_sessions: parts.most_sessions,
             telemetry: parts.telemetry.clone(),
+            bans: BanBook::new(parts.store, parts.bans),
             listeners: Mutex::new(BTreeMap::new()),
             changes: watch::channel(0).0,
             stopping: CancellationToken::new(),

@@ -10,7 +10,11 @@ const SERVED: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\
     [listeners.desk]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
 
 /// What works; every other method of `switchboard.v1` answers UNIMPLEMENTED.
-const WORKING: [&str; 20] = [
+const WORKING: [&str; 28] = [
+    "MetricService.StreamMetricSnapshots",
+    "ServerService.ListAuditEvents",
+    "ServerService.SetLogFilter",
+    "ServerService.ShutdownServer",
     "ListenerService.CreateListener",
     "ListenerService.UpdateListener",
     "ConfigService.GetEffectiveConfig",
@@ -26,6 +30,10 @@ const WORKING: [&str; 20] = [
     "SessionService.GetSession",
     "SessionService.ListSessions",
     "SessionService.CloseSession",
+    "SessionService.CloseSessions",
+    "SessionService.BanSource",
+    "SessionService.UnbanSource",
+    "SessionService.ListBans",
     "ChatService.ListConversations",
     "ChatService.ReplyConversation",
     "ChatService.ListMessages",
@@ -80,6 +88,12 @@ fn every_refusal_has_its_code_its_reason_and_its_detail() {
         ("ChatService/ReplyConversation", reply("desk"), "INVALID_ARGUMENT", "NAME_INVALID", "BadRequest"),
         ("ChatService/ListMessages", on("listeners/desk/conversations/local-x"), "NOT_FOUND", "CONVERSATION_NOT_FOUND", "ResourceInfo"),
         ("MetricService/GetMetricSnapshot", json!({ "filter": "metrics = x" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
+        ("ServerService/SetLogFilter", json!({ "directive": "debugg" }), "INVALID_ARGUMENT", "LOG_FILTER_INVALID", "BadRequest"),
+        ("ServerService/SetLogFilter", json!({ "directive": "info", "revert_after": "0s" }), "INVALID_ARGUMENT", "REVERT_AFTER_INVALID", "BadRequest"),
+        ("ServerService/ShutdownServer", json!({ "grace": "90000s" }), "INVALID_ARGUMENT", "GRACE_INVALID", "BadRequest"),
+        ("ServerService/ListAuditEvents", json!({ "filter": "who = \"me\"" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
+        ("ServerService/ListAuditEvents", json!({ "page_token": "x" }), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "BadRequest"),
+        ("MetricService/StreamMetricSnapshots", json!({ "interval": "0.1s" }), "INVALID_ARGUMENT", "INTERVAL_INVALID", "BadRequest"),
     ];
     for (method, request, code, reason, detail) in table {
         let error = refused(&service, method, &request);
@@ -293,7 +307,13 @@ fn every_method_answers_and_those_to_come_say_so() {
         for method in list(&[of]) {
             methods += 1;
             let (of, name) = method.rsplit_once('.').unwrap();
-            match service.grpcurl(&format!("{of}/{name}"), &json!({})) {
+            // Whatever would succeed, and end everything or never end, is asked for wrongly.
+            let request = match name {
+                "ShutdownServer" => json!({ "grace": "-1s" }),
+                "StreamMetricSnapshots" => json!({ "interval": "-1s" }),
+                _ => json!({}),
+            };
+            match service.grpcurl(&format!("{of}/{name}"), &request) {
                 Err(error) if error.code == "UNIMPLEMENTED" => {}
                 Err(error) if error.code == "DEADLINE_EXCEEDED" => panic!("{method} hangs"),
                 _ => {
