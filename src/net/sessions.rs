@@ -274,6 +274,7 @@ mod tests {
                 last_receive: None,
                 last_send: None,
                 reason: CloseReason::Idle,
+                detail: None,
                 totals: Totals::default(),
                 trace: session.trace,
             });
