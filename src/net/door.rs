@@ -203,12 +203,13 @@ impl Door {
             let name = &self.labels.listener;
             self.feed
                 .publish(|| SessionEvent::Closed(name.clone(), closed.clone()));
-            closed
+            let totals = closed.totals;
+            // Whoever looks for it finds it among the one or the other.
+            self.closures.push(closed);
+            totals
         });
-        let Some(closed) = left else { return };
-        let totals = closed.totals;
+        let Some(totals) = left else { return };
         self.counters.ended.absorb(totals);
-        self.closures.push(closed);
         session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry

@@ -265,8 +265,12 @@ impl Closures {
         let ring = lock(&self.ring);
         let behind = ring.closed.iter().filter(|c| Some(c.id) > after);
         let mut behind: Vec<_> = behind.collect();
+        if limit < behind.len() {
+            behind.select_nth_unstable_by_key(limit, |c| c.id);
+            behind.truncate(limit);
+        }
         behind.sort_unstable_by_key(|c| c.id);
-        behind.into_iter().take(limit).cloned().collect()
+        behind.into_iter().cloned().collect()
     }
 
     /// How many are remembered.
@@ -333,6 +337,37 @@ mod tests {
         );
         assert_eq!(sessions.leave(&first, |noted| noted), None);
         sessions.enter(a, 2, 1, || make(5, [127, 0, 0, 1])).unwrap();
+    }
+
+    #[test]
+    fn closed_ones_are_read_in_the_order_of_their_opening() {
+        let closures = Closures::default();
+        for id in [4, 1, 5, 3, 2] {
+            let session = make(id, [127, 0, 0, 1]);
+            closures.push(Closed {
+                id: session.id,
+                peer: session.peer,
+                local: session.local,
+                opened: session.opened,
+                closed: SystemTime::now(),
+                last_receive: None,
+                last_send: None,
+                reason: CloseReason::Idle,
+                detail: None,
+                totals: Totals::default(),
+                stalls: 0,
+                trace: session.trace,
+            });
+        }
+        let page = |after: u128, limit| {
+            let page = closures.page(Some(SessionId(after)), limit);
+            page.iter().map(|c| c.id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(closures.count(), 5);
+        assert_eq!(
+            (page(0, 2), page(2, 2), page(4, 9)),
+            (vec![1, 2], vec![3, 4], vec![5])
+        );
     }
 
     #[test]
