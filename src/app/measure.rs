@@ -48,6 +48,7 @@ impl Source for StoreMeasures {
         put(Instrument::StoreSize, None, facts.size);
         put(Instrument::StoreCommits, None, facts.commits);
         put(Instrument::StoreWrites, None, facts.writes);
+        put(Instrument::AuditLost, None, facts.lost_events);
         for (reason, count) in facts.failures {
             if count > 0 {
                 put(Instrument::StoreWrites, Some(reason), count);

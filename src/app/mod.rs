@@ -1,30 +1,34 @@
 //! The one composition: everything is bound first, then run, then drained in order.
 
 mod announce;
+mod end;
 mod measure;
 mod signals;
+mod sites;
 mod start_error;
 
 pub use start_error::StartError;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::{Layers, Sources};
 use crate::configuration::Owner;
-use crate::net::{self, Address, Bound, UnixSocket, web};
+use crate::net::{self, UnixSocket, web};
 use crate::settings::{self, Configured};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{Identity, Telemetry};
 use crate::{configuration, grpc, http};
-use measure::{DoorMeasures, Measured};
+use measure::Measured;
 use signals::Signals;
+use sites::sites;
 
 /// How long calls under way may take once the listeners have drained, and how long telemetry may
 /// take to hand over the last of what it has.
@@ -69,15 +73,9 @@ impl App {
         let settings = start.configured.settings.clone();
         let signals = Signals::new()?;
         let descriptors = net::raise_descriptor_limit();
-        let instance_id = instance_id();
-        let identity = Identity {
-            version: env!("CARGO_PKG_VERSION"),
-            node: settings.node.name.clone(),
-            instance_id: instance_id.clone(),
-        };
-        let telemetry =
-            Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
-        let (store, kept) = Store::open(&options(&settings.store)).map_err(StartError::Store)?;
+        let (telemetry, facts) = telemetry(&settings, started)?;
+        let (store, mut kept) =
+            Store::open(&options(&settings.store)).map_err(StartError::Store)?;
         let measured = Measured::new(&telemetry, &store);
         let (grpc, http) = sites(&settings, descriptors, &measured.doors)?;
         let supervisor = Supervisor::new(supervisor::Parts {
@@ -86,6 +84,7 @@ impl App {
             most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
         });
+        let answers = grpc::Answers::new(std::mem::take(&mut kept.answers), &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
         let parts = configuration::Parts {
             sources: start.sources,
@@ -103,12 +102,11 @@ impl App {
             supervisor,
             telemetry,
             configuration: Arc::new(owner.clone()),
-            facts: Arc::new(grpc::Facts {
-                instance_id,
-                started,
-            }),
-            answers: Arc::default(),
+            facts,
+            answers: Arc::new(answers),
             store: store.clone(),
+            leaving: grpc::Leaving::default(),
+            snapshots: Arc::new(Semaphore::new(grpc::STREAMS)),
             closing: CancellationToken::new(),
         };
         Ok(Self {
@@ -152,27 +150,35 @@ impl App {
             store,
             measured,
         } = self;
+        let (answers, leaving) = (control.answers.clone(), control.leaving.clone());
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
         let (stop, insist) = (control.closing.clone(), CancellationToken::new());
         let still = CancellationToken::new();
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(owner.clone().resume_in_time(still.clone()));
         owned.spawn(signals.reload_at_each(owner, still.clone()));
-        let refused = measured.doors.calls.clone();
-        let calls = tokio::spawn(grpc::serve(grpc, control, refused, insist.clone()));
+        let counted = measured.doors.calls.clone();
+        let calls = tokio::spawn(grpc::serve(grpc, control, counted, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
-
-        let name = signals.next().await;
+        let (first, deadline) = end::asked(&mut signals, &leaving, &supervisor).await;
         still.cancel();
-        let grace = supervisor.grace();
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        info!(signal = name, grace_ms, "draining; a second signal cuts");
-        let impatient = tokio::spawn(cut_at_the_next(signals, insist.clone()));
+        let cut = insist.child_token();
+        let hurry = end::hurry(
+            signals,
+            first,
+            leaving.clone(),
+            supervisor.clone(),
+            insist.clone(),
+        );
+        let hurry = tokio::spawn(hurry);
+        let in_time = tokio::spawn(end::cut_in_time(leaving, cut.clone()));
         // 1. Whoever asks learns that we are leaving. 2. Every door closes. 3. Sessions are asked.
         // 4. The last one leaves, or time is up. 5. The rest is cut.
-        let drained = supervisor.drain_all(grace, insist.clone()).await;
+        let grace = deadline.saturating_duration_since(Instant::now());
+        let drained = supervisor.drain_all(grace, cut).await;
+        in_time.abort();
         info!(
             sessions = drained.sessions,
             cut = drained.cut,
@@ -185,18 +191,44 @@ impl App {
         report(joined.and_then(|r| r.map_err(|e| e.to_string())));
         report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
-        impatient.abort();
+        hurry.abort();
+        finish(answers.tasks()).await;
         disown.cancel();
-        finish(owned).await;
+        finish(&owned).await;
         info!("stopped");
-        // 7. What is left to keep and to tell goes, off the runtime's threads, and not for long.
-        if !store.close(CLOSE_GRACE).await {
-            warn!("the store is left as it is; all that was answered is in it");
-        }
-        let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
-        // If even that failed there is nothing left to tell it with.
-        let _ = flushed.await;
+        // 7. What is left to keep and to tell goes.
+        hand_over(store, telemetry).await;
     }
+}
+
+/// Off the runtime's threads, and not for long.
+async fn hand_over(store: Store, telemetry: Telemetry) {
+    if !store.close(CLOSE_GRACE).await {
+        warn!("the store is left as it is; all that was answered is in it");
+    }
+    let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
+    // If even that failed there is nothing left to tell it with.
+    let _ = flushed.await;
+}
+
+/// Telemetry in this process's name, and what there is to tell of it.
+fn telemetry(
+    settings: &settings::Settings,
+    started: SystemTime,
+) -> Result<(Telemetry, Arc<grpc::Facts>), StartError> {
+    let instance_id = instance_id();
+    let identity = Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        node: settings.node.name.clone(),
+        instance_id: instance_id.clone(),
+    };
+    let telemetry =
+        Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
+    let facts = grpc::Facts {
+        instance_id,
+        started,
+    };
+    Ok((telemetry, Arc::new(facts)))
 }
 
 fn options(store: &settings::Store) -> Options {
@@ -207,22 +239,15 @@ fn options(store: &settings::Store) -> Options {
     }
 }
 
-/// Waits for the change under way. One whose disk does not answer was not answered either.
-async fn finish(owned: TaskTracker) {
-    owned.close();
-    if tokio::time::timeout(CLOSE_GRACE, owned.wait())
+/// Waits for what is under way. Nothing whose disk does not answer was answered either.
+async fn finish(tasks: &TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(CLOSE_GRACE, tasks.wait())
         .await
         .is_err()
     {
         warn!("a change was still under way");
     }
-}
-
-/// A second signal, at any point of the drain, waits for nobody.
-async fn cut_at_the_next(mut signals: Signals, insist: CancellationToken) {
-    let name = signals.next().await;
-    warn!(signal = name, "cutting what is left");
-    insist.cancel();
 }
 
 async fn insist_after(grace: Duration, insist: CancellationToken) {
@@ -233,44 +258,6 @@ async fn insist_after(grace: Duration, insist: CancellationToken) {
 fn report(served: Result<(), String>) {
     if let Err(fault) = served {
         error!(fault, "the control plane or the HTTP side failed");
-    }
-}
-
-/// Descriptors that each way to the control plane, or to the HTTP side, has for itself.
-const RESERVE: (usize, usize) = (8, 2);
-
-/// The process's own doors.
-fn sites(
-    settings: &settings::Settings,
-    descriptors: u64,
-    counted: &DoorMeasures,
-) -> Result<(web::Site, web::Site), StartError> {
-    let (control, pages) = net::most_connections(descriptors);
-    let socket = &settings.grpc.socket;
-    let unix = || (!socket.as_os_str().is_empty()).then(|| UnixSocket::bind(socket));
-    let grpc = web::Site {
-        tcp: door("grpc", settings.grpc.address)?,
-        unix: unix().transpose().map_err(StartError::Socket)?,
-        most_connections: control,
-        reserve: RESERVE.0,
-        counters: counted.grpc.clone(),
-    };
-    let http = web::Site {
-        tcp: door("http", settings.http.address)?,
-        unix: None,
-        most_connections: pages,
-        reserve: RESERVE.1,
-        counters: counted.http.clone(),
-    };
-    Ok((grpc, http))
-}
-
-fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener, StartError> {
-    match net::bind_stream(address, 1_024).map_err(|e| StartError::Bind(whose, e))? {
-        Bound::Stream(listener) => Ok(tokio::net::TcpListener::from_std(listener)?),
-        Bound::Reserved(_) | Bound::Datagram(_) => {
-            Err(io::Error::other("a stream was asked for").into())
-        }
     }
 }
 

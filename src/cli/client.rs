@@ -149,7 +149,7 @@ pub(super) async fn pages<T>(
         let asked = i32::try_from(wanted).unwrap_or(i32::MAX);
         match page(asked, token.clone()).await {
             Ok((items, next)) => {
-                if !next.is_empty() && (next == token || items.is_empty()) {
+                if !next.is_empty() && next == token {
                     return Err(Failure::error(
                         "the list does not end: a page leads to itself",
                     ));

@@ -75,10 +75,14 @@ impl State {
         if edit.layer == Layer::Runtime {
             let write = self.write(&edit, before.as_ref(), after.as_ref());
             self.store.write(write).await.map_err(Error::NotKept)?;
+        } else {
+            let event = Self::event(&edit, before.as_ref(), after.as_ref());
+            self.store.record(event).await;
         }
         self.identify(&edit, after.is_some());
         self.supervisor.commit(prepared).await;
         (self.runtime, self.ephemeral, self.running) = (runtime, ephemeral, configured);
+        self.publish();
         // What a restart would find has changed with what runs.
         if edit.layer != Layer::Runtime || !self.store.keeps() || self.measures.has_drifted() {
             self.measure_drift();
@@ -195,22 +199,24 @@ impl State {
             uid: uid.clone(),
             created: *created,
         });
-        let uid = edit.identity.as_ref().map_or("", |(uid, _)| uid);
+        let event = Self::event(edit, before, after);
         Write {
             forget: edit.forget.clone(),
             assign: edit.assign.iter().map(kept).collect(),
             identities: vec![(listener.clone(), identity.filter(|_| after.is_some()))],
-            event: Some(Event {
-                time: SystemTime::now(),
-                actor: edit.caller.actor.clone(),
-                method: edit.caller.method.to_owned(),
-                resource: format!("listeners/{listener}"),
-                reason: edit.caller.reason.clone(),
-                status: "OK".to_owned(),
-                before_etag: before.map(|view| view.etag.clone()).unwrap_or_default(),
-                after_etag: after.map(|spec| etag(uid, spec)).unwrap_or_default(),
-                trace_id: String::new(),
-            }),
+            event: Some(event),
+            answer: edit.caller.done.clone(),
+            answers_from: None,
+        }
+    }
+
+    /// What the audit trail says of it.
+    fn event(edit: &Edit, before: Option<&View>, after: Option<&Spec>) -> Event {
+        let uid = edit.identity.as_ref().map_or("", |(uid, _)| uid);
+        Event {
+            before_etag: before.map(|view| view.etag.clone()).unwrap_or_default(),
+            after_etag: after.map(|spec| etag(uid, spec)).unwrap_or_default(),
+            ..edit.caller.event(&format!("listeners/{}", edit.name), "OK")
         }
     }
 

@@ -21,6 +21,7 @@ mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +52,7 @@ type Working<'s, T> = Pin<Box<dyn Future<Output = T> + Send + 's>>;
 pub struct Owner {
     turns: mpsc::Sender<Turn>,
     supervisor: crate::supervisor::Supervisor,
+    revision: Arc<Mutex<String>>,
 }
 
 impl Owner {
@@ -59,13 +61,18 @@ impl Owner {
     pub fn start(parts: Parts, tasks: &TaskTracker, stop: CancellationToken) -> Self {
         let supervisor = parts.supervisor.clone();
         let mut state = State::adopt(parts);
+        let revision = state.published.clone();
         let (turns, mut waiting) = mpsc::channel::<Turn>(WAITING);
         tasks.spawn(async move {
             while let Some(Some(turn)) = stop.run_until_cancelled(waiting.recv()).await {
                 turn(&mut state).await;
             }
         });
-        Self { turns, supervisor }
+        Self {
+            turns,
+            supervisor,
+            revision,
+        }
     }
 
     /// Reloads when the files are others than those that were last looked at, as long as `stop` is not cancelled.
@@ -126,8 +133,8 @@ impl crate::grpc::Configuration for Owner {
         Ok(())
     }
 
-    async fn revision(&self) -> Result<String, Error> {
-        self.ask(|state| Box::pin(async { state.revision() })).await
+    fn revision(&self) -> String {
+        crate::net::lock(&self.revision).clone()
     }
 
     async fn effective(&self) -> Result<Effective, Error> {

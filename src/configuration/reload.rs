@@ -89,6 +89,7 @@ impl State {
         if !options.validate_only {
             self.supervisor.commit(prepared).await;
             (self.layers, self.running) = (layers, configured);
+            self.publish();
             self.generation += 1;
             self.obey();
         }

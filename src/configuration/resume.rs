@@ -43,6 +43,7 @@ async fn resume(owner: &Owner, name: String, etag: String) -> Duration {
         actor: "switchboard".to_owned(),
         method: "ResumeListener",
         reason: "its resume_time has come".to_owned(),
+        ..Caller::default()
     };
     let wish = Wish {
         name: name.clone(),

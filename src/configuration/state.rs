@@ -1,7 +1,7 @@
 //! What the owner of the configuration knows.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tracing::{error, warn};
@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) measures: Arc<Measures>,
     /// Reloads that were taken over.
     pub(super) generation: u64,
+    /// The revision of what is in force, for those who do not wait for their turn.
+    pub(super) published: Arc<Mutex<String>>,
 }
 
 impl State {
@@ -92,7 +94,9 @@ impl State {
             telemetry: parts.telemetry,
             measures: parts.measures,
             generation: 0,
+            published: Arc::default(),
         };
+        state.publish();
         tell(&state.running.warnings);
         for name in state.running.settings.listeners.keys() {
             if let Some(target) = target(&state.running, name, &state.identities) {
@@ -127,6 +131,11 @@ impl State {
             Err(problems) => problems.iter().count(),
         };
         self.measures.drifted(drift);
+    }
+
+    /// Says which revision is in force now.
+    pub(super) fn publish(&self) {
+        *crate::net::lock(&self.published) = self.revision();
     }
 
     /// Has what is not a listener obey the settings that are now in force.

@@ -51,17 +51,13 @@ impl Service<http::Request<Incoming>> for Layered {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
-        let Self {
-            mut routes,
-            telemetry,
-            load,
-        } = self.clone();
+    fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
         let (method, streams) = known(request.uri().path());
-        let turn = match load.admit(method, streams, &request) {
+        let turn = match self.load.admit(method, streams, &request) {
             Ok(turn) => turn,
             Err(refusal) => return Box::pin(std::future::ready(Ok(*refusal))),
         };
+        let (mut routes, telemetry) = (self.routes.clone(), self.telemetry.clone());
         Box::pin(async move {
             let began = Instant::now();
             let header = |name| {
@@ -72,6 +68,8 @@ impl Service<http::Request<Incoming>> for Layered {
             };
             let (parent, state) = (header("traceparent"), header("tracestate"));
             let span = telemetry.call(method, parent, state, is_mutation(method));
+            // The trail says where a change was traced.
+            request.extensions_mut().insert(span.trace());
             let answering = AssertUnwindSafe(turn.take(async move { routes.call(request).await }));
             let mut answer = Caught(Box::pin(answering)).await;
             let code = code(&answer);
@@ -102,18 +100,30 @@ impl<F: Future<Output = Answer>> Future for Caught<F> {
     }
 }
 
+/// Every method that is served, by its full name, and whether it streams.
+static METHODS: LazyLock<BTreeMap<String, bool>> = LazyLock::new(|| {
+    let sets = [
+        api::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    sets.into_iter().flat_map(methods).collect()
+});
+
+/// The full name of a method of ours: `switchboard.v1.ListenerService/StopListener` of `StopListener`. No two of our
+/// services have one of the same name.
+pub(super) fn full_name(method: &'static str) -> &'static str {
+    let of_ours = |full: &&String| {
+        let (service, name) = full.split_once('/').unwrap_or_default();
+        service.starts_with("switchboard.v1.") && name == method
+    };
+    METHODS.keys().find(of_ours).map_or(method, String::as_str)
+}
+
 /// The method of a path, as its descriptor has it, and whether it streams. What a caller makes up is
 /// no series and no span.
 pub(super) fn known(path: &str) -> (&'static str, bool) {
-    static METHODS: LazyLock<BTreeMap<String, bool>> = LazyLock::new(|| {
-        let sets = [
-            api::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ];
-        sets.into_iter().flat_map(methods).collect()
-    });
     let method = METHODS.get_key_value(path.trim_start_matches('/'));
     method.map_or((OTHER, false), |(name, streams)| (name, *streams))
 }
@@ -166,7 +176,7 @@ fn without_reason(answer: &http::Response<Body>) -> Option<Status> {
 }
 
 /// The code as conventions write it.
-fn word(code: Code) -> &'static str {
+pub(super) fn word(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -200,6 +210,19 @@ mod tests {
         assert_eq!(known(&format!("/{check}")), (check, false));
         assert_eq!(known("/made.up/Method"), (OTHER, false));
         assert!(!is_mutation(OTHER));
+    }
+
+    #[test]
+    fn a_method_of_ours_has_one_full_name() {
+        let ours: Vec<_> = METHODS
+            .keys()
+            .filter(|full| full.starts_with("switchboard.v1."))
+            .collect();
+        let names: std::collections::BTreeSet<_> =
+            ours.iter().map(|full| full.rsplit('/').next()).collect();
+        assert_eq!(names.len(), ours.len());
+        let full = full_name("StopListener");
+        assert_eq!(full, "switchboard.v1.ListenerService/StopListener");
     }
 
     #[test]

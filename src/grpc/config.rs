@@ -3,10 +3,12 @@
 use tonic::{Request, Response, Status};
 
 use super::convert::{origin, scope, warning};
-use super::listeners::refused;
+use super::listeners::{caller, refused};
+use super::page::fitting;
 use super::status::invalid_field;
-use super::{Changing, Control, MAX_ANSWER, ReloadOptions, Reloaded, SettingRow, Side, api, page};
+use super::{Changing, Control, ReloadOptions, Reloaded, SettingRow, Side, api, page};
 use crate::config::{Format, Layer, Problem, Shadow, is_within};
+use crate::store::Event;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -72,13 +74,27 @@ impl api::config_service_server::ConfigService for Control {
         &self,
         request: Request<api::ReloadConfigRequest>,
     ) -> Answer<api::ReloadConfigResponse> {
+        let caller = caller(&request, "ReloadConfig", "");
         let asked = request.into_inner();
         let options = ReloadOptions {
             validate_only: asked.validate_only,
             keep_sessions: asked.keep_sessions,
         };
-        let reload = async {
-            let reloaded = self.configuration.reload(options).await.map_err(refused)?;
+        let control = self.clone();
+        let reload = async move {
+            let reload = async { control.configuration.reload(options).await.map_err(refused) };
+            if options.validate_only {
+                return reload.await.map(told);
+            }
+            let before = control.configuration.revision();
+            let reload = control.attempted(Some(caller.clone()), "config", reload);
+            let reloaded = reload.await?;
+            let event = Event {
+                before_etag: before,
+                after_etag: reloaded.revision.clone(),
+                ..caller.event("config", "OK")
+            };
+            control.store.record(event).await;
             Ok(told(reloaded))
         };
         self.once(&asked.request_id, &asked, reload).await
@@ -98,15 +114,6 @@ impl api::config_service_server::ConfigService for Control {
         };
         fitting(answer, "include_runtime_state", "read the files themselves")
     }
-}
-
-/// An answer that only reads, if it is not more than one may be.
-fn fitting<A: prost::Message>(answer: A, field: &str, instead: &str) -> Answer<A> {
-    if answer.encoded_len() <= MAX_ANSWER {
-        return Ok(Response::new(answer));
-    }
-    let rule = format!("the answer is longer than {MAX_ANSWER} bytes; {instead}");
-    Err(invalid_field("ANSWER_TOO_LARGE", field, rule))
 }
 
 /// What a reload did, which was done: of more changes than an answer holds the first are told, and that there are more.
@@ -200,6 +207,7 @@ fn problem(problem: Problem) -> api::ConfigProblem {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_ANSWER;
     use super::*;
     use crate::config::Scope;
 

@@ -9,7 +9,9 @@ use tonic::async_trait;
 
 use crate::config::{Format, Origin, Problems, Scope, Shadow, to_value};
 use crate::net::PauseMode;
+use crate::store::Answer;
 use crate::supervisor::{Asked, Desired, Drain, Error, ListenerName, Moment, Spec, View};
+use crate::telemetry::Trace;
 
 /// Changes what should be, and tells it. Every change is made by one owner, one after the other, wholly or not at all,
 /// whether or not its caller still waits.
@@ -23,8 +25,8 @@ pub trait Configuration: Send + Sync {
     async fn set_desired(&self, wish: Wish, caller: Caller) -> Result<View, Error>;
     /// Forgets one. Resolves once its sessions have gone.
     async fn delete(&self, deletion: Deletion, caller: Caller) -> Result<(), Error>;
-    /// Tells what is in force from what is not, in any process.
-    async fn revision(&self) -> Result<String, Error>;
+    /// Tells what is in force from what is not, in any process. Waits for nobody.
+    fn revision(&self) -> String;
     /// What is in force, key by key.
     async fn effective(&self) -> Result<Effective, Error>;
     /// What would be refused of the files on disk, or of a document in their place, and what would not have its whole
@@ -62,6 +64,10 @@ pub struct Caller {
     pub method: &'static str,
     /// What the caller says about it.
     pub reason: String,
+    /// Where the call is traced; [`Trace::default`] when it is not.
+    pub trace: Trace,
+    /// What is kept with the change, so that a call which gave itself an id makes it once.
+    pub done: Option<Answer>,
 }
 
 /// A listener to be made.

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{bare_name, listener, scope, warning};
+use super::convert::{bare_name, listener, listener_name, scope, warning};
+use super::filter::Filter;
+use super::order::{Order, Place};
+use super::page::Selection;
 use super::status::{Failure, invalid, invalid_field};
 use super::{Caller, Control, Creation, Deletion, Persistence, Update, api, mask, page, spec};
 use crate::config::Scope;
 use crate::net::web;
-use crate::supervisor::{Error, ListenerName, View, Violation};
+use crate::supervisor::{Error, ListenerName, Violation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -21,12 +24,21 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::CreateListenerResponse> {
         let caller = caller(&request, "CreateListener", "");
         let asked = request.into_inner();
-        self.once(
-            &asked.request_id,
-            &asked,
-            self.create(asked.clone(), caller),
-        )
-        .await
+        let caller = self.asking(&asked.request_id, &asked, caller);
+        let lost = || {
+            Ok(api::CreateListenerResponse {
+                listener: Some(self.listener(&asked.listener_id)?),
+                warnings: Vec::new(),
+            })
+        };
+        let (control, creation) = (self.clone(), asked.clone());
+        let create = async move {
+            let name = listener_name(&creation.listener_id);
+            let tried = (!creation.validate_only).then(|| caller.clone());
+            let create = control.create(creation, caller);
+            control.attempted(tried, &name, create).await
+        };
+        self.once_or(&asked.request_id, &asked, lost, create).await
     }
 
     async fn update_listener(
@@ -35,20 +47,31 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::UpdateListenerResponse> {
         let caller = caller(&request, "UpdateListener", "");
         let asked = request.into_inner();
-        let update = Box::pin(self.update(asked.clone(), caller));
-        self.once(&asked.request_id, &asked, update).await
+        let caller = self.asking(&asked.request_id, &asked, caller);
+        let name = asked.listener.as_ref().map(|wanted| wanted.name.clone());
+        let name = listener_name(bare_name(&name.unwrap_or_default()));
+        let lost = || {
+            Ok(api::UpdateListenerResponse {
+                listener: Some(self.listener(&name)?),
+                ..Default::default()
+            })
+        };
+        let (control, update, name) = (self.clone(), asked.clone(), name.clone());
+        let update = async move {
+            let tried = (!update.validate_only).then(|| caller.clone());
+            let update = Box::pin(control.update(update, caller));
+            control.attempted(tried, &name, update).await
+        };
+        self.once_or(&asked.request_id, &asked, lost, update).await
     }
 
     async fn get_listener(
         &self,
         request: Request<api::GetListenerRequest>,
     ) -> Answer<api::GetListenerResponse> {
-        let view = self
-            .supervisor
-            .get(bare_name(&request.get_ref().name))
-            .map_err(refused)?;
+        let listener = self.listener(&request.get_ref().name)?;
         Ok(Response::new(api::GetListenerResponse {
-            listener: Some(listener(view)),
+            listener: Some(listener),
         }))
     }
 
@@ -57,19 +80,23 @@ impl api::listener_service_server::ListenerService for Control {
         request: Request<api::ListListenersRequest>,
     ) -> Answer<api::ListListenersResponse> {
         let asked = request.into_inner();
-        page::refuse_query(&asked.filter, &asked.order_by)?;
+        let filter = Filter::read::<api::Listener>("filter", &asked.filter)?;
+        let order = Order::read::<api::Listener>(&asked.order_by)?;
         let size = page::size(asked.page_size)?;
-        let after = page::cursor("listeners", &asked.page_token)?;
-        let all = self.supervisor.list();
-        let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
-        let behind = |view: &View| {
-            after
-                .as_deref()
-                .is_none_or(|after| view.name.as_str() > after)
-        };
-        let behind = all.into_iter().filter(behind);
-        let (listeners, last) = page::cut(behind, size, |view| listener(view.clone()));
-        let token = |last: View| page::token("listeners", last.name.as_str());
+        let list = ("listeners", &asked.filter, &asked.order_by);
+        let after = page::cursor(list, &asked.page_token)?;
+        let mut selection = Selection::new(size, after.and_then(|cursor| Place::of(&cursor)));
+        page::each(self.supervisor.list(), |view| {
+            let shown = listener(view);
+            if filter.admits(&shown) {
+                let place = order.place(&shown, shown.name.as_bytes());
+                selection.offer(place, shown);
+            }
+        })
+        .await;
+        let total_size = page::total(selection.total);
+        let (listeners, last) = selection.page(|shown| shown);
+        let token = |place: Place| page::token(list, &place.cursor());
         Ok(Response::new(api::ListListenersResponse {
             listeners,
             next_page_token: last.map(token).unwrap_or_default(),
@@ -83,18 +110,25 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::DeleteListenerResponse> {
         let caller = caller(&request, "DeleteListener", "");
         let asked = request.into_inner();
+        let caller = self.asking(&asked.request_id, &asked, caller);
         let deletion = Deletion {
             name: bare_name(&asked.name).to_owned(),
             etag: asked.etag.clone(),
             force: asked.force,
             validate_only: asked.validate_only,
         };
-        let delete = async {
-            let deleted = self.configuration.delete(deletion, caller);
-            deleted.await.map_err(refused)?;
-            Ok(api::DeleteListenerResponse {})
+        let (control, name) = (self.clone(), listener_name(&deletion.name));
+        let delete = async move {
+            let tried = (!deletion.validate_only).then(|| caller.clone());
+            let delete = async {
+                let deleted = control.configuration.delete(deletion, caller);
+                deleted.await.map_err(refused)?;
+                Ok(api::DeleteListenerResponse {})
+            };
+            control.attempted(tried, &name, delete).await
         };
-        self.once(&asked.request_id, &asked, delete).await
+        let lost = || Ok(api::DeleteListenerResponse {});
+        self.once_or(&asked.request_id, &asked, lost, delete).await
     }
 
     async fn start_listener(
@@ -134,6 +168,12 @@ impl api::listener_service_server::ListenerService for Control {
 }
 
 impl Control {
+    /// A listener as it is now.
+    pub(super) fn listener(&self, name: &str) -> Result<api::Listener, Status> {
+        let view = self.supervisor.get(bare_name(name));
+        view.map(listener).map_err(refused)
+    }
+
     async fn create(
         &self,
         asked: api::CreateListenerRequest,
@@ -237,6 +277,8 @@ pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str
         actor: peer.map(ToString::to_string).unwrap_or_default(),
         method,
         reason: crate::supervisor::shown(reason),
+        trace: request.extensions().get().copied().unwrap_or_default(),
+        done: None,
     }
 }
 

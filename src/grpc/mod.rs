@@ -3,17 +3,22 @@
 //! One file a service; `convert` holds the two vocabularies against each other, `status` is the one
 //! table of errors. Only this folder and the client side of the command line name generated types.
 
+mod audit;
 mod call;
 mod chat;
 mod config;
 mod configuration;
 mod convert;
+mod filter;
 mod health;
+mod leaving;
 mod listeners;
+mod listing;
 mod load;
 mod mask;
 mod metrics;
 mod once;
+mod order;
 mod page;
 mod refusal;
 mod server;
@@ -28,6 +33,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -36,6 +42,8 @@ pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
     ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
+pub use leaving::Leaving;
+pub use metrics::STREAMS;
 pub use once::Answers;
 
 use crate::net::{Address, Counters, UnixSocket, web};
@@ -112,6 +120,10 @@ pub struct Control {
     pub answers: Arc<Answers>,
     /// What outlives a restart.
     pub store: Store,
+    /// When the process goes, which callers may ask for.
+    pub leaving: Leaving,
+    /// A place for each stream of metrics.
+    pub snapshots: Arc<Semaphore>,
     /// Cancelled when the control plane goes: streams that have no end of their own end then.
     pub closing: CancellationToken,
 }

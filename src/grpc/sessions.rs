@@ -2,11 +2,10 @@
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{bare_name, session, time};
-use super::listeners::{grace, refused};
+use super::convert::{bare_name, session};
+use super::listeners::{caller, grace, refused};
 use super::status::{invalid_field, unsupported};
-use super::{Control, api, page};
-use crate::net::SessionId;
+use super::{Control, api};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -28,44 +27,28 @@ impl api::session_service_server::SessionService for Control {
         request: Request<api::ListSessionsRequest>,
     ) -> Answer<api::ListSessionsResponse> {
         let asked = request.into_inner();
-        page::refuse_query(&asked.filter, &asked.order_by)?;
         basic(asked.view)?;
-        let size = page::size(asked.page_size)?;
-        let listener = parent(&asked.parent)?;
-        let list = ("sessions", &asked.parent, asked.show_closed);
-        let after = page::cursor(list, &asked.page_token)?;
-        let after = after.and_then(|cursor| cursor.parse::<SessionId>().ok());
-        let found = self
-            .supervisor
-            .sessions(listener, after, size, asked.show_closed);
-        let found = found.map_err(refused)?;
-        let next = found.next.map(|last| page::token(list, &last.to_string()));
-        let view = |s| session(s, &self.supervisor);
-        Ok(Response::new(api::ListSessionsResponse {
-            sessions: found.sessions.into_iter().map(view).collect(),
-            next_page_token: next.unwrap_or_default(),
-            total_size: i32::try_from(found.total).unwrap_or(i32::MAX),
-            closed_horizon_time: found.horizon.map(time),
-        }))
+        self.page_of_sessions(asked).await.map(Response::new)
     }
 
     async fn close_session(
         &self,
         request: Request<api::CloseSessionRequest>,
     ) -> Answer<api::CloseSessionResponse> {
+        let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
         let grace = grace(asked.grace)?;
-        let close = async {
-            let view = self
-                .supervisor
-                .close_session(&asked.name, grace)
-                .map_err(refused)?;
-            let session = session(view, &self.supervisor);
-            let reason = crate::telemetry::escape(&asked.reason);
-            tracing::info!(session = %session.name, %reason, "session closed by a caller");
-            Ok(api::CloseSessionResponse {
-                session: Some(session),
-            })
+        let (control, name, reason) = (self.clone(), asked.name.clone(), caller.reason.clone());
+        let close = async move {
+            let close = async {
+                let view = control.supervisor.close_session(&name, grace);
+                let session = session(view.map_err(refused)?, &control.supervisor);
+                tracing::info!(session = %session.name, reason, "session closed by a caller");
+                Ok(api::CloseSessionResponse {
+                    session: Some(session),
+                })
+            };
+            control.audited(caller, &name, close).await
         };
         self.once(&asked.request_id, &asked, close).await
     }

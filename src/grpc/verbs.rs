@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use prost::Message;
+use prost::{Message, Name};
 use tonic::{Request, Response, Status};
 
-use super::convert::{bare_name, listener};
+use super::convert::{bare_name, listener, listener_name};
 use super::listeners::{caller, length, refused};
 use super::status::invalid;
 use super::{Caller, Control, Verb, Wish, api};
@@ -78,20 +78,26 @@ impl Control {
             .await
     }
 
-    async fn make_so<Q: Message, A: Message + Default>(
+    async fn make_so<Q: Message + Name, A: Message + Default + 'static>(
         &self,
         request_id: &str,
         request: &Q,
         wish: Wish,
         caller: Caller,
-        answer: impl FnOnce(Option<api::Listener>) -> A + Send + 'static,
+        answer: impl Fn(Option<api::Listener>) -> A + Copy + Send + 'static,
     ) -> Answer<A> {
-        let control = self.clone();
+        let caller = self.asking(request_id, request, caller);
+        let (control, name) = (self.clone(), listener_name(&wish.name));
+        let lost = || Ok(answer(Some(self.listener(&name)?)));
+        let about = name.clone();
         let made = async move {
-            let view = control.configuration.set_desired(wish, caller).await;
-            Ok(answer(Some(listener(view.map_err(refused)?))))
+            let tried = Some(caller.clone());
+            let view = control.configuration.set_desired(wish, caller);
+            let view = async { view.await.map_err(refused) };
+            let view = control.attempted(tried, &about, view).await?;
+            Ok(answer(Some(listener(view))))
         };
-        self.once(request_id, request, made).await
+        self.once_or(request_id, request, lost, made).await
     }
 }
 

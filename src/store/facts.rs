@@ -17,6 +17,8 @@ pub struct Facts {
     pub commits: u64,
     /// Writes that were not kept, for each of [`WriteError::REASONS`].
     pub failures: [(&'static str, u64); WriteError::REASONS.len()],
+    /// Audit events that are not in the trail.
+    pub lost_events: u64,
     /// False from the first write that the disk or the file failed until one that it did not.
     pub healthy: bool,
 }
@@ -28,6 +30,7 @@ pub(super) struct Tally {
     writes: AtomicU64,
     commits: AtomicU64,
     failures: [AtomicU64; WriteError::REASONS.len()],
+    lost_events: AtomicU64,
     healthy: AtomicBool,
 }
 
@@ -39,6 +42,7 @@ impl Tally {
             writes: AtomicU64::default(),
             commits: AtomicU64::default(),
             failures: Default::default(),
+            lost_events: AtomicU64::default(),
             healthy: AtomicBool::new(true),
         }
     }
@@ -55,6 +59,7 @@ impl Tally {
                     self.failures[at].load(Ordering::Relaxed),
                 )
             }),
+            lost_events: self.lost_events.load(Ordering::Relaxed),
             healthy: self.healthy.load(Ordering::Relaxed),
         }
     }
@@ -85,6 +90,10 @@ impl Tally {
 
     pub(super) fn failed(&self, error: &WriteError) {
         self.failures[error.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn event_lost(&self) {
+        self.lost_events.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tells what was before.

@@ -3,6 +3,7 @@
 //! A write that was acknowledged is on the disk; one that was refused is not there, not even in part. The store knows
 //! rows, not listeners: what they mean is for those who ask to have them kept. All SQL is here.
 
+mod answer;
 mod error;
 mod facts;
 mod link;
@@ -12,6 +13,7 @@ mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod writer;
 
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
+pub use answer::Answer;
 pub use error::{OpenError, Refusal, WriteError};
 pub use facts::Facts;
 pub use row::{Assignment, Event, Identity, Kept, Write};
@@ -33,6 +36,7 @@ use link::Link;
 use open::{Place, connect};
 use retention::Sweep;
 use schema::MIGRATIONS;
+use trail::Notes;
 use writer::{Job, Writer};
 
 /// Writes that may wait; a commit takes up to a quarter of them.
@@ -61,6 +65,8 @@ struct Inner {
     ended: watch::Receiver<()>,
     tally: Arc<Tally>,
     keeps: bool,
+    max_bytes: u64,
+    notes: Mutex<Notes>,
 }
 
 impl Store {
@@ -99,6 +105,8 @@ impl Store {
             ended,
             tally,
             keeps,
+            max_bytes: options.max_bytes,
+            notes: Mutex::new(Notes::default()),
         }));
         Ok((store, kept))
     }
@@ -106,6 +114,11 @@ impl Store {
     /// Whether what is written outlives the process.
     pub fn keeps(&self) -> bool {
         self.0.keeps
+    }
+
+    /// How large the file may grow before audit events go.
+    pub fn max_bytes(&self) -> u64 {
+        self.0.max_bytes
     }
 
     /// Writes one change. Resolves once it is on the disk, or nothing of it is. Dropping the future does not undo it.
@@ -119,9 +132,23 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), WriteError> {
         let (answer, outcome) = oneshot::channel();
-        let work = Box::new(work);
-        self.send(Job { work, answer })
+        self.send(Job::Write(Box::new(work), answer))
             .inspect_err(|error| self.0.tally.failed(error))?;
+        outcome.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Reads what is on the disk, between two commits. It should be a matter of a few milliseconds: nobody writes
+    /// meanwhile.
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let (answer, outcome) = oneshot::channel();
+        let look = Job::Read(Box::new(move |connection| {
+            let read = connection.and_then(|connection| Ok(look(connection)?));
+            let _ = answer.send(read);
+        }));
+        self.send(look)?;
         outcome.await.unwrap_or(Err(WriteError::Closed))
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Row, params};
 use serde_json::Value;
 
+use super::answer::{self, Answer};
 use super::error::Refusal;
 
 /// What was in the store when it was opened.
@@ -17,6 +18,8 @@ pub struct Kept {
     pub assignments: Vec<Assignment>,
     /// In the order of their names.
     pub identities: Vec<Identity>,
+    /// In the order in which they were given.
+    pub answers: Vec<Answer>,
 }
 
 /// A value that a call set at a path.
@@ -58,6 +61,10 @@ pub struct Write {
     pub identities: Vec<(String, Option<Identity>)>,
     /// What the audit trail says of it.
     pub event: Option<Event>,
+    /// The call that made it, so that it is not made twice.
+    pub answer: Option<Answer>,
+    /// Answers with a lesser stamp are removed.
+    pub answers_from: Option<i64>,
 }
 
 /// A row of the audit trail: one change that was made or refused.
@@ -101,9 +108,16 @@ impl Write {
                 identify(connection, identity)?;
             }
         }
-        self.event
-            .as_ref()
-            .map_or(Ok(()), |event| record(connection, event))
+        if let Some(event) = &self.event {
+            record(connection, event)?;
+        }
+        if let Some(answer) = &self.answer {
+            answer::keep(connection, answer)?;
+        }
+        if let Some(stamp) = self.answers_from {
+            answer::forget_before(connection, stamp)?;
+        }
+        Ok(())
     }
 }
 
@@ -172,9 +186,16 @@ impl Kept {
             "SELECT listener, uid, created, checksum FROM identities",
             identity,
         )?;
+        let answers = rows(
+            connection,
+            "answers",
+            "SELECT request_id, fingerprint, stamp, answer, checksum FROM answers ORDER BY stamp",
+            answer::answer,
+        )?;
         Ok(Self {
             assignments,
             identities,
+            answers,
         })
     }
 }
@@ -250,16 +271,16 @@ fn below(key: &str) -> (String, String) {
 }
 
 /// FNV-1a over the parts, each with its length: any one changed byte changes it.
-fn checksum(texts: &[&str], number: i64) -> i64 {
+pub(super) fn checksum<P: AsRef<[u8]>>(parts: &[P], number: i64) -> i64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |bytes: &[u8]| {
         for byte in bytes {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     };
-    for text in texts {
-        add(&(text.len() as u64).to_le_bytes());
-        add(text.as_bytes());
+    for part in parts.iter().map(AsRef::as_ref) {
+        add(&(part.len() as u64).to_le_bytes());
+        add(part);
     }
     add(&number.to_le_bytes());
     hash as i64
@@ -274,7 +295,7 @@ pub(super) fn nanos(time: SystemTime) -> i64 {
     }
 }
 
-fn time(nanos: i64) -> SystemTime {
+pub(super) fn time(nanos: i64) -> SystemTime {
     let gap = Duration::from_nanos(nanos.unsigned_abs());
     if nanos < 0 {
         UNIX_EPOCH - gap

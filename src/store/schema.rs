@@ -9,7 +9,8 @@ pub(super) const APPLICATION_ID: i32 = 0x5357_4244;
 
 /// Each step leads from the schema of its index to the next one. Steps are added, never changed: there are files that
 /// have taken them.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE assignments (
         path TEXT PRIMARY KEY NOT NULL,
         value TEXT NOT NULL,
@@ -37,7 +38,17 @@ pub(super) const MIGRATIONS: &[&str] = &["
         after_etag TEXT NOT NULL,
         trace_id TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE answers (
+        request_id TEXT PRIMARY KEY NOT NULL,
+        fingerprint INTEGER NOT NULL,
+        stamp INTEGER NOT NULL UNIQUE,
+        answer BLOB,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+",
+];
 
 /// The schema that the file has; 0 when it has none yet. One that `steps` do not lead to is refused.
 pub(super) fn version(connection: &Connection, steps: &[&str]) -> Result<usize, Refusal> {

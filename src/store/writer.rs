@@ -1,4 +1,4 @@
-//! The one thread that writes: it takes what waits, commits once, and answers all.
+//! The one thread that writes, and reads: it takes what waits, commits once, and answers all.
 //!
 //! A commit costs a wait for the disk, however much is in it. Each job runs in a savepoint of its own, so that one
 //! which fails takes nobody along.
@@ -25,9 +25,15 @@ pub(super) type Work = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Sen
 /// Whether they are on the disk.
 pub(super) type Outcome = Result<(), WriteError>;
 
-pub(super) struct Job {
-    pub(super) work: Work,
-    pub(super) answer: oneshot::Sender<Outcome>,
+/// Whether the connection may be read, and what from.
+pub(super) type Look = Box<dyn FnOnce(Result<&Connection, WriteError>) + Send>;
+
+/// What waits for its turn.
+pub(super) enum Job {
+    /// A change, and who waits until it is on the disk.
+    Write(Work, oneshot::Sender<Outcome>),
+    /// Reads what is there, and says so itself. It waits for the writes before it, and delays those behind it.
+    Read(Look),
 }
 
 pub(super) struct Writer {
@@ -45,7 +51,7 @@ impl Writer {
                 Ok(first) => {
                     let waiting = self.jobs.try_iter().take(BATCH - 1);
                     let batch = std::iter::once(first).chain(waiting).collect();
-                    self.commit(batch);
+                    self.work_off(batch);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -57,10 +63,27 @@ impl Writer {
         drop(ended);
     }
 
-    fn commit(&mut self, batch: Vec<Job>) {
+    fn work_off(&mut self, batch: Vec<Job>) {
         self.tally.taken(batch.len());
-        let (work, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|job| (job.work, job.answer)).unzip();
+        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        for job in batch {
+            match job {
+                Job::Write(work, answer) => writes.push((work, answer)),
+                Job::Read(look) => reads.push(look),
+            }
+        }
+        if !writes.is_empty() {
+            self.commit(writes);
+        }
+        for look in reads {
+            let read = AssertUnwindSafe(|| look(self.link.connection()));
+            // Who waits for it is told by what the panic drops.
+            let _ = catch_unwind(read);
+        }
+    }
+
+    fn commit(&mut self, writes: Vec<(Work, oneshot::Sender<Outcome>)>) {
+        let (work, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
         let outcomes = self
             .attempt(work)
             .unwrap_or_else(|error| vec![Err(error); answers.len()]);

@@ -13,6 +13,7 @@ mod drain;
 mod error;
 mod lifecycle;
 mod listener;
+mod listing;
 mod measure;
 mod preview;
 mod sessions;
@@ -36,7 +37,8 @@ pub use drain::DrainedAll;
 pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Target, etag, fresh_uid};
-pub use sessions::{SessionPage, SessionView, split_session_name};
+pub use listing::SessionPage;
+pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 

@@ -124,6 +124,8 @@ instruments! {
         "Writes that are on disk; with error.type, those that are not and why.";
     StoreCommits = Counter "switchboard.store.commits", "{commit}", NONE,
         "Commits that the writes took.";
+    AuditLost = Counter "switchboard.audit.lost", "{event}", NONE,
+        "Audit events that are not in the trail; what was done is in the log.";
     ProcessCpuTime = Counter "process.cpu.time", "s", CPU_MODE,
         "Processor time used.";
     ProcessMemoryUsage = UpDownCounter "process.memory.usage", "By", NONE,

@@ -9,9 +9,10 @@ use super::{Error, LogFormat, escape};
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,7 +29,16 @@ static LOGS: OnceLock<Logs> = OnceLock::new();
 struct Logs {
     writer: Writer,
     filter: reload::Handle<EnvFilter, Registry>,
-    directives: Mutex<String>,
+    directives: Mutex<Directives>,
+    /// How often they were changed.
+    turns: watch::Sender<u64>,
+}
+
+struct Directives {
+    /// What the configuration says.
+    configured: String,
+    /// What is obeyed.
+    current: String,
 }
 
 /// Where formatted events go: a bounded queue before a thread that writes.
@@ -64,29 +74,115 @@ pub(super) fn install(directives: &str, format: LogFormat) -> Result<Writer, Err
         let _ = LOGS.set(Logs {
             writer: writer.clone(),
             filter,
-            directives: Mutex::new(directives.to_owned()),
+            directives: Mutex::new(Directives {
+                configured: directives.to_owned(),
+                current: directives.to_owned(),
+            }),
+            turns: watch::Sender::new(0),
         });
     }
     Ok(LOGS.get().map_or(writer, |logs| logs.writer.clone()))
 }
 
-/// Changes what is logged from now on, and says what it was.
-pub(super) fn set_filter(directives: &str) -> Result<String, Error> {
-    let filter = filter(directives).map_err(Error::Filter)?;
+/// Has the log obey the configuration. What it says already changes nothing: an override lasts through a reload that is
+/// about something else.
+pub(super) fn configure(directives: &str) -> Result<(), Error> {
     let logs = LOGS.get().ok_or(Error::NoLog)?;
-    let mut current = logs
-        .directives
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    logs.filter
-        .reload(filter)
-        .map_err(|error| Error::Filter(error.to_string()))?;
-    Ok(std::mem::replace(&mut *current, directives.to_owned()))
+    let mut held = logs.hold();
+    if held.configured != directives {
+        logs.obey(&mut held, directives)?;
+        directives.clone_into(&mut held.configured);
+    }
+    Ok(())
+}
+
+/// Changes what is logged until something else does.
+pub(super) fn set_aside(directives: &str) -> Result<Override, Error> {
+    let logs = LOGS.get().ok_or(Error::NoLog)?;
+    let mut held = logs.hold();
+    let previous = logs.obey(&mut held, directives)?;
+    let turns = logs.turns.subscribe();
+    let turn = *turns.borrow();
+    Ok(Override {
+        previous,
+        turn,
+        turns,
+    })
+}
+
+/// What is logged by somebody's wish, beside the configuration.
+#[derive(Debug)]
+pub struct Override {
+    /// The directives that it replaced.
+    pub previous: String,
+    turn: u64,
+    turns: watch::Receiver<u64>,
+}
+
+impl Override {
+    /// Resolves once something else has changed what is logged.
+    pub async fn replaced(&mut self) {
+        // The sender is never dropped.
+        let _ = self.turns.wait_for(|turn| *turn != self.turn).await;
+    }
+
+    /// Goes back to what the configuration says now, unless something else has changed what is logged. The directives
+    /// that are obeyed again.
+    pub fn end(self) -> Option<String> {
+        let logs = LOGS.get()?;
+        let mut held = logs.hold();
+        if *self.turns.borrow() != self.turn {
+            return None;
+        }
+        let configured = held.configured.clone();
+        logs.obey(&mut held, &configured).ok()?;
+        Some(configured)
+    }
+}
+
+impl Logs {
+    fn hold(&self) -> MutexGuard<'_, Directives> {
+        self.directives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was obeyed before.
+    fn obey(&self, held: &mut Directives, directives: &str) -> Result<String, Error> {
+        let filter = filter(directives).map_err(Error::Filter)?;
+        let reloaded = self.filter.reload(filter);
+        reloaded.map_err(|error| Error::Filter(error.to_string()))?;
+        self.turns.send_modify(|turn| *turn += 1);
+        Ok(std::mem::replace(&mut held.current, directives.to_owned()))
+    }
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A word alone that is no level would be taken for a target, all of which is logged, and nothing else at all.
+fn misspelt(directives: &str) -> Option<&str> {
+    let is_word = |part: &&str| {
+        part.chars()
+            .all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+    };
+    let is_level = |part: &&str| {
+        let level = LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level));
+        level || matches!(*part, "" | "0" | "1" | "2" | "3" | "4" | "5")
+    };
+    let mut parts = directives.split(',').map(str::trim);
+    // What stands in brackets has commas of its own.
+    parts.find(|part| is_word(part) && !is_level(part) && !directives.contains('['))
 }
 
 /// The directives, with the OpenTelemetry crates silenced: they log two lines for every failed export, for as long as
 /// the collector is away. The loss counter and one line for each outage say the same. Whoever names them gets them.
 pub(super) fn filter(directives: &str) -> Result<EnvFilter, String> {
+    if let Some(word) = misspelt(directives) {
+        let levels = LEVELS.join(", ");
+        return Err(format!(
+            "`{word}` is no level ({levels}); of a target say how much, such as `{word}=debug`"
+        ));
+    }
     EnvFilter::builder()
         .parse(format!("opentelemetry=off,{directives}"))
         .map_err(|error| format!("{directives:?}: {error}"))
@@ -282,6 +378,25 @@ mod tests {
             tracing::warn!(target: "opentelemetry_sdk", "asked for");
         });
         assert!(text.contains("asked for"));
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_not_taken_for_a_target() {
+        for good in [
+            "info",
+            "OFF",
+            "warn,switchboard::net=debug",
+            "info, switchboard=trace",
+            "error,2",
+            "[call{method=a,actor=b}]=debug",
+        ] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for (bad, word) in [("debugg", "debugg"), ("info,switchboard", "switchboard")] {
+            let told = filter(bad).unwrap_err();
+            assert!(told.contains(&format!("`{word}` is no level")), "{told}");
+        }
+        assert!(filter("info,switchboard=loud").is_err());
     }
 
     /// A pipe that nobody reads until it is told to.

@@ -19,6 +19,7 @@ mod trace;
 
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
+pub use logs::Override as LogOverride;
 pub use metrics::{Sink, Source};
 pub use settings::{LogFormat, REDACTED, Settings, without_password};
 pub use snapshot::Series;
@@ -140,12 +141,20 @@ impl Telemetry {
         self.0.metrics.snapshot()
     }
 
-    /// Changes what is logged from now on, and returns the directives that it replaces.
+    /// Has the log obey what the configuration says now.
     ///
     /// # Errors
     /// When the directives cannot be understood, or the log stream is not this program's.
-    pub fn set_log(&self, directives: &str) -> Result<String, Error> {
-        logs::set_filter(directives)
+    pub fn set_log(&self, directives: &str) -> Result<(), Error> {
+        logs::configure(directives)
+    }
+
+    /// Changes what is logged beside the configuration, until that changes, or the override is ended or replaced.
+    ///
+    /// # Errors
+    /// When the directives cannot be understood, or the log stream is not this program's.
+    pub fn override_log(&self, directives: &str) -> Result<LogOverride, Error> {
+        logs::set_aside(directives)
     }
 
     /// Sends and writes what waits, but returns after `deadline` whatever the collector does.

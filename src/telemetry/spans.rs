@@ -107,7 +107,7 @@ impl Spans {
     ) -> Call {
         let parent = traceparent.and_then(|header| remote_parent(header, tracestate));
         let Some(tracer) = &self.tracer else {
-            let trace = parent.map_or_else(Trace::random, |parent| Trace::from(&parent));
+            let trace = parent.map_or_else(Trace::default, |parent| Trace::from(&parent));
             return Call { trace, span: None };
         };
         let wanted = match &parent {
@@ -115,7 +115,7 @@ impl Spans {
             None => mutation || self.reads.hit(),
         };
         if !wanted {
-            let trace = parent.map_or_else(Trace::random, |parent| Trace::from(&parent));
+            let trace = parent.map_or_else(Trace::default, |parent| Trace::from(&parent));
             return Call { trace, span: None };
         }
         let builder = SpanBuilder::from_name(method.to_owned())
@@ -231,7 +231,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// The caller's trace when it sent one, otherwise its own.
+    /// The caller's trace when it sent one, otherwise its own; none when it is not traced.
     pub fn trace(&self) -> Trace {
         self.trace
     }
@@ -464,6 +464,10 @@ mod tests {
         assert!(spans.message(&labels(), &setup).is_none());
         let call = spans.call("s.S/Get", (Some(PARENT), None), false);
         assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(
+            spans.call("s.S/Set", (None, None), true).trace(),
+            Trace::default()
+        );
     }
 
     #[test]

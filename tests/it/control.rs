@@ -10,7 +10,11 @@ const SERVED: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\
     [listeners.desk]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
 
 /// What works; every other method of `switchboard.v1` answers UNIMPLEMENTED.
-const WORKING: [&str; 20] = [
+const WORKING: [&str; 24] = [
+    "MetricService.StreamMetricSnapshots",
+    "ServerService.ListAuditEvents",
+    "ServerService.SetLogFilter",
+    "ServerService.ShutdownServer",
     "ListenerService.CreateListener",
     "ListenerService.UpdateListener",
     "ConfigService.GetEffectiveConfig",
@@ -68,8 +72,8 @@ fn every_refusal_has_its_code_its_reason_and_its_detail() {
         ("ListenerService/DeleteListener", json!({ "name": "listeners/ack" }), "FAILED_PRECONDITION", "LISTENER_STATE_INVALID", "PreconditionFailure"),
         ("ListenerService/ListListeners", json!({ "page_size": -1 }), "INVALID_ARGUMENT", "PAGE_SIZE_INVALID", "BadRequest"),
         ("ListenerService/ListListeners", json!({ "page_token": "nonsense" }), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "BadRequest"),
-        ("ListenerService/ListListeners", json!({ "filter": "state = STATE_ACTIVE" }), "UNIMPLEMENTED", "FIELD_UNSUPPORTED", "ErrorInfo"),
-        ("ListenerService/ListListeners", json!({ "order_by": "name" }), "UNIMPLEMENTED", "FIELD_UNSUPPORTED", "ErrorInfo"),
+        ("ListenerService/ListListeners", json!({ "filter": "state > STATE_ACTIVE" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
+        ("ListenerService/ListListeners", json!({ "order_by": "status" }), "INVALID_ARGUMENT", "ORDER_BY_INVALID", "BadRequest"),
         ("SessionService/GetSession", session.clone(), "NOT_FOUND", "SESSION_NOT_FOUND", "ResourceInfo"),
         ("SessionService/CloseSession", session, "NOT_FOUND", "SESSION_NOT_FOUND", "ResourceInfo"),
         ("SessionService/ListSessions", on("listeners/absent"), "NOT_FOUND", "LISTENER_NOT_FOUND", "ResourceInfo"),
@@ -79,7 +83,14 @@ fn every_refusal_has_its_code_its_reason_and_its_detail() {
         ("ChatService/ReplyConversation", reply("listeners/desk/conversations/local-x"), "NOT_FOUND", "CONVERSATION_NOT_FOUND", "ResourceInfo"),
         ("ChatService/ReplyConversation", reply("desk"), "INVALID_ARGUMENT", "NAME_INVALID", "BadRequest"),
         ("ChatService/ListMessages", on("listeners/desk/conversations/local-x"), "NOT_FOUND", "CONVERSATION_NOT_FOUND", "ResourceInfo"),
-        ("MetricService/GetMetricSnapshot", json!({ "filter": "metric = x" }), "UNIMPLEMENTED", "FIELD_UNSUPPORTED", "ErrorInfo"),
+        ("MetricService/GetMetricSnapshot", json!({ "filter": "metrics = x" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
+        ("MetricService/GetMetricSnapshot", json!({ "filter": "metric = " }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
+        ("ServerService/SetLogFilter", json!({ "directive": "debugg" }), "INVALID_ARGUMENT", "LOG_FILTER_INVALID", "BadRequest"),
+        ("ServerService/SetLogFilter", json!({ "directive": "info", "revert_after": "0s" }), "INVALID_ARGUMENT", "REVERT_AFTER_INVALID", "BadRequest"),
+        ("ServerService/ShutdownServer", json!({ "grace": "90000s" }), "INVALID_ARGUMENT", "GRACE_INVALID", "BadRequest"),
+        ("ServerService/ListAuditEvents", json!({ "filter": "who = \"me\"" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
+        ("ServerService/ListAuditEvents", json!({ "page_token": "x" }), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "BadRequest"),
+        ("MetricService/StreamMetricSnapshots", json!({ "interval": "0.1s" }), "INVALID_ARGUMENT", "INTERVAL_INVALID", "BadRequest"),
     ];
     for (method, request, code, reason, detail) in table {
         let error = refused(&service, method, &request);
@@ -293,7 +304,13 @@ fn every_method_answers_and_those_to_come_say_so() {
         for method in list(&[of]) {
             methods += 1;
             let (of, name) = method.rsplit_once('.').unwrap();
-            match service.grpcurl(&format!("{of}/{name}"), &json!({})) {
+            // Whatever would succeed, and end everything or never end, is asked for wrongly.
+            let request = match name {
+                "ShutdownServer" => json!({ "grace": "-1s" }),
+                "StreamMetricSnapshots" => json!({ "interval": "-1s" }),
+                _ => json!({}),
+            };
+            match service.grpcurl(&format!("{of}/{name}"), &request) {
                 Err(error) if error.code == "UNIMPLEMENTED" => {}
                 Err(error) if error.code == "DEADLINE_EXCEEDED" => panic!("{method} hangs"),
                 _ => {

@@ -8,6 +8,7 @@
 )]
 
 mod ack;
+mod cancelled;
 mod chat;
 mod commands;
 mod configuration;
@@ -19,6 +20,7 @@ mod hostile;
 mod house;
 mod life;
 mod limits;
+mod lists;
 mod mutations;
 mod numbers;
 mod reload;
