@@ -82,22 +82,29 @@ struct Told {
     taken_back: usize,
 }
 
-/// Makes changes to one listener, one behind the other, and takes back whichever is not answered soon.
+/// Makes changes to one listener, one behind the other, and takes back most that are not answered soon.
 async fn change(address: SocketAddr, id: String, calls: usize) -> Told {
     let client = ListenerServiceClient::new(channel(address).await);
     let random = RandomState::new();
     let mut told = Told::default();
     for turn in 0..calls {
         let choice = random.hash_one(turn);
-        let patience = Duration::from_micros(choice.rotate_left(32) % PATIENCE);
+        // Every third is waited for: it finds whatever those before it have left.
+        let patience = match turn % 3 {
+            2 => TIMEOUT,
+            _ => Duration::from_micros(choice.rotate_left(32) % PATIENCE),
+        };
         let answer = call(client.clone(), id.clone(), choice);
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(())) => told.done += 1,
             Ok(Err(status)) => {
-                // There was nothing to delete, or it was there already: nothing else is in the way.
+                // Only what was asked before may be in the way.
                 let code = status.code();
                 assert!(
-                    matches!(code, Code::NotFound | Code::AlreadyExists),
+                    matches!(
+                        code,
+                        Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition
+                    ),
                     "{status:?}"
                 );
                 told.refused += 1;
@@ -225,10 +232,12 @@ fn a_change_that_is_taken_back_is_made_whole_or_not_at_all() {
         "{done} done, {refused} refused, {taken_back} taken back; {made} made of {} told",
         events.len()
     );
-    assert!(taken_back > all / 20, "{taken_back}");
-    // Whoever was answered finds it in the trail, and nothing is there that nobody asked for.
-    assert!((done..=done + taken_back).contains(&made));
-    assert!((done + refused..=all).contains(&events.len()));
+    assert!(
+        taken_back > all / 20 && done > all / 20,
+        "{done}, {taken_back}"
+    );
+    // What was answered stands in the trail, and nothing that nobody asked for.
+    assert!((done..=all).contains(&made), "{made}");
     let replayed = replayed(&events);
     assert_eq!(runtime.block_on(found(address)), replayed);
     assert_eq!(runtime.block_on(configured(address)), replayed);
