@@ -83,6 +83,8 @@ impl App {
             grace: settings.shutdown.grace,
             most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
+            store: store.clone(),
+            bans: std::mem::take(&mut kept.bans),
         });
         let answers = grpc::Answers::new(std::mem::take(&mut kept.answers), &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
@@ -97,6 +99,7 @@ impl App {
             measures: measured.configuration.clone(),
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
+        supervisor.forget_bans_of_none();
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,

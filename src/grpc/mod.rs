@@ -4,11 +4,14 @@
 //! table of errors. Only this folder and the client side of the command line name generated types.
 
 mod audit;
+mod bans;
 mod call;
 mod chat;
+mod close;
 mod config;
 mod configuration;
 mod convert;
+mod detail;
 mod filter;
 mod health;
 mod leaving;
@@ -26,6 +29,7 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod tap;
 mod verbs;
 
 use std::path::PathBuf;

@@ -8,13 +8,18 @@
 )]
 
 mod ack;
+mod bans;
 mod cancelled;
 mod chat;
+mod close;
 mod commands;
+mod completion;
 mod configuration;
 mod control;
 mod drain;
 mod durable;
+mod facts;
+mod follow;
 mod frames;
 mod hostile;
 mod house;
@@ -28,6 +33,7 @@ mod served;
 mod shell;
 mod starved;
 mod support;
+mod tap;
 mod telemetry;
 mod update;
 mod uppercase;
