@@ -61,7 +61,6 @@ fn grpcurl_speaks_over_the_socket() {
         listed.contains("switchboard.v1.ListenerService"),
         "{listed}"
     );
-    let method = "grpc.health.v1.Health/Check";
     let call = |method: &str, request: &str| {
         grpcurl(&["-unix", "-d", "@", path, method], request).unwrap()
     };
