@@ -4,6 +4,7 @@ mod announce;
 mod end;
 mod measure;
 mod signals;
+mod sites;
 mod start_error;
 
 pub use start_error::StartError;
@@ -19,14 +20,15 @@ use tracing::{error, info, warn};
 
 use crate::config::{Layers, Sources};
 use crate::configuration::Owner;
-use crate::net::{self, Address, Bound, UnixSocket, web};
+use crate::net::{self, UnixSocket, web};
 use crate::settings::{self, Configured};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{Identity, Telemetry};
 use crate::{configuration, grpc, http};
-use measure::{DoorMeasures, Measured};
+use measure::Measured;
 use signals::Signals;
+use sites::sites;
 
 /// How long calls under way may take once the listeners have drained, and how long telemetry may
 /// take to hand over the last of what it has.
@@ -159,12 +161,11 @@ impl App {
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(owner.clone().resume_in_time(still.clone()));
         owned.spawn(signals.reload_at_each(owner, still.clone()));
-        let refused = measured.doors.calls.clone();
-        let calls = tokio::spawn(grpc::serve(grpc, control, refused, insist.clone()));
+        let counted = measured.doors.calls.clone();
+        let calls = tokio::spawn(grpc::serve(grpc, control, counted, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
-
         let (first, deadline) = end::asked(&mut signals, &leaving, &supervisor).await;
         still.cancel();
         let cut = insist.child_token();
@@ -261,44 +262,6 @@ async fn insist_after(grace: Duration, insist: CancellationToken) {
 fn report(served: Result<(), String>) {
     if let Err(fault) = served {
         error!(fault, "the control plane or the HTTP side failed");
-    }
-}
-
-/// Descriptors that each way to the control plane, or to the HTTP side, has for itself.
-const RESERVE: (usize, usize) = (8, 2);
-
-/// The process's own doors.
-fn sites(
-    settings: &settings::Settings,
-    descriptors: u64,
-    counted: &DoorMeasures,
-) -> Result<(web::Site, web::Site), StartError> {
-    let (control, pages) = net::most_connections(descriptors);
-    let socket = &settings.grpc.socket;
-    let unix = || (!socket.as_os_str().is_empty()).then(|| UnixSocket::bind(socket));
-    let grpc = web::Site {
-        tcp: door("grpc", settings.grpc.address)?,
-        unix: unix().transpose().map_err(StartError::Socket)?,
-        most_connections: control,
-        reserve: RESERVE.0,
-        counters: counted.grpc.clone(),
-    };
-    let http = web::Site {
-        tcp: door("http", settings.http.address)?,
-        unix: None,
-        most_connections: pages,
-        reserve: RESERVE.1,
-        counters: counted.http.clone(),
-    };
-    Ok((grpc, http))
-}
-
-fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener, StartError> {
-    match net::bind_stream(address, 1_024).map_err(|e| StartError::Bind(whose, e))? {
-        Bound::Stream(listener) => Ok(tokio::net::TcpListener::from_std(listener)?),
-        Bound::Reserved(_) | Bound::Datagram(_) => {
-            Err(io::Error::other("a stream was asked for").into())
-        }
     }
 }
 

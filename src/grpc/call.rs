@@ -52,16 +52,12 @@ impl Service<http::Request<Incoming>> for Layered {
     }
 
     fn call(&mut self, mut request: http::Request<Incoming>) -> Self::Future {
-        let Self {
-            mut routes,
-            telemetry,
-            load,
-        } = self.clone();
         let (method, streams) = known(request.uri().path());
-        let turn = match load.admit(method, streams, &request) {
+        let turn = match self.load.admit(method, streams, &request) {
             Ok(turn) => turn,
             Err(refusal) => return Box::pin(std::future::ready(Ok(*refusal))),
         };
+        let (mut routes, telemetry) = (self.routes.clone(), self.telemetry.clone());
         Box::pin(async move {
             let began = Instant::now();
             let header = |name| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use prost::bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
@@ -99,11 +99,11 @@ impl Load {
     }
 
     /// A turn for a call, or the answer that there is none.
-    pub(super) fn admit(
+    pub(super) fn admit<B>(
         &self,
         method: &str,
         streams: bool,
-        request: &http::Request<Incoming>,
+        request: &http::Request<B>,
     ) -> Result<Turn, Box<http::Response<Body>>> {
         let caller = request.extensions().get::<web::Caller>();
         if caller.is_some_and(|caller| !caller.may_ask()) {
@@ -299,5 +299,29 @@ mod tests {
             let exists = |s| known(&format!("/switchboard.v1.{s}Service/{name}")).0 != "_OTHER";
             assert!(of.into_iter().any(exists), "{name}");
         }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_refused_and_counted_and_health_is_not() {
+        let refused = Arc::<Counters>::default();
+        let load = Load::new(refused.clone(), CancellationToken::new());
+        let request = http::Request::new(());
+        let admit = |method: &str, streams| load.admit(method, streams, &request);
+        let calls: Vec<_> = (0..SHORT).map(|_| admit("a/Get", false)).collect();
+        assert!(calls.iter().all(Result::is_ok));
+        let answer = admit("a/Get", false).err().unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::Unavailable);
+        let details = tonic_types::StatusExt::get_error_details(&status);
+        assert_eq!(details.error_info().unwrap().reason, "OVERLOADED");
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(PAUSE));
+        // Others have their own room, or need none.
+        assert!(admit("grpc.health.v1.Health/Check", false).is_ok());
+        let streams: Vec<_> = (0..LONG).map(|_| admit("a/Watch", true)).collect();
+        assert!(streams.iter().all(Result::is_ok));
+        assert!(admit("a/WaitListener", false).is_err());
+        drop((calls, streams));
+        assert!(admit("a/Get", false).is_ok() && admit("a/Watch", true).is_ok());
+        assert_eq!(refused.refusals(), [("max_calls", 1), ("max_streams", 1)]);
     }
 }

@@ -9,6 +9,7 @@
 
 mod ack;
 mod bans;
+mod cancelled;
 mod chat;
 mod close;
 mod commands;

@@ -44,10 +44,6 @@ fn tcp_and_a_socket_of_its_owner_both_serve() {
         assert_eq!(told.code, 0, "{endpoint}: {}", told.stderr);
         assert!(told.stdout.contains("ack"), "{}", told.stdout);
     }
-    // What is done over it is told of its user and its process.
-    let endpoint = ["--endpoint", &endpoint];
-    let stopped = service.cli(&[&["listener", "stop", "ack"], &endpoint[..]].concat(), &[]);
-    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
     let (_, ended) = service.leave(Signal::TERM);
     assert_eq!(ended.code, 0);
     assert!(!path.exists());
@@ -65,9 +61,17 @@ fn grpcurl_speaks_over_the_socket() {
         listed.contains("switchboard.v1.ListenerService"),
         "{listed}"
     );
-    let method = "grpc.health.v1.Health/Check";
-    let health = grpcurl(&["-unix", "-d", "{}", path, method], "").unwrap();
+    let call = |method: &str, request: &str| {
+        grpcurl(&["-unix", "-d", "@", path, method], request).unwrap()
+    };
+    let health = call("grpc.health.v1.Health/Check", "{}");
     assert!(health.contains("SERVING"), "{health}");
+    // What is done over it is told of its user and its process.
+    let stop = "switchboard.v1.ListenerService/StopListener";
+    call(stop, r#"{"name": "listeners/ack"}"#);
+    let trail = call("switchboard.v1.ServerService/ListAuditEvents", "{}");
+    let user = format!("\"unix:uid={},pid=", rustix::process::geteuid().as_raw());
+    assert!(trail.contains(&user), "{trail}");
 }
 
 #[test]

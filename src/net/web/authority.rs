@@ -187,10 +187,10 @@ fn name_coded(text: &mut [u8]) {
         let pair = u16::from_be_bytes([byte, next]);
         let [_, first] = (pair >> shift).to_be_bytes();
         let bits = match first {
-            0..=0b0100_1111 => 5,
-            ..=0b1011_0111 => 6,
-            ..=0b1111_0111 => 7,
-            ..=0b1111_1101 => 8,
+            0..0b0101_0000 => 5,
+            0b0101_0000..0b1011_1000 => 6,
+            0b1011_1000..0b1111_1000 => 7,
+            0b1111_1000..0b1111_1110 => 8,
             _ => return,
         };
         if bits == 6 && matches!(first >> 2, SLASH | PERCENT) {
@@ -223,8 +223,8 @@ mod tests {
         name(&mut plain, 0);
         assert_eq!(plain, block(false, b"-tmp-a-2fb.sock"));
         // "/a/0" and "-a-0": 6, 5, 6 and 5 bits, and two of padding.
-        let bits = |a: u32| (0b00011 << 13 | a << 7 | a << 18 | 0b00000 << 2 | 0b11) as u32;
-        let bytes = |a: u32| bits(a).to_be_bytes()[1..].to_vec();
+        let bits = |a: u32| a << 18 | 0b00011 << 13 | a << 7 | 0b11;
+        let bytes = |a| bits(a).to_be_bytes()[1..].to_vec();
         let mut coded = block(true, &bytes(0b01_1000));
         name(&mut coded, 0);
         assert_eq!(coded, block(true, &bytes(0b01_0110)));
