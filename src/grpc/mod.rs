@@ -11,6 +11,7 @@ mod close;
 mod config;
 mod configuration;
 mod convert;
+mod detail;
 mod filter;
 mod health;
 mod leaving;
@@ -28,6 +29,7 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod tap;
 mod verbs;
 
 use std::path::PathBuf;

@@ -207,8 +207,10 @@ impl Door {
             reason,
             detail,
             totals,
+            stalls: session.stalls(),
             trace: session.trace,
         });
+        session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry
             .session_ended(&self.labels, reason.word(), open_for);

@@ -31,7 +31,9 @@ mod rate;
 mod session;
 mod sessions;
 mod stream;
+mod tap;
 mod terms;
+mod udp;
 mod unix;
 pub mod web;
 
@@ -48,13 +50,14 @@ pub use framing::{Framing, Violation};
 pub use gate::{Gate, PauseMode, Why};
 pub use handler::{DatagramHandler, Handler, Serving, StreamHandler, UNAVAILABLE};
 pub use id::SessionId;
-pub use kernel::{descriptors, raise_descriptor_limit, watch};
+pub use kernel::{AcceptQueue, TcpInfo, descriptors, raise_descriptor_limit, watch};
 pub use limits::{Bounds, Limits, Transport, most_connections, most_sessions, parse_network};
 pub use pace::Pace;
 pub use rate::{RateTable, TokenBucket};
 pub use session::{Route, Session};
 pub use sessions::{Closed, Closures, Sessions};
-pub use stream::{Event, Stream};
+pub use stream::{Event, Stream, Wire};
+pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};
 pub use terms::Terms;
 pub use unix::{UnixError, UnixSocket};
 

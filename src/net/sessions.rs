@@ -145,6 +145,8 @@ pub struct Closed {
     pub detail: Option<Arc<str>>,
     /// What it sent and got.
     pub totals: Totals,
+    /// How often sending had to wait for the peer to read.
+    pub stalls: u32,
     /// The trace of its set-up.
     pub trace: Trace,
 }
@@ -218,6 +220,7 @@ impl Closures {
 #[cfg(test)]
 mod tests {
     use super::super::session::Route;
+    use super::super::stream::Wire;
     use super::*;
 
     fn make(id: u128, source: [u8; 4]) -> Arc<Session> {
@@ -225,7 +228,7 @@ mod tests {
         Session::new(
             SessionId(id),
             (peer, peer),
-            Route::Stream,
+            Route::Stream(Wire::default()),
             Trace::default(),
             1,
         )

@@ -20,6 +20,7 @@ mod measure;
 mod preview;
 mod sessions;
 mod spec;
+mod tap;
 mod thin;
 mod view;
 
@@ -45,6 +46,7 @@ pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
+use crate::net::Taps;
 use crate::protocol::chat::Desk;
 use crate::store::{Ban, Store};
 use crate::telemetry::Telemetry;
@@ -70,6 +72,7 @@ struct Inner {
     tasks: TaskTracker,
     /// Sessions that drains have cut so far.
     cut_sessions: AtomicUsize,
+    taps: Taps,
 }
 
 /// What a supervisor needs to know.
@@ -103,6 +106,7 @@ impl Supervisor {
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
             cut_sessions: AtomicUsize::new(0),
+            taps: Taps::default(),
         }));
         let source: std::sync::Weak<Inner> = Arc::downgrade(&supervisor.0);
         parts.telemetry.observe(source);

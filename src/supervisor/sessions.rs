@@ -33,8 +33,12 @@ pub struct SessionView {
     pub closing: Option<CloseReason>,
     /// What it sent and got.
     pub totals: Totals,
-    /// Bytes that wait for the peer to read.
-    pub queued_bytes: usize,
+    /// Messages and bytes that wait for the peer to read.
+    pub queued: (usize, usize),
+    /// How often sending had to wait for the peer to read.
+    pub stalls: u32,
+    /// Itself while it is open, for what only the kernel knows.
+    pub live: Option<Arc<Session>>,
     /// The trace of its set-up.
     pub trace: Trace,
 }
@@ -45,7 +49,7 @@ pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
 }
 
 impl SessionView {
-    pub(super) fn open(listener: &ListenerName, session: &Session) -> Self {
+    pub(super) fn open(listener: &ListenerName, session: Arc<Session>) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -58,8 +62,10 @@ impl SessionView {
             close_detail: None,
             closing: session.ending(),
             totals: session.traffic.totals(),
-            queued_bytes: session.queued_bytes(),
+            queued: (session.queued_messages(), session.queued_bytes()),
+            stalls: session.stalls(),
             trace: session.trace,
+            live: Some(session),
         }
     }
 
@@ -76,7 +82,9 @@ impl SessionView {
             close_detail: closed.detail,
             closing: None,
             totals: closed.totals,
-            queued_bytes: 0,
+            queued: (0, 0),
+            stalls: closed.stalls,
+            live: None,
             trace: closed.trace,
         }
     }
@@ -100,7 +108,7 @@ impl Supervisor {
     pub fn session(&self, name: &str) -> Result<SessionView, Error> {
         let (listener, id) = self.locate(name)?;
         let found = self.find(&listener, |listener| {
-            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, &s));
+            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, s));
             open.or_else(|| {
                 listener
                     .closures
@@ -117,9 +125,18 @@ impl Supervisor {
         let id = self.parse_session_label(label).ok_or_else(missing)?;
         Ok((listener.to_owned(), id))
     }
+
+    /// One session that is open, with its door.
+    pub(super) fn open_session(&self, name: &str) -> Result<Option<Open>, Error> {
+        let (listener, id) = self.locate(name)?;
+        self.find(&listener, |listener| open(listener, id))
+    }
 }
 
-pub(super) fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
+/// A session that is open, with its door.
+pub(super) type Open = (Arc<Door>, Arc<Session>);
+
+pub(super) fn open(listener: &Listener, id: SessionId) -> Option<Open> {
     let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
     listener.runs().find_map(in_run)
 }

@@ -10,7 +10,7 @@ const SERVED: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\
     [listeners.desk]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
 
 /// What works; every other method of `switchboard.v1` answers UNIMPLEMENTED.
-const WORKING: [&str; 28] = [
+const WORKING: [&str; 29] = [
     "MetricService.StreamMetricSnapshots",
     "ServerService.ListAuditEvents",
     "ServerService.SetLogFilter",
@@ -34,6 +34,7 @@ const WORKING: [&str; 28] = [
     "SessionService.BanSource",
     "SessionService.UnbanSource",
     "SessionService.ListBans",
+    "SessionService.TapSession",
     "ChatService.ListConversations",
     "ChatService.ReplyConversation",
     "ChatService.ListMessages",
