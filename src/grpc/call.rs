@@ -161,6 +161,7 @@ fn is_mutation(method: &str) -> bool {
         "Get",
         "List",
         "Watch",
+        "Wait",
         "Check",
         "ServerReflectionInfo",
         "Stream",

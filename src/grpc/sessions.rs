@@ -7,7 +7,7 @@ use super::convert::{bare_name, session};
 use super::detail::{self, Detail};
 use super::listeners::{caller, grace, refused};
 use super::status::invalid_field;
-use super::{Control, api};
+use super::{Control, api, watch};
 use crate::supervisor::Closing;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -57,6 +57,13 @@ impl api::session_service_server::SessionService for Control {
             control.audited(caller, &name, close).await
         };
         self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn watch_sessions(
+        &self,
+        request: Request<api::WatchSessionsRequest>,
+    ) -> Answer<BoxStream<api::WatchSessionsResponse>> {
+        watch::sessions(self, &request)
     }
 
     async fn close_sessions(

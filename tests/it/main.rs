@@ -36,3 +36,4 @@ mod tap;
 mod telemetry;
 mod update;
 mod uppercase;
+mod watch;
