@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::{Request, Response, Status};
 
 use super::convert::{conversation, conversation_name, message};
+use super::filter::Filter;
 use super::listeners::{caller, refused};
+use super::page::Selection;
 use super::refusal;
 use super::sessions::parent;
 use super::status::invalid_field;
@@ -19,6 +21,9 @@ type Answer<T> = Result<Response<T>, Status>;
 /// The order of an inbox: who waits first, the longest wait first of all.
 type Place = (bool, u128, SessionId);
 
+/// The order of what was said: when, in which conversation, as the how manieth.
+type Moment = (u128, SessionId, u64);
+
 #[tonic::async_trait]
 impl api::chat_service_server::ChatService for Control {
     async fn list_conversations(
@@ -26,23 +31,26 @@ impl api::chat_service_server::ChatService for Control {
         request: Request<api::ListConversationsRequest>,
     ) -> Answer<api::ListConversationsResponse> {
         let asked = request.into_inner();
-        page::refuse_query(&asked.filter, "")?;
+        let filter = Filter::read::<api::Conversation>("filter", &asked.filter)?;
         let size = page::size(asked.page_size)?;
-        let list = ("conversations", &asked.parent);
+        let list = ("conversations", &asked.parent, &asked.filter);
         let after = page::cursor(list, &asked.page_token)?;
-        let after = after.and_then(|cursor| read_place(&cursor));
-        let mut all = Vec::new();
+        let mut selection = Selection::new(size, after.and_then(|cursor| read_place(&cursor)));
+        let show = |(listener, desk, view): (String, Arc<Desk>, Conversation)| {
+            conversation(&listener, &desk, view, &self.supervisor)
+        };
         for (listener, desk) in self.desks(&asked.parent)? {
-            let own = desk.conversations().into_iter();
-            all.extend(own.map(|c| (place(&c), listener.clone(), desk.clone(), c)));
+            page::each(desk.conversations(), |view| {
+                let (place, item) = (place(&view), (listener.clone(), desk.clone(), view));
+                if filter.is_empty() || filter.admits(&show(item.clone())) {
+                    selection.offer(place, item);
+                }
+            })
+            .await;
         }
-        all.sort_by_key(|(place, ..)| *place);
-        let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
-        let behind = all.into_iter().filter(|(place, ..)| Some(*place) > after);
-        let (conversations, last) = page::cut(behind, size, |(_, listener, desk, view)| {
-            conversation(listener, desk, view.clone(), &self.supervisor)
-        });
-        let token = |(place, ..): (Place, _, _, _)| page::token(list, &show_place(place));
+        let total_size = page::total(selection.total);
+        let (conversations, last) = selection.page(show);
+        let token = |place| page::token(list, &show_place(place));
         Ok(Response::new(api::ListConversationsResponse {
             conversations,
             next_page_token: last.map(token).unwrap_or_default(),
@@ -70,27 +78,27 @@ impl api::chat_service_server::ChatService for Control {
         request: Request<api::ListMessagesRequest>,
     ) -> Answer<api::ListMessagesResponse> {
         let asked = request.into_inner();
-        page::refuse_query(&asked.filter, "")?;
+        let filter = Filter::read::<api::ChatMessage>("filter", &asked.filter)?;
         let size = page::size(asked.page_size)?;
-        let list = ("messages", &asked.parent);
+        let list = ("messages", &asked.parent, &asked.filter);
         let after = page::cursor(list, &asked.page_token)?;
+        let mut selection = Selection::new(size, after.and_then(|cursor| read_moment(&cursor)));
         let (listener, desk, id) = self.history(&asked.parent)?;
-        let key = |m: &Message| format!("{}.{}", m.conversation, m.sequence);
-        let mut said = desk.messages(id);
-        if let Some(after) = after {
-            // When the last one seen is forgotten by now, so is all before it.
-            let seen = said.iter().position(|m| key(m) == after);
-            said.drain(..seen.map_or(0, |at| at + 1));
-        }
-        let (messages, last) = page::cut(said, size, |said| {
+        let show = |said: Message| {
             let label = self.supervisor.session_label(said.conversation);
-            message(conversation_name(&listener, &label), &desk, said.clone())
-        });
+            message(conversation_name(&listener, &label), &desk, said)
+        };
+        page::each(desk.messages(id), |said| {
+            if filter.is_empty() || filter.admits(&show(said.clone())) {
+                selection.offer(moment(&said), said);
+            }
+        })
+        .await;
+        let (messages, last) = selection.page(show);
+        let token = |moment| page::token(list, &show_moment(moment));
         Ok(Response::new(api::ListMessagesResponse {
             messages,
-            next_page_token: last
-                .map(|l| page::token(list, &key(&l)))
-                .unwrap_or_default(),
+            next_page_token: last.map(token).unwrap_or_default(),
         }))
     }
 }
@@ -174,13 +182,14 @@ impl Control {
 }
 
 fn place(conversation: &Conversation) -> Place {
-    let since = conversation.waiting_since.map(|since: SystemTime| {
-        since
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos()
-    });
+    let since = conversation.waiting_since.map(nanoseconds);
     (since.is_none(), since.unwrap_or_default(), conversation.id)
+}
+
+fn nanoseconds(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos()
 }
 
 fn show_place((idle, since, id): Place) -> String {
@@ -192,6 +201,24 @@ fn read_place(cursor: &str) -> Option<Place> {
     let idle = parts.next()? == "1";
     let since = u128::from_str_radix(parts.next()?, 16).ok()?;
     Some((idle, since, parts.next()?.parse().ok()?))
+}
+
+fn moment(said: &Message) -> Moment {
+    (nanoseconds(said.time), said.conversation, said.sequence)
+}
+
+fn show_moment((time, id, sequence): Moment) -> String {
+    format!("{time:x}.{id}.{sequence}")
+}
+
+fn read_moment(cursor: &str) -> Option<Moment> {
+    let mut parts = cursor.split('.');
+    let time = u128::from_str_radix(parts.next()?, 16).ok()?;
+    Some((
+        time,
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -206,5 +233,11 @@ mod tests {
         ] {
             assert_eq!(read_place(&show_place(place)), Some(place));
         }
+    }
+
+    #[test]
+    fn a_moment_of_a_history_survives_its_token() {
+        let moment = (u128::MAX, SessionId(7), u64::MAX);
+        assert_eq!(read_moment(&show_moment(moment)), Some(moment));
     }
 }

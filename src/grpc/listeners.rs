@@ -5,11 +5,14 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, listener, listener_name, scope, warning};
+use super::filter::Filter;
+use super::order::{Order, Place};
+use super::page::Selection;
 use super::status::{Failure, invalid, invalid_field};
 use super::{Caller, Control, Creation, Deletion, Persistence, Update, api, mask, page, spec};
 use crate::config::Scope;
 use crate::net::web;
-use crate::supervisor::{Error, ListenerName, View, Violation};
+use crate::supervisor::{Error, ListenerName, Violation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -77,19 +80,23 @@ impl api::listener_service_server::ListenerService for Control {
         request: Request<api::ListListenersRequest>,
     ) -> Answer<api::ListListenersResponse> {
         let asked = request.into_inner();
-        page::refuse_query(&asked.filter, &asked.order_by)?;
+        let filter = Filter::read::<api::Listener>("filter", &asked.filter)?;
+        let order = Order::read::<api::Listener>(&asked.order_by)?;
         let size = page::size(asked.page_size)?;
-        let after = page::cursor("listeners", &asked.page_token)?;
-        let all = self.supervisor.list();
-        let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
-        let behind = |view: &View| {
-            after
-                .as_deref()
-                .is_none_or(|after| view.name.as_str() > after)
-        };
-        let behind = all.into_iter().filter(behind);
-        let (listeners, last) = page::cut(behind, size, |view| listener(view.clone()));
-        let token = |last: View| page::token("listeners", last.name.as_str());
+        let list = ("listeners", &asked.filter, &asked.order_by);
+        let after = page::cursor(list, &asked.page_token)?;
+        let mut selection = Selection::new(size, after.and_then(|cursor| Place::of(&cursor)));
+        page::each(self.supervisor.list(), |view| {
+            let shown = listener(view);
+            if filter.admits(&shown) {
+                let place = order.place(&shown, shown.name.as_bytes());
+                selection.offer(place, shown);
+            }
+        })
+        .await;
+        let total_size = page::total(selection.total);
+        let (listeners, last) = selection.page(|shown| shown);
+        let token = |place: Place| page::token(list, &place.cursor());
         Ok(Response::new(api::ListListenersResponse {
             listeners,
             next_page_token: last.map(token).unwrap_or_default(),

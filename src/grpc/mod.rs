@@ -9,14 +9,15 @@ mod chat;
 mod config;
 mod configuration;
 mod convert;
-#[allow(dead_code, unused_imports, reason = "lists take it up next")]
 mod filter;
 mod health;
 mod leaving;
 mod listeners;
+mod listing;
 mod mask;
 mod metrics;
 mod once;
+mod order;
 mod page;
 mod refusal;
 mod server;

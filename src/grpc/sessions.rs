@@ -2,11 +2,10 @@
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{bare_name, session, time};
+use super::convert::{bare_name, session};
 use super::listeners::{caller, grace, refused};
 use super::status::{invalid_field, unsupported};
-use super::{Control, api, page};
-use crate::net::SessionId;
+use super::{Control, api};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -28,25 +27,8 @@ impl api::session_service_server::SessionService for Control {
         request: Request<api::ListSessionsRequest>,
     ) -> Answer<api::ListSessionsResponse> {
         let asked = request.into_inner();
-        page::refuse_query(&asked.filter, &asked.order_by)?;
         basic(asked.view)?;
-        let size = page::size(asked.page_size)?;
-        let listener = parent(&asked.parent)?;
-        let list = ("sessions", &asked.parent, asked.show_closed);
-        let after = page::cursor(list, &asked.page_token)?;
-        let after = after.and_then(|cursor| cursor.parse::<SessionId>().ok());
-        let found = self
-            .supervisor
-            .sessions(listener, after, size, asked.show_closed);
-        let found = found.map_err(refused)?;
-        let next = found.next.map(|last| page::token(list, &last.to_string()));
-        let view = |s| session(s, &self.supervisor);
-        Ok(Response::new(api::ListSessionsResponse {
-            sessions: found.sessions.into_iter().map(view).collect(),
-            next_page_token: next.unwrap_or_default(),
-            total_size: i32::try_from(found.total).unwrap_or(i32::MAX),
-            closed_horizon_time: found.horizon.map(time),
-        }))
+        self.page_of_sessions(asked).await.map(Response::new)
     }
 
     async fn close_session(

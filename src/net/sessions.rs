@@ -175,11 +175,18 @@ impl Closures {
             .cloned()
     }
 
-    /// All that are remembered, in the order of their opening.
-    pub fn all(&self) -> Vec<Closed> {
-        let mut all: Vec<_> = lock(&self.ring).closed.iter().cloned().collect();
-        all.sort_by_key(|c| c.id);
-        all
+    /// At most `limit` of those that opened after `after`, in the order of their opening.
+    pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Closed> {
+        let ring = lock(&self.ring);
+        let behind = ring.closed.iter().filter(|c| Some(c.id) > after);
+        let mut behind: Vec<_> = behind.collect();
+        behind.sort_unstable_by_key(|c| c.id);
+        behind.into_iter().take(limit).cloned().collect()
+    }
+
+    /// How many are remembered.
+    pub fn count(&self) -> usize {
+        lock(&self.ring).closed.len()
     }
 
     /// Sessions that closed up to this moment may be forgotten; none are when it is `None`.

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use tracing::{info, warn};
 
+use super::bind;
 use super::lifecycle::{Action, Desired, Input, State};
-use super::listener::{self, Listener, Target};
+use super::listener::{Listener, Target};
 use super::{Error, Life, ListenerName, Supervisor, View};
 use crate::net::{BindError, Bound};
 
@@ -28,7 +29,7 @@ impl Supervisor {
     fn bring_up(&self, listener: &mut Listener) {
         let bounds = listener.bounds(self.0.most_sessions);
         let served =
-            listener::bind(&listener.spec, &bounds).and_then(|bound| self.serve(listener, bound));
+            bind::bind(&listener.spec, &bounds).and_then(|bound| self.serve(listener, bound));
         if let Err(error) = served {
             self.give_up_for_now(listener, &error);
         }

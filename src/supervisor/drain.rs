@@ -39,6 +39,7 @@ impl Supervisor {
                 // It goes on as what it was, and ends sooner.
                 before.leave_off.cancel();
                 (draining.began, draining.since) = (before.began, before.since);
+                draining.is_told = before.is_told;
                 draining.sessions_at_start = before.sessions_at_start;
                 (draining.cut, draining.reason) = (before.cut, before.reason);
             }
@@ -161,6 +162,7 @@ impl Supervisor {
             self.0
                 .telemetry
                 .drain_ended(&listener.labels, outcome, took);
+            listener.draining.take_if(|draining| !draining.is_told);
         }
     }
 

@@ -224,20 +224,17 @@ impl Life {
             (Input::BindFailed(desired), S::Stopped | S::Failed) => {
                 to(S::Failed, desired, Action::None)
             }
-            (Input::BindFailed(_), _) => Ok((self, Action::None)),
-
             (Input::Retry, S::Failed) if self.desired != D::Stopped => {
                 to(serving(self.desired), self.desired, Action::Bind)
             }
-            (Input::Retry, _) => Ok((self, Action::None)),
-
             (Input::Drained, S::Draining) if self.desired != D::Stopped => {
                 to(S::Paused, self.desired, Action::None)
             }
             (Input::Drained, S::Draining | S::Stopping) => {
                 to(S::Stopped, self.desired, Action::None)
             }
-            (Input::Drained, _) => Ok((self, Action::None)),
+            // What the world says too late.
+            (Input::BindFailed(_) | Input::Retry | Input::Drained, _) => Ok((self, Action::None)),
         }
     }
 }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use super::lifecycle::{Desired, Life, State};
+use super::bind;
+use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
 use crate::config::{Layer, Origin};
 use crate::net::{
-    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, Gate, PauseMode, Running,
-    Transport, Why, bind_datagram, bind_reserved, bind_stream,
+    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running,
 };
 use crate::protocol::Built;
 use crate::telemetry::{Labels, Telemetry};
@@ -119,7 +119,7 @@ impl Listener {
         telemetry: &Telemetry,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
-        let gate = gate(&self.spec);
+        let gate = bind::gate(&self.spec);
         let address = bound.address();
         let door = Door::new(DoorParts {
             labels: self.labels.clone(),
@@ -133,7 +133,7 @@ impl Listener {
     }
 
     pub(super) fn bounds(&self, most_sessions: usize) -> Bounds {
-        bounds(&self.spec, most_sessions)
+        bind::bounds(&self.spec, most_sessions)
     }
 
     /// The same for the same definition of the same listener, in this process or the next.
@@ -256,28 +256,6 @@ impl Listener {
     }
 }
 
-/// What is obeyed: never more sessions than there are descriptors.
-pub(super) fn bounds(spec: &Spec, most_sessions: usize) -> Bounds {
-    let transport = spec.protocol.transport();
-    let mut bounds = spec.limits.bounds(transport);
-    if transport == Transport::Tcp {
-        bounds.max_sessions = bounds.max_sessions.min(most_sessions);
-    }
-    bounds
-}
-
-/// That fewer sessions are let in than were asked for, when it is so.
-pub fn lowered(spec: &Spec, most_sessions: usize) -> Option<String> {
-    let asked = spec.limits.max_sessions as usize;
-    let over = asked > most_sessions && spec.protocol.transport() == Transport::Tcp;
-    over.then(|| {
-        format!(
-            "limits.max_sessions is {asked}, and the descriptor limit of the process carries {most_sessions}: so many \
-             are let in"
-        )
-    })
-}
-
 /// What tells a listener from every other of its name.
 pub fn fresh_uid() -> String {
     format!("{:016x}", fresh_seed())
@@ -295,24 +273,6 @@ pub fn etag(uid: &str, spec: &Spec) -> String {
     // Its keys and no addresses of this process: the same after a restart.
     (uid, crate::config::to_value(spec).to_string()).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
-}
-
-/// The door of a listener that is as it should be.
-pub(super) fn gate(spec: &Spec) -> Gate {
-    match spec.desired_state {
-        Desired::Paused => Gate::Shut(spec.pause_mode, Why::Paused),
-        _ => Gate::Open,
-    }
-}
-
-/// Binds as `spec` asks.
-pub(super) fn bind(spec: &Spec, bounds: &Bounds) -> Result<crate::net::Bound, BindError> {
-    let refuses = matches!(gate(spec), Gate::Shut(PauseMode::Refuse, _));
-    match spec.protocol.transport() {
-        Transport::Tcp if refuses => bind_reserved(spec.bind),
-        Transport::Tcp => bind_stream(spec.bind, bounds.accept_backlog),
-        Transport::Udp => bind_datagram(spec.bind),
-    }
 }
 
 /// When a drain is over: its time is up, or somebody insists.

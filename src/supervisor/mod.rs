@@ -4,12 +4,16 @@
 //! included, so two creates of one name or one address cannot both win. Every change is announced
 //! by a counter that watchers wait on.
 
+mod asked;
+mod bind;
+mod bring;
 mod change;
 mod commands;
 mod drain;
 mod error;
 mod lifecycle;
 mod listener;
+mod listing;
 mod measure;
 mod preview;
 mod sessions;
@@ -26,12 +30,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use change::{Asked, Becomes, Change, Drain, Prepared};
+pub use asked::{Asked, Drain};
+pub use bind::lowered;
+pub use change::{Becomes, Change, Prepared};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
-pub use listener::{Target, etag, fresh_uid, lowered};
-pub use sessions::{SessionPage, SessionView, split_session_name};
+pub use listener::{Target, etag, fresh_uid};
+pub use listing::SessionPage;
+pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 

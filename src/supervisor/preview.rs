@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::change::{Asked, Becomes, Change};
+use super::asked::Asked;
+use super::change::{Becomes, Change};
 use super::lifecycle::{Action, Desired};
 use super::listener::{Listener, Target};
 use super::{ListenerName, Spec, Supervisor, View};

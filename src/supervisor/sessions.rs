@@ -1,4 +1,4 @@
-//! Sessions across listeners: found by name, listed in the order of their opening, closed.
+//! Sessions across listeners: found by name, shown, closed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,26 +37,13 @@ pub struct SessionView {
     pub trace: Trace,
 }
 
-/// Some of a list.
-#[derive(Debug)]
-pub struct SessionPage {
-    /// In the order of their opening.
-    pub sessions: Vec<SessionView>,
-    /// The last one, when there are more behind it.
-    pub next: Option<SessionId>,
-    /// How many there are in all.
-    pub total: usize,
-    /// Sessions that closed before this may be forgotten.
-    pub horizon: Option<SystemTime>,
-}
-
 /// Splits `listeners/L/sessions/NODE-ULID` into the listener and the rest.
 pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix("listeners/")?.split_once("/sessions/")
 }
 
 impl SessionView {
-    fn open(listener: &ListenerName, session: &Session) -> Self {
+    pub(super) fn open(listener: &ListenerName, session: &Session) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -73,7 +60,7 @@ impl SessionView {
         }
     }
 
-    fn closed(listener: &ListenerName, closed: Closed) -> Self {
+    pub(super) fn closed(listener: &ListenerName, closed: Closed) -> Self {
         Self {
             listener: listener.clone(),
             id: closed.id,
@@ -103,37 +90,6 @@ impl Supervisor {
             .strip_prefix('-')?
             .parse()
             .ok()
-    }
-
-    /// Sessions of one listener, or of all, that opened after `after`; at most `limit`.
-    pub fn sessions(
-        &self,
-        listener: Option<&str>,
-        after: Option<SessionId>,
-        limit: usize,
-        show_closed: bool,
-    ) -> Result<SessionPage, Error> {
-        let mut page = SessionPage {
-            sessions: Vec::new(),
-            next: None,
-            total: 0,
-            horizon: None,
-        };
-        if let Some(name) = listener {
-            self.find(name, |listener| {
-                page.add(listener, after, limit, show_closed);
-            })?;
-        } else {
-            for listener in self.lock().values() {
-                page.add(listener, after, limit, show_closed);
-            }
-        }
-        page.sessions.sort_by_key(|s| s.id);
-        if page.sessions.len() > limit {
-            page.sessions.truncate(limit);
-            page.next = page.sessions.last().map(|s| s.id);
-        }
-        Ok(page)
     }
 
     /// One session, open or lately closed.
@@ -201,34 +157,6 @@ async fn outstayed(door: &Door, id: SessionId, grace: Duration) -> bool {
 fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
     let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
     listener.runs().find_map(in_run)
-}
-
-impl SessionPage {
-    /// Adds one listener's part: one more than the limit tells that there are more.
-    fn add(
-        &mut self,
-        listener: &Listener,
-        after: Option<SessionId>,
-        limit: usize,
-        show_closed: bool,
-    ) {
-        for running in listener.runs() {
-            let sessions = &running.door.sessions;
-            self.total += sessions.count();
-            let page = sessions.page(after, limit.saturating_add(1));
-            self.sessions
-                .extend(page.iter().map(|s| SessionView::open(&listener.name, s)));
-        }
-        if show_closed {
-            let closed = listener.closures.all();
-            self.total += closed.len();
-            self.horizon = self.horizon.max(listener.closures.horizon());
-            let behind = closed.into_iter().filter(|c| Some(c.id) > after);
-            let page = behind.take(limit.saturating_add(1));
-            self.sessions
-                .extend(page.map(|c| SessionView::closed(&listener.name, c)));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::change::Drain;
+use super::asked::Drain;
 use super::drain::after;
 use super::lifecycle::{Desired, Input};
 use super::listener::{Listener, over};

@@ -28,6 +28,8 @@ pub struct Draining {
     pub reason: String,
     /// How new peers are kept away; the port is given away at once where there is none.
     pub mode: Option<PauseMode>,
+    /// Somebody asked for it by name, and may look at what it came to.
+    pub(super) is_told: bool,
     pub(super) since: Instant,
     /// Ends it at once: what is left is cut.
     pub(super) insist: CancellationToken,
@@ -132,6 +134,7 @@ impl Draining {
             cut: Arc::default(),
             reason,
             mode,
+            is_told: mode.is_some(),
             since: Instant::now(),
             insist: CancellationToken::new(),
             leave_off: CancellationToken::new(),

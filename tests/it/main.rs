@@ -17,6 +17,7 @@ mod durable;
 mod house;
 mod life;
 mod limits;
+mod lists;
 mod mutations;
 mod numbers;
 mod reload;

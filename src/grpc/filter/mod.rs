@@ -3,6 +3,7 @@
 //! A text comes from outside. It is checked whole when it is read, against the message that it is to be tried on; what
 //! is left then can only be true or false. What it costs grows with its length and no faster.
 
+mod expression;
 mod path;
 mod restriction;
 mod syntax;
@@ -16,14 +17,15 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use prost_types::FileDescriptorSet;
 use tonic::Status;
 
+pub(super) use expression::Fault;
 pub(super) use path::{Path, Shape};
 pub(super) use restriction::moment;
 
 use super::api;
 use super::status::{internal, invalid};
 use crate::supervisor::Violation;
+use expression::Expression;
 use restriction::Restriction;
-use syntax::{Expression, Fault};
 
 /// Longest text, in bytes.
 pub(super) const LONGEST: usize = 4_096;
@@ -112,7 +114,7 @@ fn bound(
 }
 
 /// Tells all faults of a text, each with the number of the character that it stands at.
-fn refused(reason: &str, field: &str, text: &str, faults: Vec<Fault>) -> Status {
+pub(super) fn refused(reason: &str, field: &str, text: &str, faults: Vec<Fault>) -> Status {
     let violations = faults.into_iter().map(|Fault { at, what }| {
         let before = text.get(..at).unwrap_or(text);
         let description = format!("at {}: {what}", before.chars().count() + 1);

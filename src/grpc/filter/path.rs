@@ -11,9 +11,9 @@ pub(in crate::grpc) struct Path {
     /// Behind the last field, which is a map then.
     key: Option<MapKey>,
     /// What stands there.
-    pub(super) end: Shape,
+    pub(in crate::grpc) end: Shape,
     /// A list is on the way, or at its end: there may be several.
-    pub(super) listed: bool,
+    pub(in crate::grpc) listed: bool,
 }
 
 /// What stands at the end of a path.

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, MapKey, MessageDescriptor, Value};
 
+use super::expression::{Comparator, Fault, Word, Written};
 use super::path::{Path, Shape};
-use super::syntax::{Comparator, Fault, Word, Written};
 use crate::supervisor::shown;
 
 /// A comparison of what stands at a path. With what is not there it is false, `!=` too.
