@@ -37,10 +37,11 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::CloseSessionResponse> {
         let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
-        let grace = grace(asked.grace)?;
         let (control, name, reason) = (self.clone(), asked.name.clone(), caller.reason.clone());
+        let wait = asked.grace;
         let close = async move {
             let close = async {
+                let grace = grace(wait)?;
                 let view = control.supervisor.close_session(&name, grace);
                 let session = session(view.map_err(refused)?, &control.supervisor);
                 tracing::info!(session = %session.name, reason, "session closed by a caller");
