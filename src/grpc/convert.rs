@@ -239,6 +239,7 @@ pub(super) fn session(view: SessionView, supervisor: &Supervisor) -> api::Sessio
         last_send_time: view.last_send.map(time),
         close_time: view.closed.map(|(at, _)| time(at)),
         close_reason: reason.map_or(0, |reason| close_reason(reason).into()),
+        close_detail: view.close_detail.as_deref().unwrap_or_default().to_owned(),
         received_messages: view.totals.received_messages,
         sent_messages: view.totals.sent_messages,
         received_bytes: view.totals.received_bytes,

@@ -274,7 +274,7 @@ fn persistence(number: i32) -> Result<Persistence, Status> {
 pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str) -> Caller {
     let peer = request.extensions().get::<web::Caller>();
     Caller {
-        actor: peer.map(|peer| peer.0.to_string()).unwrap_or_default(),
+        actor: peer.map(ToString::to_string).unwrap_or_default(),
         method,
         reason: crate::supervisor::shown(reason),
         trace: request.extensions().get().copied().unwrap_or_default(),

@@ -6,6 +6,7 @@ use super::convert::{bare_name, session};
 use super::listeners::{caller, grace, refused};
 use super::status::{invalid_field, unsupported};
 use super::{Control, api};
+use crate::supervisor::Closing;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -37,14 +38,15 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::CloseSessionResponse> {
         let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
-        let (control, name, reason) = (self.clone(), asked.name.clone(), caller.reason.clone());
-        let wait = asked.grace;
+        let (control, name, wait) = (self.clone(), asked.name.clone(), asked.grace);
         let close = async move {
+            let why = caller.reason.as_str().into();
             let close = async {
                 let grace = grace(wait)?;
-                let view = control.supervisor.close_session(&name, grace);
+                let closing = Closing { grace, why };
+                let view = control.supervisor.close_session(&name, &closing);
                 let session = session(view.map_err(refused)?, &control.supervisor);
-                tracing::info!(session = %session.name, reason, "session closed by a caller");
+                tracing::info!(session = %session.name, reason = &*closing.why, "session closed by a caller");
                 Ok(api::CloseSessionResponse {
                     session: Some(session),
                 })
@@ -52,6 +54,43 @@ impl api::session_service_server::SessionService for Control {
             control.audited(caller, &name, close).await
         };
         self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn close_sessions(
+        &self,
+        request: Request<api::CloseSessionsRequest>,
+    ) -> Answer<api::CloseSessionsResponse> {
+        let caller = caller(&request, "CloseSessions", &request.get_ref().reason);
+        let asked = request.into_inner();
+        let close = self.clone().close_sessions_of(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn ban_source(
+        &self,
+        request: Request<api::BanSourceRequest>,
+    ) -> Answer<api::BanSourceResponse> {
+        let caller = caller(&request, "BanSource", &request.get_ref().reason);
+        let asked = request.into_inner();
+        let ban = self.clone().ban(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, ban).await
+    }
+
+    async fn unban_source(
+        &self,
+        request: Request<api::UnbanSourceRequest>,
+    ) -> Answer<api::UnbanSourceResponse> {
+        let caller = caller(&request, "UnbanSource", "");
+        let asked = request.into_inner();
+        let unban = self.clone().unban(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, unban).await
+    }
+
+    async fn list_bans(
+        &self,
+        request: Request<api::ListBansRequest>,
+    ) -> Answer<api::ListBansResponse> {
+        self.bans(request.get_ref()).map(Response::new)
     }
 }
 

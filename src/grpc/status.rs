@@ -104,6 +104,11 @@ pub(super) fn precondition(
     details
 }
 
+fn quota(mut details: ErrorDetails, subject: &str, message: &str) -> ErrorDetails {
+    details.add_quota_failure_violation(subject, message);
+    details
+}
+
 /// The table: every refusal has its code and its reason.
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
@@ -120,6 +125,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Ephemeral(_) => (Code::FailedPrecondition, "LISTENER_EPHEMERAL"),
         Error::StoreInMemory => (Code::FailedPrecondition, "STORE_IN_MEMORY"),
         Error::TooMany(_) => (Code::ResourceExhausted, "LISTENER_LIMIT"),
+        Error::TooManyBans(_) => (Code::ResourceExhausted, "BAN_LIMIT"),
         Error::NotKept(WriteError::Busy) => (Code::Unavailable, "STORE_BUSY"),
         Error::NotKept(_) => (Code::Internal, "STATE_PERSIST_FAILED"),
         Error::Configuration(_) => (Code::InvalidArgument, "CONFIG_INVALID"),
@@ -174,6 +180,7 @@ impl From<Error> for Failure {
             | Error::Ephemeral(_)
             | Error::StoreInMemory
             | Error::TooMany(_)
+            | Error::TooManyBans(_)
             | Error::NotKept(_)
             | Error::WouldClose { .. }) => of_change(error, reason, &message),
             Error::Stopping => {
@@ -201,11 +208,8 @@ fn of_change(error: Error, reason: &str, message: &str) -> ErrorDetails {
             precondition(bare(), "PERSISTENCE", &listener_name(&name), message)
         }
         Error::StoreInMemory => precondition(bare(), "PERSISTENCE", "store.path", message),
-        Error::TooMany(_) => {
-            let mut details = bare();
-            details.add_quota_failure_violation("listeners", message);
-            details
-        }
+        Error::TooMany(_) => quota(bare(), "listeners", message),
+        Error::TooManyBans(_) => quota(bare(), "bans", message),
         Error::NotKept(error) => {
             let mut details = with_reason(reason, vec![("cause", error.reason().to_owned())]);
             if error == WriteError::Busy {
@@ -365,6 +369,7 @@ mod tests {
                 "STORE_IN_MEMORY",
             ),
             (Error::TooMany(3), Code::ResourceExhausted, "LISTENER_LIMIT"),
+            (Error::TooManyBans(3), Code::ResourceExhausted, "BAN_LIMIT"),
             (
                 Error::NotKept(WriteError::Busy),
                 Code::Unavailable,

@@ -287,10 +287,15 @@ impl Door {
     /// The drop is counted.
     pub fn passes(&self, terms: &Terms, datagram: &Datagram<'_>) -> bool {
         let new = self.shut().filter(|_| !terms.has_sessions());
-        let passed = match new {
+        let welcome = match new {
             Some((_, why)) => Err(why.word()),
-            None => terms.pass(datagram),
+            None => terms.welcome(datagram.peer.ip()),
         };
+        if welcome.is_err() {
+            // Whoever is turned away has come: those let in are the rest.
+            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        }
+        let passed = welcome.and_then(|()| terms.pass(datagram));
         if let Err(refusal) = passed {
             self.counters.refuse(refusal);
         }

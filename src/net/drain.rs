@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::accept::Incoming;
+use super::accept::{Incoming, Reserve};
 use super::bind::Bound;
 use super::close::{Ask, CloseReason};
 use super::datagram::serve_datagrams;
@@ -64,7 +64,11 @@ impl Drop for Running {
 fn doorway(bound: Bound, door: &Door, listening: &Mutex<Weak<TcpListener>>) -> io::Result<Doorway> {
     match bound {
         Bound::Stream(listener) => {
-            let incoming = Incoming::new(TcpListener::from_std(listener)?, door.counters.clone());
+            let incoming = Incoming::new(
+                TcpListener::from_std(listener)?,
+                door.counters.clone(),
+                Reserve::of(1),
+            );
             *super::lock(listening) = Arc::downgrade(&incoming.listener);
             Ok(Doorway::Listening(incoming))
         }

@@ -27,6 +27,8 @@ pub struct Sessions {
 struct Live {
     by_id: BTreeMap<SessionId, Arc<Session>>,
     by_source: HashMap<IpAddr, usize>,
+    /// What callers said of those that they closed, until these have left.
+    noted: HashMap<SessionId, Arc<str>>,
 }
 
 impl Sessions {
@@ -52,12 +54,18 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Takes a session out; false if it was out already.
-    pub(super) fn leave(&self, session: &Session) -> bool {
+    /// Notes why a session that lives is about to be closed.
+    pub(super) fn note(&self, id: SessionId, why: Arc<str>) {
         let mut live = lock(&self.live);
-        if live.by_id.remove(&session.id).is_none() {
-            return false;
+        if live.by_id.contains_key(&id) {
+            live.noted.entry(id).or_insert(why);
         }
+    }
+
+    /// Takes a session out: what was noted of its end, if anything was. `None` if it was out already.
+    pub(super) fn leave(&self, session: &Session) -> Option<Option<Arc<str>>> {
+        let mut live = lock(&self.live);
+        live.by_id.remove(&session.id)?;
         let source = session.peer.ip();
         if let Some(count) = live.by_source.get_mut(&source) {
             *count -= 1;
@@ -68,7 +76,7 @@ impl Sessions {
         if live.by_id.is_empty() {
             self.emptied.notify_waiters();
         }
-        true
+        Some(live.noted.remove(&session.id))
     }
 
     /// Resolves once there is none, at this moment.
@@ -133,6 +141,8 @@ pub struct Closed {
     pub last_send: Option<SystemTime>,
     /// Why it ended.
     pub reason: CloseReason,
+    /// What the caller said of it who closed it.
+    pub detail: Option<Arc<str>>,
     /// What it sent and got.
     pub totals: Totals,
     /// The trace of its set-up.
@@ -239,7 +249,10 @@ mod tests {
                 .unwrap_err(),
             "max_sessions"
         );
-        assert!(sessions.leave(&first) && !sessions.leave(&first));
+        sessions.note(first.id, "flood".into());
+        sessions.note(SessionId(9), "nobody".into());
+        assert_eq!(sessions.leave(&first), Some(Some("flood".into())));
+        assert_eq!(sessions.leave(&first), None);
         sessions.enter(a, 2, 1, || make(5, [127, 0, 0, 1])).unwrap();
     }
 

@@ -80,6 +80,7 @@ impl Listener {
             },
             bounds,
             handler,
+            bans: Bans::default(),
             counters: Arc::default(),
             closures: Arc::default(),
             telemetry: Telemetry::quiet(),

@@ -34,8 +34,9 @@ impl Supervisor {
                 Becomes::Gone { .. } => {
                     leaving.extend(listener.running.clone());
                     listener.deleting = true;
+                    self.forget_bans(&change.name);
                     self.wind_down(listener, change.grace, &change.reason);
-                    if listener.life.state != State::Draining {
+                    if !listener.life.winds_down() {
                         listeners.remove(&change.name);
                     }
                     info!(listener = %change.name, "listener deleted");

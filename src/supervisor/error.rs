@@ -56,6 +56,8 @@ pub enum Error {
     StoreInMemory,
     /// There are as many listeners as there may be.
     TooMany(usize),
+    /// There are as many bans as there may be.
+    TooManyBans(usize),
     /// The store did not take the change, so it was not made.
     NotKept(WriteError),
     /// The files are wrong; all that is.
@@ -146,6 +148,12 @@ impl Error {
                 f,
                 "there are {most} listeners, and no more are made by calls; delete some first"
             ),
+            Self::TooManyBans(most) => {
+                write!(
+                    f,
+                    "there are {most} bans, and no more are taken; lift some first, or ban wider networks"
+                )
+            }
             Self::NotKept(error) => write!(f, "nothing was changed: {error}"),
             Self::Configuration(problems) => write!(f, "nothing was changed: {problems}"),
             Self::WouldClose {

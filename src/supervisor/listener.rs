@@ -14,7 +14,7 @@ use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
 use crate::config::{Layer, Origin};
 use crate::net::{
-    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running,
+    Bans, BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running,
 };
 use crate::protocol::Built;
 use crate::telemetry::{Labels, Telemetry};
@@ -116,6 +116,7 @@ impl Listener {
     pub(super) fn run(
         &self,
         bound: Bound,
+        bans: Bans,
         telemetry: &Telemetry,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
@@ -125,6 +126,7 @@ impl Listener {
             labels: self.labels.clone(),
             bounds: self.bounds(most_sessions),
             handler: self.built.handler.clone(),
+            bans,
             counters: self.counters.clone(),
             closures: self.closures.clone(),
             telemetry: telemetry.clone(),

@@ -5,9 +5,11 @@
 //! by a counter that watchers wait on.
 
 mod asked;
+mod bans;
 mod bind;
 mod bring;
 mod change;
+mod close;
 mod commands;
 mod drain;
 mod error;
@@ -33,6 +35,7 @@ use tokio_util::task::TaskTracker;
 pub use asked::{Asked, Drain};
 pub use bind::lowered;
 pub use change::{Becomes, Change, Prepared};
+pub use close::{Closing, Visit};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use lifecycle::{Denied, Desired, Life, State};
@@ -43,7 +46,9 @@ pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::protocol::chat::Desk;
+use crate::store::{Ban, Store};
 use crate::telemetry::Telemetry;
+use bans::BanBook;
 use listener::Listener;
 
 /// Owns the listeners. A cheap handle.
@@ -55,6 +60,7 @@ struct Inner {
     grace_ms: AtomicU64,
     most_sessions: usize,
     telemetry: Telemetry,
+    bans: BanBook,
     listeners: Mutex<BTreeMap<ListenerName, Listener>>,
     changes: watch::Sender<u64>,
     /// The process is on its way out: nothing new begins.
@@ -76,6 +82,10 @@ pub struct Parts {
     pub most_sessions: usize,
     /// Where events are told.
     pub telemetry: Telemetry,
+    /// Where bans are kept.
+    pub store: Store,
+    /// Those that were kept.
+    pub bans: Vec<Ban>,
 }
 
 impl Supervisor {
@@ -86,6 +96,7 @@ impl Supervisor {
             grace_ms: AtomicU64::new(u64::try_from(parts.grace.as_millis()).unwrap_or(u64::MAX)),
             most_sessions: parts.most_sessions,
             telemetry: parts.telemetry.clone(),
+            bans: BanBook::new(parts.store, parts.bans),
             listeners: Mutex::new(BTreeMap::new()),
             changes: watch::channel(0).0,
             stopping: CancellationToken::new(),

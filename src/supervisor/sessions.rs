@@ -1,11 +1,11 @@
-//! Sessions across listeners: found by name, shown, closed.
+//! Sessions across listeners: found by name, and shown.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::listener::Listener;
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{Ask, CloseReason, Closed, Door, Running, Session, SessionId, Totals};
+use crate::net::{CloseReason, Closed, Door, Running, Session, SessionId, Totals};
 use crate::telemetry::Trace;
 
 /// A session, open or lately closed, as callers see it.
@@ -27,6 +27,8 @@ pub struct SessionView {
     pub last_send: Option<SystemTime>,
     /// When and why it closed, if it has.
     pub closed: Option<(SystemTime, CloseReason)>,
+    /// What the caller said of it who closed it, once it has.
+    pub close_detail: Option<Arc<str>>,
     /// On its way out, and why.
     pub closing: Option<CloseReason>,
     /// What it sent and got.
@@ -53,6 +55,7 @@ impl SessionView {
             last_receive: session.last_receive(),
             last_send: session.last_send(),
             closed: None,
+            close_detail: None,
             closing: session.ending(),
             totals: session.traffic.totals(),
             queued_bytes: session.queued_bytes(),
@@ -70,6 +73,7 @@ impl SessionView {
             last_receive: closed.last_receive,
             last_send: closed.last_send,
             closed: Some((closed.closed, closed.reason)),
+            close_detail: closed.detail,
             closing: None,
             totals: closed.totals,
             queued_bytes: 0,
@@ -107,54 +111,15 @@ impl Supervisor {
         found.ok_or_else(|| Error::NoSession(name.to_owned()))
     }
 
-    fn locate(&self, name: &str) -> Result<(String, SessionId), Error> {
+    pub(super) fn locate(&self, name: &str) -> Result<(String, SessionId), Error> {
         let missing = || Error::NoSession(name.to_owned());
         let (listener, label) = split_session_name(name).ok_or_else(missing)?;
         let id = self.parse_session_label(label).ok_or_else(missing)?;
         Ok((listener.to_owned(), id))
     }
-
-    /// Closes a session. Without a grace it ends at once, with one it may finish what it owes
-    /// first and is then reset, and a grace of zero resets it now. One that closed lately succeeds.
-    pub fn close_session(&self, name: &str, grace: Option<Duration>) -> Result<SessionView, Error> {
-        let (listener, id) = self.locate(name)?;
-        let found = self.find(&listener, |listener| open(listener, id))?;
-        let Some((door, session)) = found else {
-            return self.session(name);
-        };
-        match grace {
-            None => door.ask(&session, Ask::Cut(CloseReason::Kicked)),
-            Some(Duration::ZERO) => door.abort(&session, CloseReason::Kicked),
-            Some(grace) => {
-                door.ask(&session, Ask::Finish(CloseReason::Kicked));
-                let stopping = self.0.stopping.clone();
-                self.0.tasks.spawn(async move {
-                    // When the process stops, its drain sees to every session.
-                    let waited = stopping
-                        .run_until_cancelled(outstayed(&door, id, grace))
-                        .await;
-                    if waited == Some(true) {
-                        door.abort(&session, CloseReason::Kicked);
-                    }
-                });
-            }
-        }
-        self.session(name)
-    }
 }
 
-/// True when the session is still there after `grace`; false soon after it has gone.
-async fn outstayed(door: &Door, id: SessionId, grace: Duration) -> bool {
-    let mut left = grace;
-    while !left.is_zero() && door.session(id).is_some() {
-        let nap = left.min(Duration::from_secs(1));
-        tokio::time::sleep(nap).await;
-        left -= nap;
-    }
-    door.session(id).is_some()
-}
-
-fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
+pub(super) fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
     let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
     listener.runs().find_map(in_run)
 }

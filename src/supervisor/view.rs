@@ -105,13 +105,14 @@ pub struct Status {
 }
 
 /// Reasons that turn a peer away, among all reasons that are counted.
-pub const TURNED_AWAY: [&str; 7] = [
+pub const TURNED_AWAY: [&str; 8] = [
     "paused",
     "draining",
     "max_sessions",
     "per_source",
     "accept_rate",
     "denied",
+    "banned",
     "descriptors",
 ];
 

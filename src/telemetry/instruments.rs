@@ -106,6 +106,12 @@ instruments! {
         "Conversations that wait for an operator's answer.";
     ChatLongestWait = Gauge "switchboard.chat.longest_wait", "s", NONE,
         "Age of the oldest message that waits for an answer.";
+    ControlConnections = Counter "switchboard.control.connections", "{connection}", ERROR_TYPE,
+        "Connections to the control plane accepted; with error.type, turned away or closed and why.";
+    ControlCallsRefused = Counter "switchboard.control.calls.refused", "{call}", ERROR_TYPE,
+        "Control calls that found no room, and why.";
+    HttpConnections = Counter "switchboard.http.connections", "{connection}", ERROR_TYPE,
+        "Connections to the HTTP side accepted; with error.type, turned away or closed and why.";
     ConfigReloads = Counter "switchboard.config.reloads", "{reload}", ERROR_TYPE,
         "Reloads of the configuration; with error.type, those that changed nothing and why.";
     ConfigFailing = UpDownCounter "switchboard.config.reload.failing", "{reload}", NONE,

@@ -8,12 +8,16 @@
 )]
 
 mod ack;
+mod bans;
 mod chat;
+mod close;
 mod commands;
 mod configuration;
 mod control;
 mod drain;
 mod durable;
+mod frames;
+mod hostile;
 mod house;
 mod life;
 mod limits;
@@ -21,8 +25,10 @@ mod lists;
 mod mutations;
 mod numbers;
 mod reload;
+mod served;
 mod server;
 mod shell;
+mod starved;
 mod support;
 mod telemetry;
 mod trail;
