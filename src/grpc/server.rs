@@ -161,13 +161,16 @@ fn revert_after(asked: ProtoDuration) -> Result<Duration, Status> {
 fn capabilities() -> Vec<String> {
     let more = [
         "audit",
+        "bans",
         "chat.desk",
         "chat.room",
+        "drain",
         "filters",
         "log.revert",
         "metrics",
         "metrics.stream",
         "otlp",
+        "pause",
         "request_id",
     ];
     Protocol::WORDS

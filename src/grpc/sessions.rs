@@ -40,13 +40,12 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::CloseSessionResponse> {
         let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
-        let closing = Closing {
-            grace: grace(asked.grace)?,
-            why: caller.reason.as_str().into(),
-        };
-        let (control, name) = (self.clone(), asked.name.clone());
+        let (control, name, wait) = (self.clone(), asked.name.clone(), asked.grace);
         let close = async move {
+            let why = caller.reason.as_str().into();
             let close = async {
+                let grace = grace(wait)?;
+                let closing = Closing { grace, why };
                 let view = control.supervisor.close_session(&name, &closing);
                 let session = session(view.map_err(refused)?, &control.supervisor);
                 tracing::info!(session = %session.name, reason = &*closing.why, "session closed by a caller");
