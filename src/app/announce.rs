@@ -1,7 +1,6 @@
 //! What is said at the start: where everything listens, and what somebody should know of it.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 
 use tracing::warn;
 
@@ -12,15 +11,15 @@ use crate::supervisor::{Supervisor, View};
 pub(super) fn write(
     out: &mut impl Write,
     supervisor: &Supervisor,
-    own: [(&str, &str, SocketAddr); 2],
+    own: Vec<(&str, &str, &str, String)>,
 ) -> io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     writeln!(out, "switchboard {version} (node {})", supervisor.node())?;
     let mut line = |name: &str, word: &str, transport: &str, place: &str| {
         writeln!(out, "{name:<12} {word:<9} {transport:<4} {place}")
     };
-    for (name, word, address) in own {
-        line(name, word, "tcp", &address.to_string())?;
+    for (name, word, transport, place) in own {
+        line(name, word, transport, &place)?;
     }
     for view in supervisor.list() {
         let protocol = &view.spec.protocol;

@@ -18,19 +18,19 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::{Layers, Sources};
-use crate::configuration::{Measures, Owner};
-use crate::net::{self, Address, Bound};
+use crate::configuration::Owner;
+use crate::net::{self, Address, Bound, UnixSocket, web};
 use crate::settings::{self, Configured};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{Identity, Telemetry};
 use crate::{configuration, grpc, http};
-use measure::StoreMeasures;
+use measure::{DoorMeasures, Measured};
 use signals::Signals;
 
 /// How long calls under way may take once the listeners have drained, and how long telemetry may
 /// take to hand over the last of what it has.
-const CALLS_GRACE: Duration = Duration::from_secs(5);
+const CALLS_GRACE: Duration = Duration::from_secs(1);
 const FLUSH_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the store may take to bring its file in order; what it has answered is on disk anyway.
@@ -49,15 +49,15 @@ pub struct Start {
 /// A service whose every socket is bound.
 pub struct App {
     control: grpc::Control,
-    grpc: tokio::net::TcpListener,
-    http: tokio::net::TcpListener,
+    grpc: web::Site,
+    http: web::Site,
     signals: Signals,
     owner: Owner,
     /// The owner of the configuration, and when it ends.
     owning: (TaskTracker, CancellationToken),
     store: Store,
-    /// What is counted besides the listeners, kept for as long as the process runs.
-    _measured: (Arc<Measures>, Arc<StoreMeasures>),
+    /// Kept for as long as the process runs.
+    measured: Measured,
 }
 
 impl App {
@@ -74,15 +74,16 @@ impl App {
         let (telemetry, facts) = telemetry(&settings, started)?;
         let (store, mut kept) =
             Store::open(&options(&settings.store)).map_err(StartError::Store)?;
-        let grpc = door("grpc", settings.grpc.address)?;
-        let http = door("http", settings.http.address)?;
+        let measured = Measured::new(&telemetry, &store);
+        let (grpc, http) = sites(&settings, descriptors, &measured.doors)?;
         let supervisor = Supervisor::new(supervisor::Parts {
             node: settings.node.name.clone(),
             grace: settings.shutdown.grace,
             most_sessions: net::most_sessions(descriptors),
             telemetry: telemetry.clone(),
+            store: store.clone(),
+            bans: std::mem::take(&mut kept.bans),
         });
-        let measured = measured(&telemetry, &store);
         let answers = grpc::Answers::new(std::mem::take(&mut kept.answers), &store);
         let owning = (TaskTracker::new(), CancellationToken::new());
         let parts = configuration::Parts {
@@ -93,9 +94,10 @@ impl App {
             kept,
             supervisor: supervisor.clone(),
             telemetry: telemetry.clone(),
-            measures: measured.0.clone(),
+            measures: measured.configuration.clone(),
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
+        supervisor.forget_bans_of_none();
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,
@@ -117,7 +119,7 @@ impl App {
             owner,
             owning,
             store,
-            _measured: measured,
+            measured,
         })
     }
 
@@ -126,11 +128,16 @@ impl App {
     /// # Errors
     /// When `out` cannot be written to.
     pub fn announce(&self, out: &mut impl Write) -> io::Result<()> {
-        let control = [
-            ("grpc", "control", self.grpc.local_addr()?),
-            ("http", "metrics", self.http.local_addr()?),
-        ];
-        announce::write(out, &self.control.supervisor, control)
+        let mut own = Vec::new();
+        for (name, word, site) in [
+            ("grpc", "control", &self.grpc),
+            ("http", "metrics", &self.http),
+        ] {
+            own.push((name, word, "tcp", site.tcp.local_addr()?.to_string()));
+            let path = site.unix.as_ref().map(UnixSocket::path);
+            own.extend(path.map(|path| (name, word, "unix", path.display().to_string())));
+        }
+        announce::write(out, &self.control.supervisor, own)
     }
 
     /// Serves until a signal, then drains. A second signal skips the waiting.
@@ -143,7 +150,7 @@ impl App {
             owner,
             owning: (owned, disown),
             store,
-            _measured,
+            measured,
         } = self;
         let (answers, leaving) = (control.answers.clone(), control.leaving.clone());
         let (supervisor, telemetry) = (control.supervisor.clone(), control.telemetry.clone());
@@ -152,7 +159,8 @@ impl App {
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(owner.clone().resume_in_time(still.clone()));
         owned.spawn(signals.reload_at_each(owner, still.clone()));
-        let calls = tokio::spawn(grpc::serve(grpc, control, insist.clone()));
+        let refused = measured.doors.calls.clone();
+        let calls = tokio::spawn(grpc::serve(grpc, control, refused, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
@@ -245,19 +253,6 @@ async fn finish(tasks: &TaskTracker) {
     }
 }
 
-/// Has what is counted of the configuration and the store collected.
-fn measured(telemetry: &Telemetry, store: &Store) -> (Arc<Measures>, Arc<StoreMeasures>) {
-    let measured = (
-        Arc::<Measures>::default(),
-        Arc::new(StoreMeasures(store.clone())),
-    );
-    let configuration: std::sync::Weak<Measures> = Arc::downgrade(&measured.0);
-    let store: std::sync::Weak<StoreMeasures> = Arc::downgrade(&measured.1);
-    telemetry.observe(configuration);
-    telemetry.observe(store);
-    measured
-}
-
 async fn insist_after(grace: Duration, insist: CancellationToken) {
     tokio::time::sleep(grace).await;
     insist.cancel();
@@ -267,6 +262,35 @@ fn report(served: Result<(), String>) {
     if let Err(fault) = served {
         error!(fault, "the control plane or the HTTP side failed");
     }
+}
+
+/// Descriptors that each way to the control plane, or to the HTTP side, has for itself.
+const RESERVE: (usize, usize) = (8, 2);
+
+/// The process's own doors.
+fn sites(
+    settings: &settings::Settings,
+    descriptors: u64,
+    counted: &DoorMeasures,
+) -> Result<(web::Site, web::Site), StartError> {
+    let (control, pages) = net::most_connections(descriptors);
+    let socket = &settings.grpc.socket;
+    let unix = || (!socket.as_os_str().is_empty()).then(|| UnixSocket::bind(socket));
+    let grpc = web::Site {
+        tcp: door("grpc", settings.grpc.address)?,
+        unix: unix().transpose().map_err(StartError::Socket)?,
+        most_connections: control,
+        reserve: RESERVE.0,
+        counters: counted.grpc.clone(),
+    };
+    let http = web::Site {
+        tcp: door("http", settings.http.address)?,
+        unix: None,
+        most_connections: pages,
+        reserve: RESERVE.1,
+        counters: counted.http.clone(),
+    };
+    Ok((grpc, http))
 }
 
 fn door(whose: &'static str, address: Address) -> Result<tokio::net::TcpListener, StartError> {

@@ -10,6 +10,8 @@ use crate::{net, store, telemetry};
 pub enum StartError {
     /// The control plane's or the HTTP side's address cannot be had.
     Bind(&'static str, net::BindError),
+    /// The control plane's socket cannot be had.
+    Socket(net::UnixError),
     /// Logs, traces or metrics cannot be set up.
     Telemetry(telemetry::Error),
     /// What was kept cannot be had.
@@ -25,6 +27,7 @@ impl fmt::Display for StartError {
                 f,
                 "{whose}: {error}; is another switchboard running? {whose}.address says where this one listens"
             ),
+            Self::Socket(error) => write!(f, "grpc.socket: {error}"),
             Self::Telemetry(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),

@@ -1,7 +1,7 @@
 //! What surrounds every call: a span in its caller's trace, a duration in the metrics, and a panic
 //! that ends the call with INTERNAL instead of its connection.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::api;
+use super::load::Load;
 use crate::telemetry::Telemetry;
 
 /// All services, with what surrounds their calls.
@@ -25,11 +26,16 @@ use crate::telemetry::Telemetry;
 pub(super) struct Layered {
     routes: Routes,
     telemetry: Telemetry,
+    load: Load,
 }
 
 impl Layered {
-    pub(super) fn new(routes: Routes, telemetry: Telemetry) -> Self {
-        Self { routes, telemetry }
+    pub(super) fn new(routes: Routes, telemetry: Telemetry, load: Load) -> Self {
+        Self {
+            routes,
+            telemetry,
+            load,
+        }
     }
 }
 
@@ -49,10 +55,15 @@ impl Service<http::Request<Incoming>> for Layered {
         let Self {
             mut routes,
             telemetry,
+            load,
         } = self.clone();
+        let (method, streams) = known(request.uri().path());
+        let turn = match load.admit(method, streams, &request) {
+            Ok(turn) => turn,
+            Err(refusal) => return Box::pin(std::future::ready(Ok(*refusal))),
+        };
         Box::pin(async move {
             let began = Instant::now();
-            let method = known(request.uri().path());
             let header = |name| {
                 request
                     .headers()
@@ -63,7 +74,7 @@ impl Service<http::Request<Incoming>> for Layered {
             let span = telemetry.call(method, parent, state, is_mutation(method));
             // The trail says where a change was traced.
             request.extensions_mut().insert(span.trace());
-            let answering = AssertUnwindSafe(async move { routes.call(request).await });
+            let answering = AssertUnwindSafe(turn.take(async move { routes.call(request).await }));
             let mut answer = Caught(Box::pin(answering)).await;
             let code = code(&answer);
             if let Some(bare) = without_reason(&answer) {
@@ -93,8 +104,8 @@ impl<F: Future<Output = Answer>> Future for Caught<F> {
     }
 }
 
-/// Every method that is served, by its full name.
-static METHODS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+/// Every method that is served, by its full name, and whether it streams.
+static METHODS: LazyLock<BTreeMap<String, bool>> = LazyLock::new(|| {
     let sets = [
         api::FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -111,17 +122,18 @@ pub(super) fn full_name(method: &'static str) -> &'static str {
         let (service, name) = full.split_once('/').unwrap_or_default();
         service.starts_with("switchboard.v1.") && name == method
     };
-    METHODS.iter().find(of_ours).map_or(method, String::as_str)
+    METHODS.keys().find(of_ours).map_or(method, String::as_str)
 }
 
-/// The method of a path, as its descriptor has it. What a caller makes up is no series and no span.
-fn known(path: &str) -> &'static str {
-    let method = METHODS.get(path.trim_start_matches('/'));
-    method.map_or(OTHER, String::as_str)
+/// The method of a path, as its descriptor has it, and whether it streams. What a caller makes up is
+/// no series and no span.
+pub(super) fn known(path: &str) -> (&'static str, bool) {
+    let method = METHODS.get_key_value(path.trim_start_matches('/'));
+    method.map_or((OTHER, false), |(name, streams)| (name, *streams))
 }
 
-/// Every `package.Service/Method` of a descriptor set.
-fn methods(set: &[u8]) -> Vec<String> {
+/// Every `package.Service/Method` of a descriptor set, and whether it streams.
+fn methods(set: &[u8]) -> Vec<(String, bool)> {
     // Written by our own build: one that cannot be read has no methods to tell.
     let set = prost_types::FileDescriptorSet::decode(set).unwrap_or_default();
     let mut methods = Vec::new();
@@ -129,7 +141,9 @@ fn methods(set: &[u8]) -> Vec<String> {
         for service in &file.service {
             for method in &service.method {
                 let (package, service) = (file.package(), service.name());
-                methods.push(format!("{package}.{service}/{}", method.name()));
+                let name = format!("{package}.{service}/{}", method.name());
+                let streams = method.server_streaming() || method.client_streaming();
+                methods.push((name, streams));
             }
         }
     }
@@ -196,20 +210,21 @@ mod tests {
     #[test]
     fn methods_are_known_by_their_descriptors() {
         let get = "/switchboard.v1.ListenerService/GetListener";
-        assert_eq!(known(get), &get[1..]);
+        assert_eq!(known(get), (&get[1..], false));
         let check = "grpc.health.v1.Health/Check";
-        assert_eq!(known(&format!("/{check}")), check);
-        assert_eq!(known("/made.up/Method"), OTHER);
+        assert_eq!(known(&format!("/{check}")), (check, false));
+        assert_eq!(known("/made.up/Method"), (OTHER, false));
         assert!(!is_mutation(OTHER));
     }
 
     #[test]
     fn a_method_of_ours_has_one_full_name() {
         let ours: Vec<_> = METHODS
-            .iter()
+            .keys()
             .filter(|full| full.starts_with("switchboard.v1."))
             .collect();
-        let names: BTreeSet<_> = ours.iter().map(|full| full.rsplit('/').next()).collect();
+        let names: std::collections::BTreeSet<_> =
+            ours.iter().map(|full| full.rsplit('/').next()).collect();
         assert_eq!(names.len(), ours.len());
         let full = full_name("StopListener");
         assert_eq!(full, "switchboard.v1.ListenerService/StopListener");

@@ -15,8 +15,7 @@ pub(super) fn service() -> (HealthServer<impl Health>, HealthReporter) {
     (service, reporter)
 }
 
-/// Follows the listeners until `stop`; the process itself is NOT_SERVING once it drains. At the end
-/// every name is taken back, which ends the streams of those who watch.
+/// Follows the listeners until `stop`; the process itself is NOT_SERVING once it drains.
 pub(super) async fn report(
     mut reporter: HealthReporter,
     supervisor: Supervisor,
@@ -51,8 +50,5 @@ pub(super) async fn report(
         if !matches!(changed, Some(Ok(()))) {
             break;
         }
-    }
-    for name in &known {
-        reporter.clear_service_status(name).await;
     }
 }

@@ -277,7 +277,7 @@ impl Control {
 pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str) -> Caller {
     let peer = request.extensions().get::<web::Caller>();
     Caller {
-        actor: peer.map(|peer| peer.0.to_string()).unwrap_or_default(),
+        actor: peer.map(ToString::to_string).unwrap_or_default(),
         method,
         reason: crate::supervisor::shown(reason),
         trace: request.extensions().get().copied().unwrap_or_default(),

@@ -4,16 +4,20 @@
 //! table of errors. Only this folder and the client side of the command line name generated types.
 
 mod audit;
+mod bans;
 mod call;
 mod chat;
+mod close;
 mod config;
 mod configuration;
 mod convert;
+mod detail;
 mod filter;
 mod health;
 mod leaving;
 mod listeners;
 mod listing;
+mod load;
 mod mask;
 mod metrics;
 mod once;
@@ -25,9 +29,11 @@ mod sessions;
 mod show;
 mod spec;
 mod status;
+mod tap;
 mod verbs;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -46,7 +52,7 @@ pub use metrics::STREAMS;
 pub use once::Answers;
 pub use watch::Watches;
 
-use crate::net::{Address, web};
+use crate::net::{Address, Counters, UnixSocket, web};
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
@@ -71,6 +77,8 @@ pub mod api {
 pub struct Settings {
     /// Where it listens: loopback only, since it is plain text and asks nobody who they are.
     pub address: Address,
+    /// Where it listens in the file system besides, as a socket of mode 0600; empty for nowhere.
+    pub socket: PathBuf,
     /// Whether callers may make shell listeners, which is the right to run commands.
     pub allow_shell: bool,
 }
@@ -79,6 +87,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             address: Address(([127, 0, 0, 1], 50_051).into()),
+            socket: PathBuf::new(),
             allow_shell: false,
         }
     }
@@ -87,16 +96,18 @@ impl Default for Settings {
 impl Settings {
     /// What cannot be obeyed.
     pub fn check(&self) -> Vec<(&'static str, String)> {
-        if self.address.is_loopback() {
-            return Vec::new();
+        let mut faults = Vec::new();
+        if !self.address.is_loopback() {
+            let rule = format!(
+                "{} is open to the network, and the control plane has no TLS and no roles yet; \
+                 bind it to loopback, such as 127.0.0.1:{}",
+                self.address,
+                self.address.0.port()
+            );
+            faults.push(("address", rule));
         }
-        let rule = format!(
-            "{} is open to the network, and the control plane has no TLS and no roles yet; \
-             bind it to loopback, such as 127.0.0.1:{}",
-            self.address,
-            self.address.0.port()
-        );
-        vec![("address", rule)]
+        faults.extend(UnixSocket::check(&self.socket).map(|rule| ("socket", rule)));
+        faults
     }
 }
 
@@ -148,10 +159,12 @@ macro_rules! service {
     };
 }
 
-/// Serves the control plane until it closes, then what is under way until `insist`.
+/// Serves the control plane until it closes, then what is under way until `insist`. Calls that find
+/// no room are counted in `refused`.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    site: web::Site,
     control: Control,
+    refused: Arc<Counters>,
     insist: CancellationToken,
 ) -> Result<(), tonic_reflection::server::Error> {
     let stop = control.closing.clone();
@@ -181,9 +194,10 @@ pub async fn serve(
             server_service_server::ServerServiceServer,
             control
         ));
-    let calls = call::Layered::new(routes.prepare(), control.telemetry.clone());
+    let load = load::Load::new(refused, stop.clone());
+    let calls = call::Layered::new(routes.prepare(), control.telemetry.clone(), load);
     let reporting = health::report(reporter, control.supervisor.clone(), stop.clone());
-    let serving = web::serve(listener, web::Version::Http2, calls, stop, insist.clone());
+    let serving = web::serve(site, web::Version::Http2, calls, stop, insist.clone());
     tokio::join!(reporting, serving);
     Ok(())
 }

@@ -4,9 +4,11 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, session};
+use super::detail::{self, Detail};
 use super::listeners::{caller, grace, refused};
-use super::status::{invalid_field, unsupported};
+use super::status::invalid_field;
 use super::{Control, api, watch};
+use crate::supervisor::Closing;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -17,9 +19,10 @@ impl api::session_service_server::SessionService for Control {
         request: Request<api::GetSessionRequest>,
     ) -> Answer<api::GetSessionResponse> {
         let asked = request.into_inner();
-        basic(asked.view)?;
-        let view = self.supervisor.session(&asked.name).map_err(refused)?;
-        let session = Some(session(view, &self.supervisor));
+        let detail = Detail::read(asked.view)?;
+        let mut view = self.supervisor.session(&asked.name).map_err(refused)?;
+        let live = detail.kept(&mut view);
+        let session = Some(detail::with_facts(session(view, &self.supervisor), live));
         Ok(Response::new(api::GetSessionResponse { session }))
     }
 
@@ -28,7 +31,6 @@ impl api::session_service_server::SessionService for Control {
         request: Request<api::ListSessionsRequest>,
     ) -> Answer<api::ListSessionsResponse> {
         let asked = request.into_inner();
-        basic(asked.view)?;
         self.page_of_sessions(asked).await.map(Response::new)
     }
 
@@ -38,13 +40,16 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::CloseSessionResponse> {
         let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
-        let grace = grace(asked.grace)?;
-        let (control, name, reason) = (self.clone(), asked.name.clone(), caller.reason.clone());
+        let closing = Closing {
+            grace: grace(asked.grace)?,
+            why: caller.reason.as_str().into(),
+        };
+        let (control, name) = (self.clone(), asked.name.clone());
         let close = async move {
             let close = async {
-                let view = control.supervisor.close_session(&name, grace);
+                let view = control.supervisor.close_session(&name, &closing);
                 let session = session(view.map_err(refused)?, &control.supervisor);
-                tracing::info!(session = %session.name, reason, "session closed by a caller");
+                tracing::info!(session = %session.name, reason = &*closing.why, "session closed by a caller");
                 Ok(api::CloseSessionResponse {
                     session: Some(session),
                 })
@@ -60,17 +65,49 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<BoxStream<api::WatchSessionsResponse>> {
         watch::sessions(self, &request)
     }
-}
 
-fn basic(view: i32) -> Result<(), Status> {
-    match api::SessionView::try_from(view) {
-        Ok(api::SessionView::Full) => Err(unsupported("view")),
-        Ok(_) => Ok(()),
-        Err(_) => Err(invalid_field(
-            "VIEW_INVALID",
-            "view",
-            format!("{view} is no value of this enum"),
-        )),
+    async fn close_sessions(
+        &self,
+        request: Request<api::CloseSessionsRequest>,
+    ) -> Answer<api::CloseSessionsResponse> {
+        let caller = caller(&request, "CloseSessions", &request.get_ref().reason);
+        let asked = request.into_inner();
+        let close = self.clone().close_sessions_of(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn ban_source(
+        &self,
+        request: Request<api::BanSourceRequest>,
+    ) -> Answer<api::BanSourceResponse> {
+        let caller = caller(&request, "BanSource", &request.get_ref().reason);
+        let asked = request.into_inner();
+        let ban = self.clone().ban(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, ban).await
+    }
+
+    async fn unban_source(
+        &self,
+        request: Request<api::UnbanSourceRequest>,
+    ) -> Answer<api::UnbanSourceResponse> {
+        let caller = caller(&request, "UnbanSource", "");
+        let asked = request.into_inner();
+        let unban = self.clone().unban(asked.clone(), caller);
+        self.once(&asked.request_id, &asked, unban).await
+    }
+
+    async fn list_bans(
+        &self,
+        request: Request<api::ListBansRequest>,
+    ) -> Answer<api::ListBansResponse> {
+        self.bans(request.get_ref()).map(Response::new)
+    }
+
+    async fn tap_session(
+        &self,
+        request: Request<api::TapSessionRequest>,
+    ) -> Answer<BoxStream<api::TapSessionResponse>> {
+        self.tap(request).await
     }
 }
 

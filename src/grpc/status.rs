@@ -65,17 +65,6 @@ pub(super) fn invalid_field(reason: &str, field: &str, description: impl Into<St
     )
 }
 
-/// A part of a request that this version cannot act upon, and must not pass over in silence.
-pub(super) fn unsupported(field: &str) -> Status {
-    let message = format!("{field}: what is asked for is not supported yet; leave it unset");
-    let metadata = vec![("field", field.to_owned())];
-    status(
-        Code::Unimplemented,
-        message,
-        with_reason("FIELD_UNSUPPORTED", metadata),
-    )
-}
-
 /// A fault of ours: the caller learns that there was one, the log what it was.
 pub(super) fn internal(fault: &str) -> Status {
     tracing::error!(fault, "control call failed");
@@ -104,11 +93,18 @@ pub(super) fn precondition(
     details
 }
 
+fn quota(mut details: ErrorDetails, subject: &str, message: &str) -> ErrorDetails {
+    details.add_quota_failure_violation(subject, message);
+    details
+}
+
 /// The table: every refusal has its code and its reason.
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
         Error::NoListener(_) => (Code::NotFound, "LISTENER_NOT_FOUND"),
         Error::NoSession(_) => (Code::NotFound, "SESSION_NOT_FOUND"),
+        Error::SessionClosed(_) => (Code::FailedPrecondition, "SESSION_CLOSED"),
+        Error::TooManyTaps(_) => (Code::ResourceExhausted, "TAP_LIMIT"),
         Error::Exists(_) => (Code::AlreadyExists, "LISTENER_ALREADY_EXISTS"),
         Error::Invalid(_) => (Code::InvalidArgument, "LISTENER_CONFIG_INVALID"),
         Error::Bind(bind) => (Code::FailedPrecondition, bind.reason()),
@@ -120,6 +116,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Ephemeral(_) => (Code::FailedPrecondition, "LISTENER_EPHEMERAL"),
         Error::StoreInMemory => (Code::FailedPrecondition, "STORE_IN_MEMORY"),
         Error::TooMany(_) => (Code::ResourceExhausted, "LISTENER_LIMIT"),
+        Error::TooManyBans(_) => (Code::ResourceExhausted, "BAN_LIMIT"),
         Error::NotKept(WriteError::Busy) => (Code::Unavailable, "STORE_BUSY"),
         Error::NotKept(_) => (Code::Internal, "STATE_PERSIST_FAILED"),
         Error::Configuration(_) => (Code::InvalidArgument, "CONFIG_INVALID"),
@@ -134,20 +131,22 @@ impl From<Error> for Failure {
         let (code, reason) = code_and_reason(&error);
         let mut bare = with_reason(reason, Vec::new());
         let details = match error {
-            Error::Invalid(violations) => {
-                let in_listener = |v: Violation| Violation {
-                    field: format!("listener.{}", v.field),
-                    ..v
-                };
-                return Self(invalid(
-                    reason,
-                    violations.into_iter().map(in_listener).collect(),
-                ));
-            }
+            Error::Invalid(violations) => return Self(of_listener(reason, violations)),
             Error::NoListener(name) | Error::Exists(name) => {
                 resource(bare, "Listener", &listener_name(&name), &message)
             }
             Error::NoSession(name) => resource(bare, "Session", &name, &message),
+            Error::SessionClosed(name) => precondition(bare, "STATE", &shown(&name), &message),
+            Error::TooManyTaps(too_many) => {
+                let subject = if too_many.of_session {
+                    "session"
+                } else {
+                    "server"
+                };
+                bare.add_quota_failure_violation(subject, &message);
+                bare.set_retry_info(Some(too_many.free_within));
+                bare
+            }
             Error::Bind(bind) => precondition(bare, "ADDRESS", &bind.address.to_string(), &message),
             Error::NoDesk(name) => precondition(bare, "PROTOCOL", &listener_name(&name), &message),
             Error::Denied {
@@ -174,6 +173,7 @@ impl From<Error> for Failure {
             | Error::Ephemeral(_)
             | Error::StoreInMemory
             | Error::TooMany(_)
+            | Error::TooManyBans(_)
             | Error::NotKept(_)
             | Error::WouldClose { .. }) => of_change(error, reason, &message),
             Error::Stopping => {
@@ -183,6 +183,15 @@ impl From<Error> for Failure {
         };
         Self(status(code, message, details))
     }
+}
+
+/// What is wrong with the listener of a request.
+fn of_listener(reason: &str, violations: Vec<Violation>) -> Status {
+    let in_listener = |v: Violation| Violation {
+        field: format!("listener.{}", v.field),
+        ..v
+    };
+    invalid(reason, violations.into_iter().map(in_listener).collect())
 }
 
 /// The details of a change that was refused for what it would change.
@@ -201,11 +210,8 @@ fn of_change(error: Error, reason: &str, message: &str) -> ErrorDetails {
             precondition(bare(), "PERSISTENCE", &listener_name(&name), message)
         }
         Error::StoreInMemory => precondition(bare(), "PERSISTENCE", "store.path", message),
-        Error::TooMany(_) => {
-            let mut details = bare();
-            details.add_quota_failure_violation("listeners", message);
-            details
-        }
+        Error::TooMany(_) => quota(bare(), "listeners", message),
+        Error::TooManyBans(_) => quota(bare(), "bans", message),
         Error::NotKept(error) => {
             let mut details = with_reason(reason, vec![("cause", error.reason().to_owned())]);
             if error == WriteError::Busy {
@@ -281,6 +287,7 @@ impl From<Status> for Failure {
 mod tests {
     use super::*;
     use crate::config::{Layer, Origin, Reason};
+    use crate::net::TooManyTaps;
     use crate::supervisor::Denied;
     use std::sync::Arc;
 
@@ -326,6 +333,20 @@ mod tests {
                 "SESSION_NOT_FOUND",
             ),
             (
+                Error::SessionClosed("a".into()),
+                Code::FailedPrecondition,
+                "SESSION_CLOSED",
+            ),
+            (
+                Error::TooManyTaps(TooManyTaps {
+                    of_session: true,
+                    most: 4,
+                    free_within: Duration::ZERO,
+                }),
+                Code::ResourceExhausted,
+                "TAP_LIMIT",
+            ),
+            (
                 Error::Exists("a".into()),
                 Code::AlreadyExists,
                 "LISTENER_ALREADY_EXISTS",
@@ -365,6 +386,7 @@ mod tests {
                 "STORE_IN_MEMORY",
             ),
             (Error::TooMany(3), Code::ResourceExhausted, "LISTENER_LIMIT"),
+            (Error::TooManyBans(3), Code::ResourceExhausted, "BAN_LIMIT"),
             (
                 Error::NotKept(WriteError::Busy),
                 Code::Unavailable,

@@ -52,7 +52,7 @@ struct Speaker {
 
 /// Serves until `stop`, then what is under way until `insist`.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    site: web::Site,
     supervisor: Supervisor,
     telemetry: Telemetry,
     stop: CancellationToken,
@@ -66,7 +66,7 @@ pub async fn serve(
             supervisor,
             telemetry,
         });
-    web::serve(listener, web::Version::Http1, routes, stop, insist).await;
+    web::serve(site, web::Version::Http1, routes, stop, insist).await;
 }
 
 async fn metrics(State(speaker): State<Speaker>) -> Response {

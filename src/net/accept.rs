@@ -1,9 +1,12 @@
 //! The accept loop: never fails, never spins, never waits for a peer.
 
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::{SocketFlags, accept_with};
@@ -16,30 +19,49 @@ use super::counters::Counters;
 /// descriptors spins: the listener stays readable (277,294 failures in a second were measured).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// A listening socket, of whatever family.
+pub trait Listening: AsFd {
+    /// What it accepts.
+    type Stream;
+    /// Where that comes from.
+    type Peer;
+    /// The next connection, or a waker kept for it.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Self::Peer)>>;
+}
+
+impl Listening for TcpListener {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        self.poll_accept(cx)
+    }
+}
+
 /// A listening socket whose `accept` only ever answers with a connection.
-pub struct Incoming {
-    pub(super) listener: Arc<TcpListener>,
+pub struct Incoming<L> {
+    pub(super) listener: Arc<L>,
     counters: Arc<Counters>,
-    /// Given up when there is no other descriptor left, to tell one waiting peer no.
-    reserve: Option<OwnedFd>,
+    reserve: Reserve,
     pause: Duration,
 }
 
-impl Incoming {
-    /// Takes connections from `listener`; failures are counted.
-    pub fn new(listener: impl Into<Arc<TcpListener>>, counters: Arc<Counters>) -> Self {
+impl<L: Listening> Incoming<L> {
+    /// Accepts from `listener`; failures are counted. `reserve` is what it lives on when there is
+    /// no other descriptor left: the last one to tell waiting peers no, the others to let them in.
+    pub fn new(listener: impl Into<Arc<L>>, counters: Arc<Counters>, reserve: Reserve) -> Self {
         Self {
             listener: listener.into(),
             counters,
-            reserve: reserve(),
+            reserve,
             pause: PAUSE.0,
         }
     }
 
     /// The next connection. Cancel safe.
-    pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    pub async fn accept(&mut self) -> (L::Stream, L::Peer) {
         loop {
-            match self.listener.accept().await {
+            match poll_fn(|cx| self.listener.poll_accept(cx)).await {
                 Ok(accepted) => {
                     self.pause = PAUSE.0;
                     return accepted;
@@ -50,6 +72,35 @@ impl Incoming {
         }
     }
 
+    async fn recover(&mut self, error: &io::Error) {
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            if self.reserve.spend() {
+                return;
+            }
+            self.refuse_one();
+        }
+        self.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+        if self.pause == PAUSE.0 {
+            warn!(%error, "accept failed; trying again with a pause");
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE.1);
+    }
+
+    /// With the last descriptor, takes one peer out of the queue and closes it, so that it learns
+    /// now what it would else wait for.
+    fn refuse_one(&mut self) {
+        self.reserve.empty();
+        if let Ok(peer) = rustix::net::accept(&*self.listener) {
+            drop(peer);
+            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            self.counters.refuse("descriptors");
+        }
+        self.reserve.fill();
+    }
+}
+
+impl Incoming<TcpListener> {
     /// A connection that the kernel has already made and queued, if there is one: those in the
     /// queue when a listener closes would be reset.
     pub(super) fn queued(&self) -> Option<(TcpStream, SocketAddr)> {
@@ -59,39 +110,50 @@ impl Incoming {
         let peer = tcp.peer_addr().ok()?;
         Some((TcpStream::from_std(tcp).ok()?, peer))
     }
-
-    async fn recover(&mut self, error: &std::io::Error) {
-        self.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
-        if self.pause == PAUSE.0 {
-            warn!(%error, "accept failed; trying again with a pause");
-        }
-        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-            self.refuse_one();
-        }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE.1);
-    }
-
-    /// With the reserved descriptor, takes one peer out of the queue and closes it, so that it
-    /// learns now what it would else wait for.
-    fn refuse_one(&mut self) {
-        drop(self.reserve.take());
-        if let Ok(peer) = rustix::net::accept(&*self.listener) {
-            drop(peer);
-            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            self.counters.refuse("descriptors");
-        }
-        self.reserve = reserve();
-    }
 }
 
-fn reserve() -> Option<OwnedFd> {
-    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+/// Descriptors that are held open for the time when there is no other left.
+#[derive(Debug, Clone)]
+pub struct Reserve {
+    held: Arc<Mutex<Vec<OwnedFd>>>,
+    size: usize,
+}
+
+impl Reserve {
+    /// Holds `size` descriptors, or as many as there are.
+    pub fn of(size: usize) -> Self {
+        let reserve = Self {
+            held: Arc::default(),
+            size,
+        };
+        reserve.fill();
+        reserve
+    }
+
+    /// Makes up for those that were given up, as far as there are any.
+    pub fn fill(&self) {
+        let mut held = super::lock(&self.held);
+        while held.len() < self.size
+            && let Ok(file) = std::fs::File::open("/dev/null")
+        {
+            held.push(file.into());
+        }
+    }
+
+    /// Gives one up for a connection; the last is for saying no.
+    fn spend(&self) -> bool {
+        let mut held = super::lock(&self.held);
+        held.len() > 1 && held.pop().is_some()
+    }
+
+    fn empty(&self) {
+        super::lock(&self.held).clear();
+    }
 }
 
 /// The peer was gone before it was accepted: nothing to pause for.
-fn peer_fault(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+fn peer_fault(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionReset | Interrupted

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::ban::Bans;
 use super::close::{Ask, CloseReason};
 use super::counters::{Counters, Totals};
 use super::feed::Feed;
@@ -29,6 +30,8 @@ pub struct DoorParts {
     pub bounds: Bounds,
     /// The running protocol.
     pub handler: Handler,
+    /// Who is kept away.
+    pub bans: Bans,
     /// Sums over all runs.
     pub counters: Arc<Counters>,
     /// Closed sessions of all runs.
@@ -73,7 +76,7 @@ impl Door {
     /// A door that nobody has come through yet.
     pub fn new(parts: DoorParts) -> Arc<Self> {
         use std::hash::{BuildHasher, RandomState};
-        let terms = Terms::new(parts.bounds, parts.handler, None);
+        let terms = Terms::new(parts.bounds, parts.handler, parts.bans, None);
         Arc::new(Self {
             labels: parts.labels,
             counters: parts.counters,
@@ -97,7 +100,17 @@ impl Door {
     /// clock, whoever comes in and every datagram obey the new terms from their next look on.
     pub(super) fn set_terms(&self, bounds: Bounds, handler: Handler) {
         let mut terms = super::lock(&self.terms);
-        *terms = Arc::new(Terms::new(bounds, handler, Some(&terms)));
+        let bans = terms.bans.clone();
+        *terms = Arc::new(Terms::new(bounds, handler, bans, Some(&terms)));
+    }
+
+    /// Exchanges who is kept away. Those who are in stay; of datagrams each is a new look.
+    pub fn set_bans(&self, bans: Bans) {
+        let mut terms = super::lock(&self.terms);
+        if !terms.bans.is(&bans) {
+            let (bounds, handler) = (terms.bounds.clone(), terms.handler.clone());
+            *terms = Arc::new(Terms::new(bounds, handler, bans, Some(&terms)));
+        }
     }
 
     /// What the ids of its sessions have in common, see [`SessionId::run`].
@@ -155,6 +168,13 @@ impl Door {
         allowed
     }
 
+    /// Keeps what a caller says of the end that it is about to ask for; of several the first one who ends it is heard.
+    pub fn note(&self, session: &Session, why: &Arc<str>) {
+        if !why.is_empty() && session.ending().is_none() {
+            self.sessions.note(session.id, why.clone());
+        }
+    }
+
     /// Asks one session to end.
     pub fn ask(&self, session: &Arc<Session>, ask: Ask) {
         session.ask(ask);
@@ -178,8 +198,8 @@ impl Door {
 
     /// Takes a session off the books. Of several callers only the first one's reason counts.
     pub fn end(&self, session: &Session, reason: CloseReason) {
-        let left = self.sessions.leave(session, || {
-            let closed = Closed::new(session, reason);
+        let left = self.sessions.leave(session, |detail| {
+            let closed = Closed::new(session, reason, detail);
             let name = &self.labels.listener;
             self.feed
                 .publish(|| SessionEvent::Closed(name.clone(), closed.clone()));
@@ -189,6 +209,7 @@ impl Door {
         let totals = closed.totals;
         self.counters.ended.absorb(totals);
         self.closures.push(closed);
+        session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry
             .session_ended(&self.labels, reason.word(), open_for);

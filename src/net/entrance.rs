@@ -15,13 +15,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use super::accept::Incoming;
+use super::accept::{Incoming, Reserve};
 use super::close::CloseReason;
 use super::door::{Door, canonical};
 use super::gate::{self, Gate, PauseMode, Why};
 use super::handler::Handler;
 use super::session::{Route, Session};
-use super::stream::Stream;
+use super::stream::{Stream, Wire};
 use super::terms::Terms;
 
 /// What the way in is made of.
@@ -41,7 +41,7 @@ pub(super) struct Entrance {
 /// The socket of an entrance.
 pub(super) enum Doorway {
     /// It takes connections, or the kernel queues them.
-    Listening(Incoming),
+    Listening(Incoming<TcpListener>),
     /// It keeps the port, and the kernel refuses connections.
     Reserved(Socket),
 }
@@ -130,9 +130,11 @@ impl Entrance {
                 let listener =
                     gate::listen_beside(&reserved, backlog).and_then(TcpListener::from_std);
                 match listener {
-                    Ok(listener) => {
-                        Doorway::Listening(Incoming::new(listener, self.door.counters.clone()))
-                    }
+                    Ok(listener) => Doorway::Listening(Incoming::new(
+                        listener,
+                        self.door.counters.clone(),
+                        Reserve::of(1),
+                    )),
                     Err(error) => return Err((reserved, error)),
                 }
             }
@@ -148,7 +150,7 @@ impl Entrance {
     /// Lets in whoever comes, or turns them away, until another gate is asked for.
     async fn accept(
         &mut self,
-        incoming: &mut Incoming,
+        incoming: &mut Incoming<TcpListener>,
         away: Option<Why>,
         farewells: &Arc<Semaphore>,
     ) -> Result<(), watch::error::RecvError> {
@@ -169,7 +171,7 @@ impl Entrance {
 
     /// Takes those that the kernel has queued, no more than its queue can hold: a flood of new ones must not hold a
     /// drain.
-    fn empty(&self, incoming: &Incoming, open: bool, farewells: &Arc<Semaphore>) {
+    fn empty(&self, incoming: &Incoming<TcpListener>, open: bool, farewells: &Arc<Semaphore>) {
         for _ in 0..=self.door.terms().bounds.accept_backlog {
             let Some((tcp, peer)) = incoming.queued() else {
                 return;
@@ -187,7 +189,10 @@ impl Entrance {
             return;
         };
         let terms = self.door.terms();
-        if let Ok(session) = self.door.admit(&terms, peer, local, Route::Stream) {
+        if let Ok(session) = self
+            .door
+            .admit(&terms, peer, local, Route::Stream(Wire::default()))
+        {
             let visit = Visit {
                 door: self.door.clone(),
                 session,

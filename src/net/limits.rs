@@ -37,6 +37,13 @@ pub fn most_sessions(descriptors: u64) -> usize {
     usize::try_from(carried).unwrap_or(usize::MAX)
 }
 
+/// The connections to the control plane, and to the HTTP side, that so many descriptors carry:
+/// half and an eighth of those that are not for sessions.
+pub fn most_connections(descriptors: u64) -> (usize, usize) {
+    let reserved = usize::try_from(RESERVED_DESCRIPTORS.min(descriptors / 2)).unwrap_or(usize::MAX);
+    (reserved / 2, reserved / 8)
+}
+
 /// Limits as asked for; zero or empty means the default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

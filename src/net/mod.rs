@@ -11,6 +11,7 @@
 //! ```
 
 mod accept;
+mod ban;
 mod bind;
 mod buffer;
 mod close;
@@ -31,10 +32,14 @@ mod rate;
 mod session;
 mod sessions;
 mod stream;
+mod tap;
 mod terms;
+mod udp;
+mod unix;
 pub mod web;
 
-pub use accept::Incoming;
+pub use accept::{Incoming, Reserve};
+pub use ban::{Bans, Networks};
 pub use bind::{Address, BindError, Bound, bind_datagram, bind_reserved, bind_stream};
 pub use buffer::Buffer;
 pub use close::{Ask, CloseReason};
@@ -47,14 +52,16 @@ pub use framing::{Framing, Violation};
 pub use gate::{Gate, PauseMode, Why};
 pub use handler::{DatagramHandler, Handler, Serving, StreamHandler, UNAVAILABLE};
 pub use id::SessionId;
-pub use kernel::{descriptors, raise_descriptor_limit, watch};
-pub use limits::{Bounds, Limits, Transport, most_sessions, parse_network};
+pub use kernel::{AcceptQueue, TcpInfo, descriptors, raise_descriptor_limit, watch};
+pub use limits::{Bounds, Limits, Transport, most_connections, most_sessions, parse_network};
 pub use pace::Pace;
 pub use rate::{RateTable, TokenBucket};
 pub use session::{Route, Session};
 pub use sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
-pub use stream::{Event, Stream};
+pub use stream::{Event, Stream, Wire};
+pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};
 pub use terms::Terms;
+pub use unix::{UnixError, UnixSocket};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -27,6 +27,8 @@ pub struct Sessions {
 struct Live {
     by_id: BTreeMap<SessionId, Arc<Session>>,
     by_source: HashMap<IpAddr, usize>,
+    /// What callers said of those that they closed, until these have left.
+    noted: HashMap<SessionId, Arc<str>>,
 }
 
 impl Sessions {
@@ -52,8 +54,20 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Takes a session out and does what belongs to it; nothing if it was out already.
-    pub(super) fn leave<T>(&self, session: &Session, then: impl FnOnce() -> T) -> Option<T> {
+    /// Notes why a session that lives is about to be closed.
+    pub(super) fn note(&self, id: SessionId, why: Arc<str>) {
+        let mut live = lock(&self.live);
+        if live.by_id.contains_key(&id) {
+            live.noted.entry(id).or_insert(why);
+        }
+    }
+
+    /// Takes a session out and does what belongs to it, with what was noted of its end; nothing if it was out already.
+    pub(super) fn leave<T>(
+        &self,
+        session: &Session,
+        then: impl FnOnce(Option<Arc<str>>) -> T,
+    ) -> Option<T> {
         let mut live = lock(&self.live);
         live.by_id.remove(&session.id)?;
         let source = session.peer.ip();
@@ -66,7 +80,7 @@ impl Sessions {
         if live.by_id.is_empty() {
             self.emptied.notify_waiters();
         }
-        Some(then())
+        Some(then(live.noted.remove(&session.id)))
     }
 
     /// Resolves once there is none, at this moment.
@@ -139,14 +153,18 @@ pub struct Closed {
     pub last_send: Option<SystemTime>,
     /// Why it ended.
     pub reason: CloseReason,
+    /// What the caller said of it who closed it.
+    pub detail: Option<Arc<str>>,
     /// What it sent and got.
     pub totals: Totals,
+    /// How often sending had to wait for the peer to read.
+    pub stalls: u32,
     /// The trace of its set-up.
     pub trace: Trace,
 }
 
 impl Closed {
-    pub(super) fn new(session: &Session, reason: CloseReason) -> Self {
+    pub(super) fn new(session: &Session, reason: CloseReason, detail: Option<Arc<str>>) -> Self {
         Self {
             id: session.id,
             peer: session.peer,
@@ -156,7 +174,9 @@ impl Closed {
             last_receive: session.last_receive(),
             last_send: session.last_send(),
             reason,
+            detail,
             totals: session.traffic.totals(),
+            stalls: session.stalls(),
             trace: session.trace,
         }
     }
@@ -272,6 +292,7 @@ impl Closures {
 #[cfg(test)]
 mod tests {
     use super::super::session::Route;
+    use super::super::stream::Wire;
     use super::*;
 
     fn make(id: u128, source: [u8; 4]) -> Arc<Session> {
@@ -279,7 +300,7 @@ mod tests {
         Session::new(
             SessionId(id),
             (peer, peer),
-            Route::Stream,
+            Route::Stream(Wire::default()),
             Trace::default(),
             1,
         )
@@ -303,8 +324,13 @@ mod tests {
                 .unwrap_err(),
             "max_sessions"
         );
-        assert_eq!(sessions.leave(&first, || 7), Some(7));
-        assert_eq!(sessions.leave(&first, || 7), None);
+        sessions.note(first.id, "flood".into());
+        sessions.note(SessionId(9), "nobody".into());
+        assert_eq!(
+            sessions.leave(&first, |noted| noted),
+            Some(Some("flood".into()))
+        );
+        assert_eq!(sessions.leave(&first, |noted| noted), None);
         sessions.enter(a, 2, 1, || make(5, [127, 0, 0, 1])).unwrap();
     }
 

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::ban::Bans;
 use super::datagram::Datagram;
 use super::handler::Handler;
 use super::limits::Bounds;
@@ -19,6 +20,8 @@ pub struct Terms {
     pub bounds: Bounds,
     /// The running protocol.
     pub handler: Handler,
+    /// Who is kept away.
+    pub(super) bans: Bans,
     /// The rate of new sessions.
     accepts: Option<Arc<Mutex<TokenBucket>>>,
     /// Rates of peers without a session.
@@ -36,7 +39,7 @@ impl fmt::Debug for Terms {
 impl Terms {
     /// Terms that follow those `before`: a rate that stays goes on where it was, for else every
     /// change of anything would give each peer a new burst.
-    pub(super) fn new(bounds: Bounds, handler: Handler, before: Option<&Self>) -> Self {
+    pub(super) fn new(bounds: Bounds, handler: Handler, bans: Bans, before: Option<&Self>) -> Self {
         let peerless = matches!(handler, Handler::Datagram(_));
         let accepts = match before {
             Some(old) if old.bounds.max_accepts_per_second == bounds.max_accepts_per_second => {
@@ -58,34 +61,40 @@ impl Terms {
         Self {
             bounds,
             handler,
+            bans,
             accepts,
             peers,
         }
     }
 
+    /// Whether anybody may come from this address; else the word for why not.
+    pub(super) fn welcome(&self, source: IpAddr) -> Result<(), &'static str> {
+        if self.bans.hold(source) {
+            return Err("banned");
+        }
+        if !self.bounds.allows(source) {
+            return Err("denied");
+        }
+        Ok(())
+    }
+
     /// Whether a peer may come in now, as far as its address and the rate say; else the limit's
     /// word.
     pub(super) fn permit(&self, peer: IpAddr) -> Result<(), &'static str> {
-        if !self.bounds.allows(peer) {
-            return Err("denied");
-        }
+        self.welcome(peer)?;
         match &self.accepts {
             Some(bucket) if !super::lock(bucket).take(Instant::now()) => Err("accept_rate"),
             _ => Ok(()),
         }
     }
 
-    /// Whether a datagram may reach its protocol: networks, size and rate; else the limit's word.
+    /// Whether a datagram may reach its protocol, by its size and its sender's rate; else the limit's word.
     pub(super) fn pass(&self, datagram: &Datagram<'_>) -> Result<(), &'static str> {
-        let source = datagram.peer.ip();
-        if !self.bounds.allows(source) {
-            return Err("denied");
-        }
         if datagram.data.len() > self.bounds.max_message_bytes {
             return Err("message_too_large");
         }
         match &self.peers {
-            Some(rates) if !rates.take(source, Instant::now()) => Err("rate_limited"),
+            Some(rates) if !rates.take(datagram.peer.ip(), Instant::now()) => Err("rate_limited"),
             _ => Ok(()),
         }
     }

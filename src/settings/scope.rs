@@ -10,6 +10,7 @@ use crate::telemetry::{self, REDACTED, without_password};
 const SCOPES: &[(&str, Scope)] = &[
     ("grpc.address", Scope::Restart),
     ("grpc.allow_shell", Scope::Live),
+    ("grpc.socket", Scope::Restart),
     ("http.address", Scope::Restart),
     ("node.name", Scope::Restart),
     ("shutdown.grace", Scope::Live),
@@ -50,6 +51,7 @@ impl Settings {
         let running = running.clone();
         self.node = running.node;
         self.grpc.address = running.grpc.address;
+        self.grpc.socket = running.grpc.socket;
         self.http = running.http;
         self.store = running.store;
         self.telemetry = telemetry::Settings {
@@ -104,7 +106,7 @@ mod tests {
     fn other() -> Settings {
         let text = json!({
             "node": { "name": "other" },
-            "grpc": { "address": "127.0.0.1:1", "allow_shell": true },
+            "grpc": { "address": "127.0.0.1:1", "socket": "/x", "allow_shell": true },
             "http": { "address": "127.0.0.1:2" },
             "store": { "path": "/x", "retention": "1d", "max_bytes": 1 << 22 },
             "shutdown": { "grace": "1s" },

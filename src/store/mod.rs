@@ -4,6 +4,7 @@
 //! rows, not listeners: what they mean is for those who ask to have them kept. All SQL is here.
 
 mod answer;
+mod ban;
 mod error;
 mod facts;
 mod link;
@@ -27,6 +28,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 pub use answer::Answer;
+pub use ban::{Ban, BanKey};
 pub use error::{OpenError, Refusal, WriteError};
 pub use facts::Facts;
 pub use row::{Assignment, Event, Identity, Kept, Write};
@@ -80,6 +82,7 @@ impl Store {
             schema = MIGRATIONS.len(),
             assignments = kept.assignments.len(),
             identities = kept.identities.len(),
+            bans = kept.bans.len(),
             "store opened"
         );
         let tally = Arc::new(Tally::new(place.size()));

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row, params};
 use serde_json::Value;
 
 use super::answer::{self, Answer};
+use super::ban::{self, Ban};
 use super::error::Refusal;
 
 /// What was in the store when it was opened.
@@ -20,6 +21,8 @@ pub struct Kept {
     pub identities: Vec<Identity>,
     /// In the order in which they were given.
     pub answers: Vec<Answer>,
+    /// Those that have ended are still among them.
+    pub bans: Vec<Ban>,
 }
 
 /// A value that a call set at a path.
@@ -196,12 +199,13 @@ impl Kept {
             assignments,
             identities,
             answers,
+            bans: ban::read(connection)?,
         })
     }
 }
 
 /// All rows of a table. `read` makes nothing of one whose checksum is wrong.
-fn rows<T>(
+pub(super) fn rows<T>(
     connection: &Connection,
     table: &str,
     query: &str,

@@ -48,6 +48,17 @@ pub(super) const MIGRATIONS: &[&str] = &[
         checksum INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    CREATE TABLE bans (
+        listener TEXT NOT NULL,
+        network TEXT NOT NULL,
+        until INTEGER,
+        reason TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (listener, network)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The schema that the file has; 0 when it has none yet. One that `steps` do not lead to is refused.

@@ -34,8 +34,9 @@ impl Supervisor {
                 Becomes::Gone { .. } => {
                     leaving.extend(listener.running.clone());
                     listener.deleting = true;
+                    self.forget_bans(&change.name);
                     self.wind_down(listener, change.grace, &change.reason);
-                    if !matches!(listener.life.state, State::Draining | State::Stopping) {
+                    if !listener.life.winds_down() {
                         listeners.remove(&change.name);
                     }
                     info!(listener = %change.name, "listener deleted");
@@ -88,6 +89,7 @@ impl Supervisor {
             target.spec.protocol.rebuild(&old.built)
         };
         old.labels.transport = target.spec.protocol.transport().word();
+        old.labels.network = target.spec.bind.network();
         if changed {
             // A call's own time, which is kept with it; a change of the files has none.
             let by_call = target.updated.filter(|at| *at > old.updated);

@@ -15,7 +15,8 @@ use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
 use crate::config::{Layer, Origin};
 use crate::net::{
-    BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running,
+    Bans, BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running,
+    Transport,
 };
 use crate::protocol::Built;
 use crate::telemetry::{Labels, Telemetry};
@@ -85,6 +86,7 @@ impl Listener {
                 listener: name.as_str().into(),
                 protocol: spec.protocol.word(),
                 transport: spec.protocol.transport().word(),
+                network: spec.bind.network(),
             },
             built: spec.protocol.build(),
             uid,
@@ -117,6 +119,7 @@ impl Listener {
     pub(super) fn run(
         &self,
         bound: Bound,
+        bans: Bans,
         telemetry: &Telemetry,
         feeds: &Feeds,
         most_sessions: usize,
@@ -130,6 +133,7 @@ impl Listener {
             labels: self.labels.clone(),
             bounds: self.bounds(most_sessions),
             handler: self.built.handler.clone(),
+            bans,
             counters: self.counters.clone(),
             closures: self.closures.clone(),
             feed: feeds.sessions.clone(),
@@ -205,7 +209,16 @@ impl Listener {
             accept_errors: self.counters.accept_errors.load(Ordering::Relaxed),
             refused: self.counters.refusals(),
             totals,
+            accept_queue: self.running.as_ref().and_then(|r| r.accept_queue()),
+            kernel_drops: self.kernel_drops(),
         }
+    }
+
+    /// Over all runs, of which each is asked for what it does not know yet.
+    fn kernel_drops(&self) -> Option<u64> {
+        let told = self.runs().all(|running| running.count_drops().is_ok());
+        let of_datagrams = self.spec.protocol.transport() == Transport::Udp;
+        (told && of_datagrams).then(|| self.counters.kernel_drops.load(Ordering::Relaxed))
     }
 
     pub(super) fn view(&self, most_sessions: usize) -> View {
@@ -249,14 +262,14 @@ impl Listener {
         self.built.desk.as_ref().map(|desk| desk.waiting())
     }
 
-    /// Bytes that wait for peers to read.
-    pub(super) fn queued_bytes(&self) -> usize {
-        let mut sum = 0;
+    /// Bytes that wait for peers to read, and how many may.
+    pub(super) fn queued_bytes(&self) -> (usize, usize) {
+        let mut sum = (0, 0);
         for running in self.runs() {
-            running
-                .door
-                .sessions
-                .each(|session| sum += session.queued_bytes());
+            running.door.sessions.each(|session| {
+                sum.0 += session.queued_bytes();
+                sum.1 += session.most_queued_bytes().unwrap_or(0);
+            });
         }
         sum
     }

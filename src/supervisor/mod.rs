@@ -5,9 +5,11 @@
 //! by a counter that others wait on, and told one by one to those who follow (see `feed`).
 
 mod asked;
+mod bans;
 mod bind;
 mod bring;
 mod change;
+mod close;
 mod commands;
 mod drain;
 mod error;
@@ -19,6 +21,7 @@ mod measure;
 mod preview;
 mod sessions;
 mod spec;
+mod tap;
 mod thin;
 mod view;
 
@@ -34,6 +37,7 @@ use tokio_util::task::TaskTracker;
 pub use asked::{Asked, Drain};
 pub use bind::lowered;
 pub use change::{Becomes, Change, Prepared};
+pub use close::{Closing, Visit};
 pub use drain::DrainedAll;
 pub use error::Error;
 pub use feed::ListenerEvent;
@@ -44,8 +48,11 @@ pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
+use crate::net::Taps;
 use crate::protocol::chat::Desk;
+use crate::store::{Ban, Store};
 use crate::telemetry::Telemetry;
+use bans::BanBook;
 use feed::Feeds;
 use listener::Listener;
 
@@ -58,6 +65,7 @@ struct Inner {
     grace_ms: AtomicU64,
     most_sessions: usize,
     telemetry: Telemetry,
+    bans: BanBook,
     listeners: Mutex<BTreeMap<ListenerName, Listener>>,
     changes: watch::Sender<u64>,
     feeds: Feeds,
@@ -68,6 +76,7 @@ struct Inner {
     tasks: TaskTracker,
     /// Sessions that drains have cut so far.
     cut_sessions: AtomicUsize,
+    taps: Taps,
 }
 
 /// What a supervisor needs to know.
@@ -80,6 +89,10 @@ pub struct Parts {
     pub most_sessions: usize,
     /// Where events are told.
     pub telemetry: Telemetry,
+    /// Where bans are kept.
+    pub store: Store,
+    /// Those that were kept.
+    pub bans: Vec<Ban>,
 }
 
 impl Supervisor {
@@ -90,6 +103,7 @@ impl Supervisor {
             grace_ms: AtomicU64::new(u64::try_from(parts.grace.as_millis()).unwrap_or(u64::MAX)),
             most_sessions: parts.most_sessions,
             telemetry: parts.telemetry.clone(),
+            bans: BanBook::new(parts.store, parts.bans),
             listeners: Mutex::new(BTreeMap::new()),
             changes: watch::channel(0).0,
             feeds: Feeds::new(),
@@ -97,6 +111,7 @@ impl Supervisor {
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
             cut_sessions: AtomicUsize::new(0),
+            taps: Taps::default(),
         }));
         let source: std::sync::Weak<Inner> = Arc::downgrade(&supervisor.0);
         parts.telemetry.observe(source);

@@ -1,11 +1,11 @@
-//! Sessions across listeners: found by name, shown, closed.
+//! Sessions across listeners: found by name, and shown.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::listener::Listener;
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{Ask, CloseReason, Closed, Door, Opened, Running, Session, SessionId, Totals};
+use crate::net::{CloseReason, Closed, Door, Opened, Running, Session, SessionId, Totals};
 use crate::telemetry::Trace;
 
 /// A session, open or lately closed, as callers see it.
@@ -27,12 +27,18 @@ pub struct SessionView {
     pub last_send: Option<SystemTime>,
     /// When and why it closed, if it has.
     pub closed: Option<(SystemTime, CloseReason)>,
+    /// What the caller said of it who closed it, once it has.
+    pub close_detail: Option<Arc<str>>,
     /// On its way out, and why.
     pub closing: Option<CloseReason>,
     /// What it sent and got.
     pub totals: Totals,
-    /// Bytes that wait for the peer to read.
-    pub queued_bytes: usize,
+    /// Messages and bytes that wait for the peer to read.
+    pub queued: (usize, usize),
+    /// How often sending had to wait for the peer to read.
+    pub stalls: u32,
+    /// Itself while it is open, for what only the kernel knows.
+    pub live: Option<Arc<Session>>,
     /// The trace of its set-up.
     pub trace: Trace,
 }
@@ -44,7 +50,7 @@ pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
 
 impl SessionView {
     /// One that lives, as it is now.
-    pub fn open(listener: &ListenerName, session: &Session) -> Self {
+    pub fn open(listener: &ListenerName, session: Arc<Session>) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -54,10 +60,13 @@ impl SessionView {
             last_receive: session.last_receive(),
             last_send: session.last_send(),
             closed: None,
+            close_detail: None,
             closing: session.ending(),
             totals: session.traffic.totals(),
-            queued_bytes: session.queued_bytes(),
+            queued: (session.queued_messages(), session.queued_bytes()),
+            stalls: session.stalls(),
             trace: session.trace,
+            live: Some(session),
         }
     }
 
@@ -71,9 +80,12 @@ impl SessionView {
             last_receive: None,
             last_send: None,
             closed: None,
+            close_detail: None,
             closing: None,
             totals: Totals::default(),
-            queued_bytes: 0,
+            queued: (0, 0),
+            stalls: 0,
+            live: None,
             trace: opened.trace,
         }
     }
@@ -88,9 +100,12 @@ impl SessionView {
             last_receive: closed.last_receive,
             last_send: closed.last_send,
             closed: Some((closed.closed, closed.reason)),
+            close_detail: closed.detail,
             closing: None,
             totals: closed.totals,
-            queued_bytes: 0,
+            queued: (0, 0),
+            stalls: closed.stalls,
+            live: None,
             trace: closed.trace,
         }
     }
@@ -114,7 +129,7 @@ impl Supervisor {
     pub fn session(&self, name: &str) -> Result<SessionView, Error> {
         let (listener, id) = self.locate(name)?;
         let found = self.find(&listener, |listener| {
-            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, &s));
+            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, s));
             open.or_else(|| {
                 listener
                     .closures
@@ -125,54 +140,24 @@ impl Supervisor {
         found.ok_or_else(|| Error::NoSession(name.to_owned()))
     }
 
-    fn locate(&self, name: &str) -> Result<(String, SessionId), Error> {
+    pub(super) fn locate(&self, name: &str) -> Result<(String, SessionId), Error> {
         let missing = || Error::NoSession(name.to_owned());
         let (listener, label) = split_session_name(name).ok_or_else(missing)?;
         let id = self.parse_session_label(label).ok_or_else(missing)?;
         Ok((listener.to_owned(), id))
     }
 
-    /// Closes a session. Without a grace it ends at once, with one it may finish what it owes
-    /// first and is then reset, and a grace of zero resets it now. One that closed lately succeeds.
-    pub fn close_session(&self, name: &str, grace: Option<Duration>) -> Result<SessionView, Error> {
+    /// One session that is open, with its door.
+    pub(super) fn open_session(&self, name: &str) -> Result<Option<Open>, Error> {
         let (listener, id) = self.locate(name)?;
-        let found = self.find(&listener, |listener| open(listener, id))?;
-        let Some((door, session)) = found else {
-            return self.session(name);
-        };
-        match grace {
-            None => door.ask(&session, Ask::Cut(CloseReason::Kicked)),
-            Some(Duration::ZERO) => door.abort(&session, CloseReason::Kicked),
-            Some(grace) => {
-                door.ask(&session, Ask::Finish(CloseReason::Kicked));
-                let stopping = self.0.stopping.clone();
-                self.0.tasks.spawn(async move {
-                    // When the process stops, its drain sees to every session.
-                    let waited = stopping
-                        .run_until_cancelled(outstayed(&door, id, grace))
-                        .await;
-                    if waited == Some(true) {
-                        door.abort(&session, CloseReason::Kicked);
-                    }
-                });
-            }
-        }
-        self.session(name)
+        self.find(&listener, |listener| open(listener, id))
     }
 }
 
-/// True when the session is still there after `grace`; false soon after it has gone.
-async fn outstayed(door: &Door, id: SessionId, grace: Duration) -> bool {
-    let mut left = grace;
-    while !left.is_zero() && door.session(id).is_some() {
-        let nap = left.min(Duration::from_secs(1));
-        tokio::time::sleep(nap).await;
-        left -= nap;
-    }
-    door.session(id).is_some()
-}
+/// A session that is open, with its door.
+pub(super) type Open = (Arc<Door>, Arc<Session>);
 
-fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
+pub(super) fn open(listener: &Listener, id: SessionId) -> Option<Open> {
     let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
     listener.runs().find_map(in_run)
 }

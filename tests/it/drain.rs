@@ -3,15 +3,17 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use super::chat::waiting;
+use super::frames::{DATA, END_HEADERS, HEADERS, Honest, deaf, frame, head, next};
 use super::limits::close_reason;
 use super::shell::{Gate, Sleeper};
-use super::support::{Service, Talk, eventually, no_grpcurl};
+use super::support::{Service, TIMEOUT, Talk, eventually, no_grpcurl, soak};
 
 const UNATTENDED: &str = "no operator is available";
 
@@ -34,6 +36,7 @@ fn config(grace: &str) -> String {
         protocol = "shell"
         policy = "any"
         bind = "127.0.0.1:0"
+        sandbox = {{ max_concurrent_commands = 20 }}
         "#
     )
 }
@@ -184,60 +187,16 @@ fn one_listener_drains_as_all_do() {
     assert_eq!(service.talk("shell").command("echo hi").stdout, b"hi\n");
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const END_HEADERS: u8 = 4;
-
-/// A peer that has begun to speak HTTP/2 and never listens: not to a GOAWAY, not to a ping.
-fn deaf(address: SocketAddr) -> Talk {
-    let mut talk = Talk::to(address);
-    talk.send(
-        [
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            &frame(SETTINGS, 0, 0, &[])[..],
-        ]
-        .concat(),
-    );
-    talk
-}
-
 /// One that holds a stream of server reflection open, on which it has been answered once.
 fn reflecting(address: SocketAddr) -> Talk {
     let mut talk = deaf(address);
-    let mut head = Vec::new();
-    for (name, value) in [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (
-            ":path",
-            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        ),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ] {
-        // A literal that is not indexed, with a new name, neither of them in Huffman's code.
-        head.push(0);
-        for text in [name, value] {
-            head.push(u8::try_from(text.len()).unwrap());
-            head.extend_from_slice(text.as_bytes());
-        }
-    }
-    talk.send(frame(HEADERS, END_HEADERS, 1, &head));
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    talk.send(frame(HEADERS, END_HEADERS, 1, &head(path, &[])));
     // One message, not compressed, of 3 bytes: field 7, `list_services`, is "*".
     talk.send(frame(DATA, 0, 1, b"\0\0\0\0\x03\x3a\x01*"));
     loop {
-        let head = talk.read(9);
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let payload = talk.read(length);
-        if head[3] == DATA && head[8] == 1 {
+        let (kind, stream, payload) = next(&mut talk);
+        if (kind, stream) == (DATA, 1) {
             let said = String::from_utf8_lossy(&payload).into_owned();
             assert!(said.contains("switchboard.v1.ListenerService"), "{said}");
             return talk;
@@ -276,4 +235,54 @@ fn who_had_asked_before_the_end_is_answered() {
         talk.expect_closed();
     }
     assert_eq!(service.wait().code, 0);
+}
+
+/// Fifty who watch over five connections, each told that it is no longer served before it is told why it ends.
+fn watchers(service: &Service) -> JoinHandle<()> {
+    let address = service.grpc();
+    let (ready, watched) = std::sync::mpsc::channel();
+    let watching = std::thread::spawn(move || {
+        let connections: Vec<_> = (0..5).map(|_| Honest::over_tcp(address)).collect();
+        std::thread::scope(|scope| {
+            for connection in &connections {
+                let ready = ready.clone();
+                scope.spawn(move || connection.watches(10, &ready));
+            }
+        });
+    });
+    for _ in 0..50 {
+        watched.recv_timeout(TIMEOUT).unwrap();
+    }
+    watching
+}
+
+#[test]
+fn whoever_holds_on_it_ends_in_time() {
+    let times = if soak() { 50 } else { 2 };
+    let mut longest = Duration::ZERO;
+    for _ in 0..times {
+        let service = Service::start(&config("1s"));
+        let sleeper = Sleeper::new();
+        let mut busy: Vec<_> = (0..20).map(|_| service.talk("shell")).collect();
+        for talk in &mut busy {
+            talk.send(sleeper.command());
+        }
+        sleeper.wait_for(20);
+        let watching = watchers(&service);
+        let mut half = Talk::to(service.grpc());
+        half.send(b"PRI * HTTP/2");
+        let mut unsettled = Talk::to(service.grpc());
+        unsettled.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let stream = reflecting(service.grpc());
+        let asked = Instant::now();
+        service.terminate();
+        assert_eq!(service.wait().code, 0);
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1 + 2), "{took:?}");
+        longest = longest.max(took);
+        watching.join().unwrap();
+        sleeper.expect_gone();
+        drop((busy, half, unsettled, stream));
+    }
+    println!("{times} times, the longest {longest:?} with a grace of 1 s");
 }

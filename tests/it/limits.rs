@@ -50,7 +50,7 @@ pub(crate) fn close_reason(service: &Service, listener: &str, peer: SocketAddr) 
 }
 
 /// A TCP peer from another address of this machine; one that reads little has a small window.
-fn talk_from(source: [u8; 4], address: SocketAddr, window: Option<usize>) -> Talk {
+pub(crate) fn talk_from(source: [u8; 4], address: SocketAddr, window: Option<usize>) -> Talk {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     if let Some(window) = window {
         socket.set_recv_buffer_size(window).unwrap();
@@ -61,10 +61,10 @@ fn talk_from(source: [u8; 4], address: SocketAddr, window: Option<usize>) -> Tal
     Talk::dressed(TcpStream::from(socket))
 }
 
-const HERE: [u8; 4] = [127, 0, 0, 1];
-const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
+pub(crate) const HERE: [u8; 4] = [127, 0, 0, 1];
+pub(crate) const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
 
-fn peer_from(source: [u8; 4], address: SocketAddr) -> Peer {
+pub(crate) fn peer_from(source: [u8; 4], address: SocketAddr) -> Peer {
     let socket = UdpSocket::bind(SocketAddr::new(IpAddr::from(source), 0)).unwrap();
     socket.connect(address).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();

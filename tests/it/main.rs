@@ -8,12 +8,19 @@
 )]
 
 mod ack;
+mod bans;
 mod chat;
+mod close;
 mod commands;
+mod completion;
 mod configuration;
 mod control;
 mod drain;
 mod durable;
+mod facts;
+mod follow;
+mod frames;
+mod hostile;
 mod house;
 mod life;
 mod limits;
@@ -21,8 +28,11 @@ mod lists;
 mod mutations;
 mod numbers;
 mod reload;
+mod served;
 mod shell;
+mod starved;
 mod support;
+mod tap;
 mod telemetry;
 mod update;
 mod uppercase;

@@ -2,22 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use super::support::{Service, Talk, eventually, no_grpcurl, number};
+use super::support::{Service, Talk, eventually, no_grpcurl, number, take_descriptors};
 
 const SESSIONS: usize = 2_000;
-
-/// As many descriptors as this process may have: each session takes one here too.
-fn take_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, most).unwrap();
-}
 
 #[test]
 fn two_thousand_sessions_are_served_listed_and_drained() {

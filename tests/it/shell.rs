@@ -42,7 +42,13 @@ impl Sleeper {
 
     /// Until the shell and both its children are there.
     pub(crate) fn wait_for_command(&self) {
-        eventually("the command runs", || processes(&self.0) == 3);
+        self.wait_for(1);
+    }
+
+    /// The same of so many of them.
+    pub(crate) fn wait_for(&self, commands: usize) {
+        let all = 3 * commands;
+        eventually("the commands run", || processes(&self.0) == all);
     }
 
     pub(crate) fn expect_gone(&self) {

@@ -491,7 +491,7 @@ const CODES: [&str; 17] = [
 ];
 
 /// Where grpcurl is: named by `SWITCHBOARD_GRPCURL`, or where `tests/run --tools` puts it.
-fn grpcurl_program() -> Option<&'static Path> {
+pub(crate) fn grpcurl_program() -> Option<&'static Path> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || match std::env::var_os("SWITCHBOARD_GRPCURL") {
         Some(named) => Some(named.into()),
@@ -712,4 +712,39 @@ impl Peer {
             got.escape_ascii()
         );
     }
+}
+
+// ------------------------------------------------------------------ measures
+
+/// Whether the long sizes are asked for.
+pub(crate) fn soak() -> bool {
+    std::env::var("SWITCHBOARD_SOAK").is_ok_and(|value| value == "1")
+}
+
+/// As many descriptors as this process may have: each peer takes one here too.
+pub(crate) fn take_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, most).unwrap();
+}
+
+/// What a process has used of the processor so far.
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name in parentheses may hold anything; behind it, user and system time are 12th and 13th.
+    let rest = stat.rsplit(')').next().unwrap();
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Resident memory of a process, in bytes.
+pub(crate) fn memory(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * u64::try_from(rustix::param::page_size()).unwrap()
 }

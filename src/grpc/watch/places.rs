@@ -1,7 +1,6 @@
 //! How many watches there may be, and what is counted of them.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -10,16 +9,16 @@ use tonic::{Code, Request, Status};
 
 use super::super::status::{status, with_reason};
 use crate::net::{lock, web};
-use crate::telemetry::{Instrument, Sink, Source, Telemetry};
+use crate::telemetry::{self, Instrument, Sink, Telemetry};
 
-/// Watches and waits at once: in all, and of one address.
+/// Watches and waits at once: in all, and of one address, or one user of this machine.
 const MOST: (usize, usize) = (256, 64);
 
 /// The watches that are open.
 #[derive(Debug, Default)]
 pub struct Watches {
-    /// By who watches; nobody's address stands for the unix socket.
-    open: Mutex<HashMap<Option<IpAddr>, usize>>,
+    /// By who watches.
+    open: Mutex<HashMap<Option<web::Source>, usize>>,
     active: [AtomicU64; METHODS.len()],
     missed: [AtomicU64; METHODS.len()],
 }
@@ -45,7 +44,7 @@ const METHODS: [&str; 4] = [
 #[derive(Debug)]
 pub(super) struct Place {
     watches: Arc<Watches>,
-    whose: Option<IpAddr>,
+    whose: Option<web::Source>,
     method: Method,
 }
 
@@ -68,13 +67,13 @@ impl Watches {
         method: Method,
     ) -> Result<Place, Status> {
         let caller = request.extensions().get::<web::Caller>();
-        let whose = caller.map(|caller| caller.0.ip().to_canonical());
+        let whose = caller.map(web::Caller::source);
         self.take(whose, method)
     }
 
     pub(super) fn take(
         self: &Arc<Self>,
-        whose: Option<IpAddr>,
+        whose: Option<web::Source>,
         method: Method,
     ) -> Result<Place, Status> {
         let mut open = lock(&self.open);
@@ -88,7 +87,7 @@ impl Watches {
                 "{} watches of yours are open, and no more are possible",
                 MOST.1
             );
-            return Err(full("watches of one address", message));
+            return Err(full("watches of one client", message));
         }
         open.insert(whose, own + 1);
         self.active[method as usize].fetch_add(1, Ordering::Relaxed);
@@ -127,7 +126,7 @@ impl Drop for Place {
     }
 }
 
-impl Source for Watches {
+impl telemetry::Source for Watches {
     fn collect(&self, sink: &mut dyn Sink) {
         for (what, counts) in [
             (Instrument::WatchesActive, &self.active),
@@ -149,7 +148,10 @@ mod tests {
     #[test]
     fn nobody_takes_all_places_and_those_left_are_free_again() {
         let watches = Arc::new(Watches::default());
-        let of = |n: u8| watches.take(Some([127, 0, 0, n].into()), Method::WatchSessions);
+        let of = |n: u8| {
+            let whose = web::Source::Address([127, 0, 0, n].into());
+            watches.take(Some(whose), Method::WatchSessions)
+        };
         let mut taken: Vec<_> = (0..MOST.1).map(|_| of(1).unwrap()).collect();
         let error = of(1).unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted);

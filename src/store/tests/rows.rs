@@ -116,6 +116,40 @@ async fn an_identity_is_replaced_and_removed() {
     assert!(kept(removed).await.identities.is_empty());
 }
 
+fn ban(listener: Option<&str>, network: &str, until: Option<u64>) -> Ban {
+    Ban {
+        listener: listener.map(str::to_owned),
+        network: network.parse().unwrap(),
+        until: until.map(at),
+        reason: "floods \u{0}\n\"é\"".to_owned(),
+        actor: "alice".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn bans_are_replaced_lifted_and_read_after_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("s.db");
+    let (store, _) = open(&file);
+    let own = ban(Some("ack"), "10.0.0.0/8", Some(7));
+    let all = ban(None, "10.0.0.0/8", None);
+    let other = ban(None, "fd00::/8", None);
+    let put = vec![own.clone(), all.clone(), other.clone()];
+    store.write_bans(Vec::new(), put).await.unwrap();
+    let longer = ban(Some("ack"), "10.0.0.0/8", Some(9));
+    let lifted = store.write_bans(vec![other.key(), own.key()], vec![longer.clone()]);
+    lifted.await.unwrap();
+    // One that does not stand.
+    store
+        .write_bans(vec![other.key()], Vec::new())
+        .await
+        .unwrap();
+    close(store).await;
+    let (store, kept) = open(&file);
+    close(store).await;
+    assert_eq!(kept.bans, [all, longer]);
+}
+
 #[tokio::test]
 async fn memory_keeps_nothing() {
     let (store, kept) = open(Path::new(":memory:"));
