@@ -80,8 +80,7 @@ impl Sessions {
         if live.by_id.is_empty() {
             self.emptied.notify_waiters();
         }
-        let noted = live.noted.remove(&session.id);
-        Some(then(noted))
+        Some(then(live.noted.remove(&session.id)))
     }
 
     /// Resolves once there is none, at this moment.

@@ -9,15 +9,15 @@ use tonic::{Code, Request, Status};
 
 use super::super::status::{status, with_reason};
 use crate::net::{lock, web};
-use crate::telemetry::{Instrument, Sink, Source, Telemetry};
+use crate::telemetry::{self, Instrument, Sink, Telemetry};
 
-/// Watches and waits at once: in all, and of one address.
+/// Watches and waits at once: in all, and of one address, or one user of this machine.
 const MOST: (usize, usize) = (256, 64);
 
 /// The watches that are open.
 #[derive(Debug, Default)]
 pub struct Watches {
-    /// By who watches; nobody's address stands for the unix socket.
+    /// By who watches.
     open: Mutex<HashMap<Option<web::Source>, usize>>,
     active: [AtomicU64; METHODS.len()],
     missed: [AtomicU64; METHODS.len()],
@@ -87,7 +87,7 @@ impl Watches {
                 "{} watches of yours are open, and no more are possible",
                 MOST.1
             );
-            return Err(full("watches of one address", message));
+            return Err(full("watches of one client", message));
         }
         open.insert(whose, own + 1);
         self.active[method as usize].fetch_add(1, Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl Drop for Place {
     }
 }
 
-impl Source for Watches {
+impl telemetry::Source for Watches {
     fn collect(&self, sink: &mut dyn Sink) {
         for (what, counts) in [
             (Instrument::WatchesActive, &self.active),
@@ -149,10 +149,8 @@ mod tests {
     fn nobody_takes_all_places_and_those_left_are_free_again() {
         let watches = Arc::new(Watches::default());
         let of = |n: u8| {
-            watches.take(
-                Some(web::Source::Address([127, 0, 0, n].into())),
-                Method::WatchSessions,
-            )
+            let whose = web::Source::Address([127, 0, 0, n].into());
+            watches.take(Some(whose), Method::WatchSessions)
         };
         let mut taken: Vec<_> = (0..MOST.1).map(|_| of(1).unwrap()).collect();
         let error = of(1).unwrap_err();

@@ -86,11 +86,13 @@ impl Subject for Sessions {
         let (name, door) = self.doors.front()?;
         let moment = || (follower.feed().next(), door.run());
         let (page, (next, run)) = door.sessions.page_as_of(self.behind, PAGE, moment);
-        let found = page
-            .iter()
-            .map(|s| SessionView::open(name, s.clone()))
-            .collect();
         self.behind = page.get(PAGE - 1).map(|last| last.id);
+        // A client that reads slowly keeps none of them alive.
+        let found = page.into_iter().map(|session| SessionView {
+            live: None,
+            ..SessionView::open(name, session)
+        });
+        let found = found.collect();
         self.marks.add(run, self.behind, next);
         if self.behind.is_none() {
             self.doors.pop_front();
@@ -134,6 +136,7 @@ fn alive(closed: &api::Session) -> api::Session {
     api::Session {
         state: session::State::Active.into(),
         close_reason: session::CloseReason::Unspecified.into(),
+        close_detail: String::new(),
         close_time: None,
         ..closed.clone()
     }

@@ -48,12 +48,12 @@ pub(super) enum Origin {
     },
 }
 
-/// What connections and watches are counted by.
+/// What connections, and what they ask for, are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// The address that they come from.
+    /// An address of the network.
     Address(IpAddr),
-    /// The user of this machine whose they are.
+    /// A user of this machine.
     User(u32),
 }
 
@@ -93,7 +93,7 @@ impl Caller {
         }))
     }
 
-    /// Whom it is counted with.
+    /// Who it is, whichever connection it comes over.
     pub fn source(&self) -> Source {
         self.0.origin.source()
     }
