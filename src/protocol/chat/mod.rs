@@ -1,7 +1,8 @@
 //! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
 //!
 //! `book` is the pure state of a desk: who said what, who is owed which answer. `desk` puts it
-//! behind one lock and delivers; `stream` and `datagram` are its two thin doors; `room` is a room.
+//! behind one lock and delivers, `inbox` shows it and tells of its changes; `stream` and `datagram`
+//! are its two thin doors; `room` is a room.
 
 mod book;
 mod datagram;
