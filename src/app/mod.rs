@@ -101,6 +101,7 @@ impl App {
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,
+            watches: grpc::Watches::new(&telemetry),
             telemetry,
             configuration: Arc::new(owner.clone()),
             facts,

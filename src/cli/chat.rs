@@ -4,11 +4,15 @@ use std::io::Read;
 
 use clap::{Args, Subcommand};
 
-use super::client::{Client, pages};
-use super::exit::{Failure, NOT_FOUND};
+use super::client::Client;
+use super::complete;
+use super::exit::{Failure, NOT_FOUND, complain};
+use super::list::{self, Selection};
+use super::mutation::Once;
 use super::name::{ANY_LISTENER, id, listener, parent, qualified};
 use super::output::{self, Format, Resource, View, legible};
 use super::table::{Table, age, word};
+use super::watch;
 use crate::grpc::api;
 use crate::grpc::api::reply_conversation_request::Body;
 
@@ -23,120 +27,111 @@ pub(super) struct Verb {
 enum Action {
     /// List the conversations of one listener, or all: who waits longest first
     Inbox {
+        #[arg(add = complete::listeners())]
         listener: Option<String>,
-        /// At most this many
-        #[arg(long, value_name = "N")]
-        limit: Option<usize>,
+        #[command(flatten)]
+        selection: Selection,
+        /// Then a line for each change
+        #[arg(short, long, conflicts_with_all = ["filter", "limit"])]
+        watch: bool,
+    },
+    /// Show the inbox, then a line for each change, as `inbox --watch` does
+    Watch {
+        #[arg(add = complete::listeners())]
+        listener: Option<String>,
     },
     /// Answer a message
-    Reply {
-        /// listeners/LISTENER/conversations/ID, or the id alone
-        conversation: String,
-        /// The answer; `-` reads it from stdin
-        text: String,
-        /// The number of the message answered; the oldest unanswered one by default
-        #[arg(
-            long,
-            value_name = "SEQUENCE",
-            default_value_t = 0,
-            hide_default_value = true
-        )]
-        to: u64,
-        /// Who answers
-        #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
-        operator: String,
-    },
+    Reply(ReplyArgs),
     /// Show what was said in one conversation, or at a whole listener
     History {
         /// A conversation's name or id, or a listener
-        #[arg(value_name = "CONVERSATION|LISTENER")]
+        #[arg(value_name = "CONVERSATION|LISTENER", add = complete::sessions())]
         of: String,
-        /// At most this many
-        #[arg(long, value_name = "N")]
-        limit: Option<usize>,
+        #[command(flatten)]
+        selection: Selection,
     },
+}
+
+#[derive(Debug, Args)]
+struct ReplyArgs {
+    /// listeners/LISTENER/conversations/ID, or the id alone
+    #[arg(add = complete::sessions())]
+    conversation: String,
+    /// The answer; `-` reads it from stdin
+    text: String,
+    /// The number of the message answered; the oldest unanswered one by default
+    #[arg(
+        long,
+        value_name = "SEQUENCE",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    to: u64,
+    /// Who answers
+    #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
+    operator: String,
+    #[command(flatten)]
+    once: Once,
 }
 
 /// Does it.
 pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Failure> {
     match verb.action {
-        Action::Inbox { listener, limit } => {
-            let all = conversations(client, &parent(listener.as_deref()), limit).await?;
-            output::many(format, "conversations", &all)
+        Action::Inbox {
+            listener,
+            watch: true,
+            ..
         }
-        Action::Reply {
-            conversation,
-            text,
-            to,
-            operator,
-        } => {
-            let found = locate(client, &conversation).await?;
-            let name = found.ok_or_else(|| {
-                Failure::Here(
-                    NOT_FOUND,
-                    format!("no conversation has the id {conversation:?}"),
-                )
-            })?;
-            let asked = api::ReplyConversationRequest {
-                name,
-                body: Some(Body::Text(said(text)?)),
-                in_reply_to: to,
-                operator,
+        | Action::Watch { listener } => {
+            let asked = api::WatchConversationsRequest {
+                parent: parent(listener.as_deref()),
                 ..Default::default()
             };
-            let answer = client.call(client.chat().reply_conversation(asked)).await?;
-            for warning in answer.warnings {
-                eprintln!("warning: {}", legible(warning.as_bytes(), b"\\"));
-            }
-            let message = answer
-                .message
-                .ok_or_else(|| Failure::error("the answer holds no message"))?;
-            output::one(format, &message)
+            watch::show(client, format, asked).await
         }
-        Action::History { of, limit } => {
+        Action::Inbox {
+            listener,
+            selection,
+            ..
+        } => {
+            let asked = api::ListConversationsRequest {
+                parent: parent(listener.as_deref()),
+                filter: selection.filter,
+                ..Default::default()
+            };
+            list::show(client, format, &asked, selection.limit).await
+        }
+        Action::Reply(args) => reply(args, client, format).await,
+        Action::History { of, selection } => {
             let name = locate(client, &of).await?;
-            let name = name.unwrap_or_else(|| format!("{}/conversations/-", qualified(&of)));
-            output::many(format, "messages", &messages(client, &name, limit).await?)
+            let parent = name.unwrap_or_else(|| format!("{}/conversations/-", qualified(&of)));
+            let asked = api::ListMessagesRequest {
+                parent,
+                filter: selection.filter,
+                ..Default::default()
+            };
+            list::show(client, format, &asked, selection.limit).await
         }
     }
 }
 
-async fn conversations(
-    client: &Client,
-    parent: &str,
-    limit: Option<usize>,
-) -> Result<Vec<api::Conversation>, Failure> {
-    pages(limit, async |page_size, page_token| {
-        let parent = parent.to_owned();
-        let asked = api::ListConversationsRequest {
-            parent,
-            page_size,
-            page_token,
-            ..Default::default()
-        };
-        let page = client.call(client.chat().list_conversations(asked)).await?;
-        Ok((page.conversations, page.next_page_token))
-    })
-    .await
-}
-
-async fn messages(
-    client: &Client,
-    parent: &str,
-    limit: Option<usize>,
-) -> Result<Vec<api::ChatMessage>, Failure> {
-    pages(limit, async |page_size, page_token| {
-        let parent = parent.to_owned();
-        let asked = api::ListMessagesRequest {
-            parent,
-            page_size,
-            page_token,
-            ..Default::default()
-        };
-        let page = client.call(client.chat().list_messages(asked)).await?;
-        Ok((page.messages, page.next_page_token))
-    })
-    .await
+async fn reply(args: ReplyArgs, client: &Client, format: Format) -> Result<(), Failure> {
+    let typed = &args.conversation;
+    let name = locate(client, typed)
+        .await?
+        .ok_or_else(|| Failure::Here(NOT_FOUND, format!("no conversation has the id {typed:?}")))?;
+    let asked = api::ReplyConversationRequest {
+        name,
+        body: Some(Body::Text(said(args.text)?)),
+        in_reply_to: args.to,
+        operator: args.operator,
+        request_id: args.once.request_id,
+    };
+    let answer = client.call(asked).await?;
+    for warning in answer.warnings {
+        complain(&format!("warning: {}", legible(warning.as_bytes(), b"\\")));
+    }
+    output::answered(format, answer.message)
 }
 
 /// The conversation's whole name, when a conversation was named; an id alone is looked for at every listener.
@@ -147,7 +142,11 @@ async fn locate(client: &Client, typed: &str) -> Result<Option<String>, Failure>
     if typed.contains('/') {
         return Ok(None);
     }
-    let all = conversations(client, ANY_LISTENER, None).await?;
+    let asked = api::ListConversationsRequest {
+        parent: ANY_LISTENER.to_owned(),
+        ..Default::default()
+    };
+    let all = list::read(&client.asking(), &asked, None).await?;
     Ok(all
         .into_iter()
         .map(|conversation| conversation.name)
@@ -177,8 +176,6 @@ fn said(text: String) -> Result<String, Failure> {
 }
 
 impl Resource for api::Conversation {
-    const MESSAGE: &'static str = "Conversation";
-
     fn name(&self) -> String {
         self.name.clone()
     }
@@ -210,8 +207,6 @@ impl Resource for api::Conversation {
 }
 
 impl Resource for api::ChatMessage {
-    const MESSAGE: &'static str = "ChatMessage";
-
     fn name(&self) -> String {
         self.conversation.clone()
     }
@@ -281,6 +276,7 @@ mod tests {
         };
         let view = View {
             wide: false,
+            watched: false,
             now: UNIX_EPOCH + Duration::from_secs(100),
         };
         let text = api::Conversation::table(&[conversation], &view).render(&Screen::default());

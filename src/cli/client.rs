@@ -1,20 +1,19 @@
-//! The way to the control plane: where it is, how long an answer is waited for, and lists read to their end.
+//! The way to the control plane: where it is, how long an answer is waited for, and calls that are printed instead.
 
 use std::error::Error;
 use std::time::Duration;
 
 use clap::Args;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 
-use super::exit::{Failure, UNAVAILABLE};
-use super::output::Format;
-use crate::grpc::api::chat_service_client::ChatServiceClient;
-use crate::grpc::api::config_service_client::ConfigServiceClient;
-use crate::grpc::api::listener_service_client::ListenerServiceClient;
-use crate::grpc::api::metric_service_client::MetricServiceClient;
-use crate::grpc::api::server_service_client::ServerServiceClient;
-use crate::grpc::api::session_service_client::SessionServiceClient;
+use super::call::Call;
+use super::exit::{Failure, OK, UNAVAILABLE};
+use super::grpcurl;
+use super::output::{Format, print};
 
 /// Where the control plane listens unless told otherwise.
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
@@ -27,9 +26,6 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 /// How often a silent control plane is asked whether it lives, and how long it may take to say so.
 const PULSE: Duration = Duration::from_secs(10);
-
-/// The largest page that the control plane gives.
-const LARGEST_PAGE: usize = 1_000;
 
 /// What every control command takes.
 #[derive(Debug, Clone, Args)]
@@ -56,17 +52,44 @@ pub(super) struct ControlArgs {
     )]
     #[arg(help_heading = "Control plane")]
     pub(super) output: Format,
+    /// Print the grpcurl command that makes the same call, and do nothing; what it needs to know first is still asked
+    #[arg(long, global = true, help_heading = "Control plane")]
+    pub(super) print_grpcurl: bool,
+}
+
+impl ControlArgs {
+    /// How to get to an endpoint within a time, without more words.
+    pub(super) fn to(endpoint: String, timeout: Duration) -> Self {
+        Self {
+            endpoint,
+            timeout: Some(timeout),
+            output: Format::default(),
+            print_grpcurl: false,
+        }
+    }
+
+    /// Refuses to print the call of a command that makes none.
+    pub(super) fn calls_nothing(&self) -> Result<(), Failure> {
+        match self.print_grpcurl {
+            true => Err(Failure::usage(
+                "this asks no control plane: there is no call to print",
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A connection to the control plane.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     channel: Channel,
+    url: String,
     timeout: Option<Duration>,
+    prints: bool,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects; for a call that is printed, only if there is something to ask before.
     pub(super) async fn dial(args: &ControlArgs) -> Result<Self, Failure> {
         let url = url(&args.endpoint)?;
         let unreachable = |error: &dyn Error| {
@@ -82,92 +105,104 @@ impl Client {
             .http2_keep_alive_interval(PULSE)
             .keep_alive_timeout(PULSE)
             .keep_alive_while_idle(true);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| unreachable(&error))?;
+        let channel = match args.print_grpcurl {
+            true => endpoint.connect_lazy(),
+            false => endpoint
+                .connect()
+                .await
+                .map_err(|error| unreachable(&error))?,
+        };
         Ok(Self {
             channel,
+            url,
             timeout: args.timeout,
+            prints: args.print_grpcurl,
         })
     }
 
-    /// Waits for the answer of a call as long as the user is willing to.
-    pub(super) async fn call<T>(
-        &self,
-        sent: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, Failure> {
-        answer(Some(self.timeout.unwrap_or(PATIENCE)), sent).await
+    /// The same for what has to be known before a call can be made: it is never printed.
+    pub(super) fn asking(&self) -> Self {
+        Self {
+            prints: false,
+            ..self.clone()
+        }
+    }
+
+    /// How long the user is willing to wait, if that was said.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Calls, and waits for the answer as long as the user is willing to.
+    pub(super) async fn call<R: Call>(&self, request: R) -> Result<R::Answer, Failure> {
+        let limit = self.timeout.unwrap_or(PATIENCE);
+        self.unary(Some(limit), request).await
     }
 
     /// The same for a call that is answered after a grace. Without one the service's own counts, which is not known
     /// here and bounds the wait all the same.
-    pub(super) async fn call_with_grace<T>(
+    pub(super) async fn call_with_grace<R: Call>(
         &self,
         grace: Option<Duration>,
-        sent: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, Failure> {
+        request: R,
+    ) -> Result<R::Answer, Failure> {
         let longer = grace.map(|grace| grace.saturating_add(MARGIN).max(PATIENCE));
-        answer(self.timeout.or(longer), sent).await
+        self.unary(self.timeout.or(longer), request).await
     }
 
-    pub(super) fn config(&self) -> ConfigServiceClient<Channel> {
-        ConfigServiceClient::new(self.channel.clone())
+    /// The same for a call that waits by itself, as long as the user is willing to.
+    pub(super) async fn call_that_waits<R: Call>(&self, request: R) -> Result<R::Answer, Failure> {
+        let limit = self.timeout.map(|wait| wait.saturating_add(MARGIN));
+        self.unary(limit, request).await
     }
 
-    pub(super) fn listeners(&self) -> ListenerServiceClient<Channel> {
-        ListenerServiceClient::new(self.channel.clone())
-    }
-
-    pub(super) fn sessions(&self) -> SessionServiceClient<Channel> {
-        SessionServiceClient::new(self.channel.clone())
-    }
-
-    pub(super) fn chat(&self) -> ChatServiceClient<Channel> {
-        ChatServiceClient::new(self.channel.clone())
-    }
-
-    pub(super) fn metrics(&self) -> MetricServiceClient<Channel> {
-        MetricServiceClient::new(self.channel.clone())
-    }
-
-    pub(super) fn server(&self) -> ServerServiceClient<Channel> {
-        ServerServiceClient::new(self.channel.clone())
-    }
-}
-
-/// Reads a list to its end, or to `limit` items. `page` is given a page's size and token, and returns its items and
-/// the next token. A page that is too large to be sent is asked for again in smaller ones.
-pub(super) async fn pages<T>(
-    limit: Option<usize>,
-    mut page: impl AsyncFnMut(i32, String) -> Result<(Vec<T>, String), Failure>,
-) -> Result<Vec<T>, Failure> {
-    let limit = limit.unwrap_or(usize::MAX);
-    let (mut all, mut token, mut size) = (Vec::new(), String::new(), LARGEST_PAGE);
-    while all.len() < limit {
-        let wanted = size.min(limit - all.len());
-        let asked = i32::try_from(wanted).unwrap_or(i32::MAX);
-        match page(asked, token.clone()).await {
-            Ok((items, next)) => {
-                if !next.is_empty() && next == token {
-                    return Err(Failure::error(
-                        "the list does not end: a page leads to itself",
-                    ));
-                }
-                all.extend(items);
-                if next.is_empty() {
-                    break;
-                }
-                token = next;
-            }
-            Err(Failure::Refused(status)) if status.code() == Code::OutOfRange && wanted > 1 => {
-                size = wanted.div_ceil(8);
-            }
-            Err(failure) => return Err(failure),
+    /// Begins a stream of answers; none when the call was printed instead.
+    pub(super) async fn stream<R: Call>(
+        &self,
+        request: R,
+    ) -> Result<Option<Streaming<R::Answer>>, Failure> {
+        if self.prints {
+            print(&grpcurl::line(&self.url, &request)?)?;
+            return Ok(None);
         }
+        let opened = async {
+            let mut grpc = self.ready().await?;
+            let codec = ProstCodec::default();
+            let path = PathAndQuery::from_static(R::PATH);
+            grpc.server_streaming(Request::new(request), path, codec)
+                .await
+        };
+        answer(Some(self.timeout.unwrap_or(PATIENCE)), opened)
+            .await
+            .map(Some)
     }
-    all.truncate(limit);
-    Ok(all)
+
+    /// A call that is printed ends the command.
+    async fn unary<R: Call>(
+        &self,
+        limit: Option<Duration>,
+        request: R,
+    ) -> Result<R::Answer, Failure> {
+        if self.prints {
+            print(&grpcurl::line(&self.url, &request)?)?;
+            return Err(Failure::Told(OK));
+        }
+        let answered = async {
+            let mut grpc = self.ready().await?;
+            let codec = ProstCodec::default();
+            let path = PathAndQuery::from_static(R::PATH);
+            grpc.unary(Request::new(request), path, codec).await
+        };
+        // A request may be large, and its whole way would be laid out on the stack.
+        answer(limit, Box::pin(answered)).await
+    }
+
+    async fn ready(&self) -> Result<Grpc<Channel>, Status> {
+        let mut grpc = Grpc::new(self.channel.clone());
+        let ready = grpc.ready().await;
+        ready.map_err(|error| Status::from_error(error.into()))?;
+        Ok(grpc)
+    }
 }
 
 async fn answer<T>(
@@ -183,19 +218,22 @@ async fn answer<T>(
             )))
         }),
     };
-    answered
-        .map(Response::into_inner)
-        .map_err(|status| match status.source() {
-            // It was not answered by a control plane at all.
-            Some(error) => {
-                let message = format!(
-                    "what listens there does not speak gRPC, or left: {}",
-                    root(error)
-                );
-                Failure::Here(UNAVAILABLE, message)
-            }
-            None => status.into(),
-        })
+    answered.map(Response::into_inner).map_err(refused)
+}
+
+/// Why there was no answer, or no more of it.
+pub(super) fn refused(status: Status) -> Failure {
+    match status.source() {
+        // It was not answered by a control plane at all.
+        Some(error) => {
+            let message = format!(
+                "what listens there does not speak gRPC, or left: {}",
+                root(error)
+            );
+            Failure::Here(UNAVAILABLE, message)
+        }
+        None => status.into(),
+    }
 }
 
 /// An address without a scheme is one in clear text.
@@ -225,6 +263,7 @@ fn root(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonic::Code;
 
     #[test]
     fn a_scheme_goes_without_saying() {
@@ -240,33 +279,6 @@ mod tests {
         for other in ["https://127.0.0.1:50051", "ftp://127.0.0.1"] {
             assert!(url(other).is_err(), "{other}");
         }
-    }
-
-    /// A list of 25 numbers whose pages of more than `fit` are too large.
-    async fn list(limit: Option<usize>, fit: i32) -> Vec<usize> {
-        let page = async |size: i32, token: String| {
-            if size > fit {
-                return Err(Status::out_of_range("too large").into());
-            }
-            let from = token.parse().unwrap_or(0);
-            let to = 25.min(from + usize::try_from(size).unwrap_or(0));
-            let next = if to < 25 {
-                to.to_string()
-            } else {
-                String::new()
-            };
-            Ok(((from..to).collect(), next))
-        };
-        pages(limit, page).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn every_page_is_read_once() {
-        for fit in [1, 7, 10_000] {
-            assert_eq!(list(None, fit).await, (0..25).collect::<Vec<_>>());
-            assert_eq!(list(Some(10), fit).await, (0..10).collect::<Vec<_>>());
-        }
-        assert!(list(Some(0), 5).await.is_empty());
     }
 
     #[tokio::test]

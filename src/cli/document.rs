@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
+use prost::Name;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde::Serialize;
 use serde_json::Value;
@@ -37,22 +38,28 @@ pub(super) fn descriptor(message: &str) -> Result<MessageDescriptor, Failure> {
 }
 
 /// A message of `switchboard.v1` together with its description.
-pub(super) fn reflected(
-    message: &str,
-    value: &impl prost::Message,
-) -> Result<DynamicMessage, Failure> {
-    let bytes = value.encode_to_vec();
-    DynamicMessage::decode(descriptor(message)?, bytes.as_slice()).map_err(Failure::error)
+pub(super) fn reflected<M: Name>(message: &M) -> Result<DynamicMessage, Failure> {
+    let bytes = message.encode_to_vec();
+    DynamicMessage::decode(descriptor(M::NAME)?, bytes.as_slice()).map_err(Failure::error)
 }
 
 /// As JSON, indented; it ends in a line feed.
 pub(super) fn json(whole: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(&sorted(whole)?).map_err(Failure::error)?;
-    Ok(spelled(&text, |out, c| {
+    Ok(ended(&text))
+}
+
+/// As JSON in one line, for one of many.
+pub(super) fn json_line(whole: &impl Serialize) -> Result<String, Failure> {
+    Ok(ended(&sorted(whole)?.to_string()))
+}
+
+fn ended(json: &str) -> String {
+    spelled(json, |out, c| {
         for unit in c.encode_utf16(&mut [0; 2]) {
             let _ = write!(out, "\\u{unit:04x}");
         }
-    }) + "\n")
+    }) + "\n"
 }
 
 /// As YAML, in block style; it ends in a line feed.
@@ -124,7 +131,7 @@ mod tests {
             }),
             ..Default::default()
         };
-        reflected("Listener", &listener).unwrap()
+        reflected(&listener).unwrap()
     }
 
     #[test]

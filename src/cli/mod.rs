@@ -3,16 +3,24 @@
 //! stdout is data and stderr the rest, so that every command can stand in a pipe. `serve` and `check` run the service
 //! itself; the other nouns are clients of its control plane, and `connect` is one of the raw ports.
 
+mod audit;
+mod call;
 mod chat;
 mod check;
 mod client;
+mod complete;
 mod config;
 mod connect;
 mod document;
 mod effect;
+mod events;
 mod exit;
+mod grpcurl;
+mod list;
 mod listener;
+mod man;
 mod metrics;
+mod mutation;
 mod name;
 mod origin;
 mod output;
@@ -21,11 +29,13 @@ mod server;
 mod session;
 mod spec;
 mod table;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::CompleteEnv;
 
 use client::{Client, ControlArgs};
 use exit::{Failure, OK};
@@ -49,9 +59,9 @@ enum Command {
     Serve(ServeArgs),
     /// Report every problem of the configuration, without running anything
     Check(CheckArgs),
-    /// Create, start, stop and look at listeners
+    /// Create, start, pause, drain, stop and watch listeners
     Listener(Noun<listener::Verb>),
-    /// Look at sessions and close them
+    /// Look at sessions, close them, and keep networks away
     Session(Noun<session::Verb>),
     /// Answer conversations at the desk
     Chat(Noun<chat::Verb>),
@@ -59,10 +69,18 @@ enum Command {
     Config(Noun<config::Verb>),
     /// Show what is measured
     Metrics(Noun<metrics::MetricsArgs>),
-    /// Look at the process
+    /// Show what happens to listeners and sessions, as it happens
+    Events(Noun<events::EventsArgs>),
+    /// Show who changed what
+    Audit(Noun<audit::AuditArgs>),
+    /// Look at the process, change what it logs, end it
     Server(Noun<server::Verb>),
     /// Talk to a raw port: each line is a message, `q` leaves
     Connect(connect::ConnectArgs),
+    /// Print what makes a shell complete commands, and names of listeners and sessions
+    Completions(complete::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(man::ManArgs),
 }
 
 /// Which configuration the service runs with.
@@ -107,6 +125,8 @@ struct Noun<V: Args> {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    // A shell that asks what could be typed here is answered, and that is all; nothing may be printed before.
+    CompleteEnv::with_factory(Cli::command).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => {
@@ -126,8 +146,12 @@ pub fn main() -> ExitCode {
             ended(wait(config::run(noun.verb, &noun.control)), as_json)
         }
         Command::Metrics(noun) => control(&noun.control, metrics::run, noun.verb),
+        Command::Events(noun) => control(&noun.control, events::run, noun.verb),
+        Command::Audit(noun) => control(&noun.control, audit::run, noun.verb),
         Command::Server(noun) => control(&noun.control, server::run, noun.verb),
         Command::Connect(args) => ended(connect::run(args), false),
+        Command::Completions(args) => ended(complete::script(&args), false),
+        Command::Man(args) => ended(man::write(&args, Cli::command()), false),
     }
 }
 
@@ -158,7 +182,6 @@ fn ended(done: Result<(), Failure>, as_json: bool) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::SystemTime;
 
 use clap::ValueEnum;
+use prost::Name;
 use serde::Serialize;
 
 use super::document::{self, reflected};
@@ -43,6 +44,8 @@ impl Format {
 pub(super) struct View {
     /// Whether the rarer columns are wanted.
     pub(super) wide: bool,
+    /// Whether more rows will follow under the same columns, which then cannot depend on the rows.
+    pub(super) watched: bool,
     /// What ages are counted from.
     pub(super) now: SystemTime,
 }
@@ -51,15 +54,14 @@ impl View {
     fn of(format: Format) -> Self {
         Self {
             wide: format == Format::Wide,
+            watched: false,
             now: SystemTime::now(),
         }
     }
 }
 
 /// A message that every format can show.
-pub(super) trait Resource: prost::Message + Sized {
-    /// The message's name in `switchboard.v1`.
-    const MESSAGE: &'static str;
+pub(super) trait Resource: Name + Sized {
     /// The resource name, `listeners/ack`.
     fn name(&self) -> String;
     /// A row each.
@@ -68,14 +70,14 @@ pub(super) trait Resource: prost::Message + Sized {
 
 /// Shows the resource that an answer is about.
 pub(super) fn answered<R: Resource>(format: Format, resource: Option<R>) -> Result<(), Failure> {
-    let none = || Failure::error(format_args!("the answer holds no {}", R::MESSAGE));
+    let none = || Failure::error(format_args!("the answer holds no {}", R::NAME));
     one(format, &resource.ok_or_else(none)?)
 }
 
 /// Prints one resource.
 pub(super) fn one<T: Resource>(format: Format, item: &T) -> Result<(), Failure> {
     match format.is_document() {
-        true => whole(format, T::MESSAGE, item),
+        true => whole(format, item),
         false => resources(format, std::slice::from_ref(item)),
     }
 }
@@ -85,18 +87,14 @@ pub(super) fn many<T: Resource>(format: Format, plural: &str, items: &[T]) -> Re
     if !format.is_document() {
         return resources(format, items);
     }
-    let items = items.iter().map(|item| reflected(T::MESSAGE, item));
+    let items = items.iter().map(|item| reflected(item));
     let items = items.collect::<Result<Vec<_>, _>>()?;
     print(&serialized(format, &BTreeMap::from([(plural, items)]))?)
 }
 
-/// Prints all of an answer, the message of `switchboard.v1` that is called so, as JSON or YAML.
-pub(super) fn whole(
-    format: Format,
-    message: &str,
-    answer: &impl prost::Message,
-) -> Result<(), Failure> {
-    print(&serialized(format, &reflected(message, answer)?)?)
+/// Prints all of an answer as JSON or YAML.
+pub(super) fn whole(format: Format, answer: &impl Name) -> Result<(), Failure> {
+    print(&serialized(format, &reflected(answer)?)?)
 }
 
 /// Prints what people want of an answer: its names a line each, or a table.
@@ -129,11 +127,11 @@ fn serialized(format: Format, whole: &impl Serialize) -> Result<String, Failure>
     }
 }
 
-/// Says that something is gone; `name` is what it was called.
-pub(super) fn gone(format: Format, name: &str) -> Result<(), Failure> {
+/// Says that something is gone: what became of it, and what it was called.
+pub(super) fn gone(format: Format, became: &str, name: &str) -> Result<(), Failure> {
     match format {
         Format::Table | Format::Wide => {
-            complain(&format!("deleted {name}"));
+            complain(&format!("{became} {name}"));
             Ok(())
         }
         Format::Json | Format::Yaml => print("{}\n"),

@@ -68,18 +68,38 @@ impl Table {
         self.rows.push(cells.into_iter().map(shown).collect());
     }
 
+    /// Puts a column before all others: a cell for each row.
+    pub(super) fn led(
+        mut self,
+        name: &'static str,
+        cells: impl IntoIterator<Item = String>,
+    ) -> Self {
+        self.columns.insert(0, name);
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row.insert(0, cell);
+        }
+        self
+    }
+
     /// The table as text, its header first, each line ended.
     pub(super) fn render(&self, screen: &Screen) -> String {
+        self.go_on(screen, &mut Vec::new())
+    }
+
+    /// The same as a part of a longer table: the widths of the part before are kept where they are enough, and the
+    /// header stands above the first part alone.
+    pub(super) fn go_on(&self, screen: &Screen, widths: &mut Vec<usize>) -> String {
         let header: Vec<String> = self.columns.iter().map(|&name| name.to_owned()).collect();
-        let lines = || std::iter::once(&header).chain(&self.rows);
-        let mut widths = vec![0; self.columns.len()];
+        let header = widths.is_empty().then_some(&header);
+        let lines = || header.into_iter().chain(&self.rows);
+        widths.resize(self.columns.len(), 0);
         for line in lines() {
             for (width, cell) in widths.iter_mut().zip(line) {
                 *width = columns(cell).max(*width);
             }
         }
         lines()
-            .map(|line| self.line(line, &widths, screen))
+            .map(|line| self.line(line, widths, screen))
             .collect()
     }
 
@@ -165,12 +185,18 @@ pub(super) fn size(bytes: u64) -> String {
 pub(super) fn age(then: Option<Timestamp>, now: SystemTime) -> String {
     let then = then.and_then(|then| SystemTime::try_from(then).ok());
     then.map_or_else(String::new, |then| {
-        span(now.duration_since(then).unwrap_or_default())
+        // What has just happened was not a fraction of a second ago: clocks differ by more.
+        let long = now.duration_since(then).unwrap_or_default();
+        span(Duration::from_secs(long.as_secs()))
     })
 }
 
-fn span(long: Duration) -> String {
+/// `150us`, `1.5ms`, `59s`, `3m`, `5h`, `2d`.
+pub(super) fn span(long: Duration) -> String {
     match long.as_secs() {
+        0 if long.is_zero() => "0s".to_owned(),
+        0 if long < Duration::from_millis(1) => format!("{}us", long.as_micros()),
+        0 => format!("{:.1}ms", long.as_secs_f64() * 1_000.0),
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3_600 => format!("{}m", seconds / 60),
         seconds @ 3_600..172_800 => format!("{}h", seconds / 3_600),
@@ -221,6 +247,22 @@ mod tests {
     }
 
     #[test]
+    fn a_table_goes_on_in_its_columns() {
+        let mut widths = Vec::new();
+        let screen = Screen::default();
+        let begun = table().led("EVENT", ["existing".into(), "existing".into()]);
+        let begun = begun.go_on(&screen, &mut widths);
+        assert!(
+            begun.starts_with("EVENT     NAME  STATE   LAST\nexisting  ack"),
+            "{begun}"
+        );
+        let more = table().led("EVENT", ["created".into(), "a long word".into()]);
+        let expected = "created      ack   active  a rather long sentence\n\
+                        a long word  你好  failed  -\n";
+        assert_eq!(more.go_on(&screen, &mut widths), expected);
+    }
+
+    #[test]
     fn where_there_is_no_room_at_all_nothing_is_cut() {
         let narrow = |width| {
             let text = table().render(&Screen {
@@ -258,6 +300,8 @@ mod tests {
         let spans = [0, 59, 60, 3_599, 3_600, 172_799, 172_800];
         let spans = spans.map(|seconds| span(Duration::from_secs(seconds)));
         assert_eq!(spans, ["0s", "59s", "1m", "59m", "1h", "47h", "2d"]);
+        let short = [15, 1_530].map(|long| span(Duration::from_micros(long)));
+        assert_eq!(short, ["15us", "1.5ms"]);
         assert_eq!(age(None, SystemTime::now()), "");
     }
 

@@ -28,6 +28,14 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
+/// A duration that was asked for, or what is wrong with it.
+pub(super) fn duration_of(
+    asked: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, &'static str> {
+    let asked = asked.map(Duration::try_from).transpose();
+    asked.map_err(|_| "a duration is not negative")
+}
+
 pub(super) fn time(time: SystemTime) -> prost_types::Timestamp {
     time.into()
 }
@@ -109,9 +117,9 @@ fn status(status: Status) -> api::ListenerStatus {
         active_sessions: count(status.active_sessions),
         accepted_connections: status.accepted,
         rejected_connections: turned_away.map(|(_, n)| n).sum(),
-        accept_queue_length: None,
-        accept_queue_limit: None,
-        datagrams_dropped: None,
+        accept_queue_length: status.accept_queue.map(|queue| queue.length),
+        accept_queue_limit: status.accept_queue.map(|queue| queue.limit),
+        datagrams_dropped: status.kernel_drops,
         received_bytes: status.totals.received_bytes,
         sent_bytes: status.totals.sent_bytes,
         accept_errors: status.accept_errors,
@@ -244,7 +252,9 @@ pub(super) fn session(view: SessionView, supervisor: &Supervisor) -> api::Sessio
         sent_messages: view.totals.sent_messages,
         received_bytes: view.totals.received_bytes,
         sent_bytes: view.totals.sent_bytes,
-        send_queue_bytes: view.queued_bytes as u64,
+        send_queue_length: count(view.queued.0),
+        send_queue_bytes: view.queued.1 as u64,
+        stalls: view.stalls.into(),
         trace_id: view.trace.to_string(),
         ..api::Session::default()
     }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use tonic::Status;
 
 use super::convert::{session, time};
+use super::detail::{Detail, with_facts};
 use super::filter::Filter;
 use super::listeners::refused;
 use super::order::{Order, Place};
@@ -22,6 +23,7 @@ impl Control {
     ) -> Result<api::ListSessionsResponse, Status> {
         let filter = Filter::read::<api::Session>("filter", &asked.filter)?;
         let order = Order::read::<api::Session>(&asked.order_by)?;
+        let detail = Detail::read(asked.view)?;
         let size = page::size(asked.page_size)?;
         let listener = parent(&asked.parent)?;
         let (closed, query) = (asked.show_closed, (&asked.filter, &asked.order_by));
@@ -29,10 +31,11 @@ impl Control {
         let after = page::cursor(list, &asked.page_token)?;
         let after = after.and_then(|cursor| Place::of(&cursor));
         let mut selection = Selection::new(size, after.clone());
-        let mut consider = |view: SessionView| {
-            let (id, shown) = (view.id.0.to_be_bytes(), session(view, &self.supervisor));
+        let mut consider = |mut view: SessionView| {
+            let (id, live) = (view.id.0.to_be_bytes(), detail.kept(&mut view));
+            let shown = session(view, &self.supervisor);
             if filter.admits(&shown) {
-                selection.offer(order.place(&shown, &id), shown);
+                selection.offer(order.place(&shown, &id), (shown, live));
             }
         };
         let (total, horizon) = if filter.is_empty() && order.is_empty() {
@@ -47,7 +50,7 @@ impl Control {
             let horizon = self.each_session(listener, closed, &mut consider).await?;
             (selection.total, horizon)
         };
-        let (sessions, last) = selection.page(|shown| shown);
+        let (sessions, last) = selection.page(|(shown, live)| with_facts(shown, live));
         let token = |place: Place| page::token(list, &place.cursor());
         Ok(api::ListSessionsResponse {
             sessions,

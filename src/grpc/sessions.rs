@@ -1,11 +1,13 @@
 //! `SessionService`.
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, session};
+use super::detail::{self, Detail};
 use super::listeners::{caller, grace, refused};
-use super::status::{invalid_field, unsupported};
-use super::{Control, api};
+use super::status::invalid_field;
+use super::{Control, api, watch};
 use crate::supervisor::Closing;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -17,9 +19,10 @@ impl api::session_service_server::SessionService for Control {
         request: Request<api::GetSessionRequest>,
     ) -> Answer<api::GetSessionResponse> {
         let asked = request.into_inner();
-        basic(asked.view)?;
-        let view = self.supervisor.session(&asked.name).map_err(refused)?;
-        let session = Some(session(view, &self.supervisor));
+        let detail = Detail::read(asked.view)?;
+        let mut view = self.supervisor.session(&asked.name).map_err(refused)?;
+        let live = detail.kept(&mut view);
+        let session = Some(detail::with_facts(session(view, &self.supervisor), live));
         Ok(Response::new(api::GetSessionResponse { session }))
     }
 
@@ -28,7 +31,6 @@ impl api::session_service_server::SessionService for Control {
         request: Request<api::ListSessionsRequest>,
     ) -> Answer<api::ListSessionsResponse> {
         let asked = request.into_inner();
-        basic(asked.view)?;
         self.page_of_sessions(asked).await.map(Response::new)
     }
 
@@ -54,6 +56,13 @@ impl api::session_service_server::SessionService for Control {
             control.audited(caller, &name, close).await
         };
         self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn watch_sessions(
+        &self,
+        request: Request<api::WatchSessionsRequest>,
+    ) -> Answer<BoxStream<api::WatchSessionsResponse>> {
+        watch::sessions(self, &request)
     }
 
     async fn close_sessions(
@@ -92,17 +101,12 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::ListBansResponse> {
         self.bans(request.get_ref()).map(Response::new)
     }
-}
 
-fn basic(view: i32) -> Result<(), Status> {
-    match api::SessionView::try_from(view) {
-        Ok(api::SessionView::Full) => Err(unsupported("view")),
-        Ok(_) => Ok(()),
-        Err(_) => Err(invalid_field(
-            "VIEW_INVALID",
-            "view",
-            format!("{view} is no value of this enum"),
-        )),
+    async fn tap_session(
+        &self,
+        request: Request<api::TapSessionRequest>,
+    ) -> Answer<BoxStream<api::TapSessionResponse>> {
+        self.tap(request).await
     }
 }
 

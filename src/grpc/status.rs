@@ -65,17 +65,6 @@ pub(super) fn invalid_field(reason: &str, field: &str, description: impl Into<St
     )
 }
 
-/// A part of a request that this version cannot act upon, and must not pass over in silence.
-pub(super) fn unsupported(field: &str) -> Status {
-    let message = format!("{field}: what is asked for is not supported yet; leave it unset");
-    let metadata = vec![("field", field.to_owned())];
-    status(
-        Code::Unimplemented,
-        message,
-        with_reason("FIELD_UNSUPPORTED", metadata),
-    )
-}
-
 /// A fault of ours: the caller learns that there was one, the log what it was.
 pub(super) fn internal(fault: &str) -> Status {
     tracing::error!(fault, "control call failed");
@@ -114,6 +103,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
         Error::NoListener(_) => (Code::NotFound, "LISTENER_NOT_FOUND"),
         Error::NoSession(_) => (Code::NotFound, "SESSION_NOT_FOUND"),
+        Error::SessionClosed(_) => (Code::FailedPrecondition, "SESSION_CLOSED"),
+        Error::TooManyTaps(_) => (Code::ResourceExhausted, "TAP_LIMIT"),
         Error::Exists(_) => (Code::AlreadyExists, "LISTENER_ALREADY_EXISTS"),
         Error::Invalid(_) => (Code::InvalidArgument, "LISTENER_CONFIG_INVALID"),
         Error::Bind(bind) => (Code::FailedPrecondition, bind.reason()),
@@ -140,20 +131,22 @@ impl From<Error> for Failure {
         let (code, reason) = code_and_reason(&error);
         let mut bare = with_reason(reason, Vec::new());
         let details = match error {
-            Error::Invalid(violations) => {
-                let in_listener = |v: Violation| Violation {
-                    field: format!("listener.{}", v.field),
-                    ..v
-                };
-                return Self(invalid(
-                    reason,
-                    violations.into_iter().map(in_listener).collect(),
-                ));
-            }
+            Error::Invalid(violations) => return Self(of_listener(reason, violations)),
             Error::NoListener(name) | Error::Exists(name) => {
                 resource(bare, "Listener", &listener_name(&name), &message)
             }
             Error::NoSession(name) => resource(bare, "Session", &name, &message),
+            Error::SessionClosed(name) => precondition(bare, "STATE", &shown(&name), &message),
+            Error::TooManyTaps(too_many) => {
+                let subject = if too_many.of_session {
+                    "session"
+                } else {
+                    "server"
+                };
+                bare.add_quota_failure_violation(subject, &message);
+                bare.set_retry_info(Some(too_many.free_within));
+                bare
+            }
             Error::Bind(bind) => precondition(bare, "ADDRESS", &bind.address.to_string(), &message),
             Error::NoDesk(name) => precondition(bare, "PROTOCOL", &listener_name(&name), &message),
             Error::Denied {
@@ -190,6 +183,15 @@ impl From<Error> for Failure {
         };
         Self(status(code, message, details))
     }
+}
+
+/// What is wrong with the listener of a request.
+fn of_listener(reason: &str, violations: Vec<Violation>) -> Status {
+    let in_listener = |v: Violation| Violation {
+        field: format!("listener.{}", v.field),
+        ..v
+    };
+    invalid(reason, violations.into_iter().map(in_listener).collect())
 }
 
 /// The details of a change that was refused for what it would change.
@@ -285,6 +287,7 @@ impl From<Status> for Failure {
 mod tests {
     use super::*;
     use crate::config::{Layer, Origin, Reason};
+    use crate::net::TooManyTaps;
     use crate::supervisor::Denied;
     use std::sync::Arc;
 
@@ -328,6 +331,20 @@ mod tests {
                 Error::NoSession("a".into()),
                 Code::NotFound,
                 "SESSION_NOT_FOUND",
+            ),
+            (
+                Error::SessionClosed("a".into()),
+                Code::FailedPrecondition,
+                "SESSION_CLOSED",
+            ),
+            (
+                Error::TooManyTaps(TooManyTaps {
+                    of_session: true,
+                    most: 4,
+                    free_within: Duration::ZERO,
+                }),
+                Code::ResourceExhausted,
+                "TAP_LIMIT",
             ),
             (
                 Error::Exists("a".into()),

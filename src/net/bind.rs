@@ -21,6 +21,14 @@ impl Address {
         self.0.ip().to_canonical().is_loopback()
     }
 
+    /// `ipv4` or `ipv6`, as metrics have it.
+    pub fn network(self) -> &'static str {
+        match self.0.ip().to_canonical() {
+            IpAddr::V4(_) => "ipv4",
+            IpAddr::V6(_) => "ipv6",
+        }
+    }
+
     /// Whether a socket bound here keeps one bound there from binding.
     pub fn overlaps(self, other: Self) -> bool {
         let (a, b) = (self.0.ip(), other.0.ip());

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -17,31 +16,13 @@ use super::gate::{Gate, PauseMode};
 use super::handler::Handler;
 use super::kernel::{self, Arrival, BATCH, Departure, Local, SLOT};
 use super::terms::Terms;
+use super::udp::{DatagramSocket, PeerSocket};
 
 /// The largest datagram that UDP over IPv4 carries.
 pub const MAX_DATAGRAM: usize = 65_507;
 
 /// After a failure to receive.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// A socket and the address of ours that one peer knows: its answers come from there.
-#[derive(Debug, Clone)]
-pub struct PeerSocket {
-    socket: Arc<UdpSocket>,
-    from: Option<Local>,
-}
-
-impl PeerSocket {
-    /// Sends one datagram now; false when the kernel does not take it.
-    pub fn send(&self, peer: SocketAddr, data: &[u8]) -> bool {
-        let departure = Departure {
-            peer,
-            local: self.from,
-            data,
-        };
-        kernel::send(&*self.socket, &[departure]).is_ok_and(|sent| sent == 1)
-    }
-}
 
 /// One datagram that came.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +38,7 @@ pub struct Datagram<'a> {
 pub struct Batch<'a> {
     /// What all of them obey.
     pub terms: &'a Terms,
-    socket: &'a Arc<UdpSocket>,
+    socket: &'a Arc<DatagramSocket>,
     buffer: &'a [u8],
     arrivals: &'a [Arrival],
     /// Where answers are gathered.
@@ -124,14 +105,13 @@ impl<'a> Batch<'a> {
 /// Receives for `door` until its gate is closed. Peers without sessions are new with every datagram; those with
 /// sessions go on while the gate is shut, so their socket is read, and the door keeps new ones away.
 pub(super) async fn serve_datagrams(
-    socket: UdpSocket,
+    socket: Arc<DatagramSocket>,
     door: Arc<Door>,
     mut gate: watch::Receiver<Gate>,
     arranged: watch::Sender<Gate>,
 ) {
-    let socket = Arc::new(socket);
     let mut receiver = Receiver {
-        socket: socket.clone(),
+        socket,
         door,
         buffer: vec![0; BATCH * SLOT],
         arrivals: Vec::with_capacity(BATCH),
@@ -164,11 +144,19 @@ pub(super) async fn serve_datagrams(
 
 /// What the loop keeps from one batch to the next.
 struct Receiver {
-    socket: Arc<UdpSocket>,
+    socket: Arc<DatagramSocket>,
     door: Arc<Door>,
     buffer: Vec<u8>,
     arrivals: Vec<Arrival>,
     answers: Answers,
+}
+
+impl Drop for Receiver {
+    /// What the kernel dropped is known for as long as the socket is.
+    fn drop(&mut self) {
+        // Where the kernel does not tell, nobody is told.
+        let _ = self.socket.count_drops(&self.door.counters);
+    }
 }
 
 impl Receiver {
@@ -245,7 +233,7 @@ impl Receiver {
     }
 }
 
-async fn send_all(socket: &Arc<UdpSocket>, door: &Door, answers: &Answers) {
+async fn send_all(socket: &DatagramSocket, door: &Door, answers: &Answers) {
     let mut starts = 0;
     let departures: Vec<Departure<'_>> = answers
         .ends
@@ -258,7 +246,7 @@ async fn send_all(socket: &Arc<UdpSocket>, door: &Door, answers: &Answers) {
     let mut rest = &departures[..];
     while !rest.is_empty() {
         match socket
-            .async_io(Interest::WRITABLE, || kernel::send(&**socket, rest))
+            .async_io(Interest::WRITABLE, || kernel::send(socket, rest))
             .await
         {
             Ok(sent) => {

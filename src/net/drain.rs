@@ -20,7 +20,9 @@ use super::door::Door;
 use super::entrance::{Doorway, Entrance};
 use super::gate::Gate;
 use super::handler::Handler;
+use super::kernel::{self, AcceptQueue};
 use super::limits::Bounds;
+use super::udp::DatagramSocket;
 
 /// A listener that runs: its door, and every task behind it.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Its socket while it listens; nobody else may keep that open.
     listening: Arc<Mutex<Weak<TcpListener>>>,
+    /// Its socket over UDP while it is read.
+    receiving: Weak<DatagramSocket>,
     /// What is asked of its door, and what that does.
     gate: watch::Sender<Gate>,
     arranged: watch::Receiver<Gate>,
@@ -85,10 +89,11 @@ impl Running {
     /// Runs `door` on a bound socket, open or shut. Must be called within the runtime.
     pub fn start(door: Arc<Door>, bound: Bound, gate: Gate) -> io::Result<Self> {
         let (arranged, told) = watch::channel(gate);
-        let running = Self {
+        let mut running = Self {
             door: door.clone(),
             address: bound.address(),
             listening: Arc::default(),
+            receiving: Weak::new(),
             gate: watch::channel(gate).0,
             arranged: told,
             sweeping: CancellationToken::new(),
@@ -100,7 +105,8 @@ impl Running {
         let asked = running.gate.subscribe();
         match (bound, &door.terms().handler) {
             (Bound::Datagram(socket), Handler::Datagram(_)) => {
-                let socket = tokio::net::UdpSocket::from_std(socket)?;
+                let socket = Arc::new(DatagramSocket::new(socket)?);
+                running.receiving = Arc::downgrade(&socket);
                 let serving = serve_datagrams(socket, door.clone(), asked, arranged);
                 running.entrance.spawn(serving);
             }
@@ -143,6 +149,21 @@ impl Running {
         }
         self.door.set_terms(bounds, handler);
         Ok(())
+    }
+
+    /// Who waits to be accepted; none over UDP, and while nobody may.
+    pub fn accept_queue(&self) -> Option<AcceptQueue> {
+        let listener = super::lock(&self.listening).upgrade()?;
+        kernel::accept_queue(&*listener)
+    }
+
+    /// Counts what the kernel has dropped of its datagrams since that was last done.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn count_drops(&self) -> io::Result<()> {
+        let socket = self.receiving.upgrade();
+        socket.map_or(Ok(()), |socket| socket.count_drops(&self.door.counters))
     }
 
     /// Opens the door, or shuts it; one that is closed stays closed.

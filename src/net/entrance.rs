@@ -21,7 +21,7 @@ use super::door::{Door, canonical};
 use super::gate::{self, Gate, PauseMode, Why};
 use super::handler::Handler;
 use super::session::{Route, Session};
-use super::stream::Stream;
+use super::stream::{Stream, Wire};
 use super::terms::Terms;
 
 /// What the way in is made of.
@@ -189,7 +189,10 @@ impl Entrance {
             return;
         };
         let terms = self.door.terms();
-        if let Ok(session) = self.door.admit(&terms, peer, local, Route::Stream) {
+        if let Ok(session) = self
+            .door
+            .admit(&terms, peer, local, Route::Stream(Wire::default()))
+        {
             let visit = Visit {
                 door: self.door.clone(),
                 session,

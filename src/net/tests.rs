@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::telemetry::{Labels, Telemetry};
@@ -77,12 +77,14 @@ impl Listener {
                 listener: "a".into(),
                 protocol: "says",
                 transport: "tcp",
+                network: "ipv4",
             },
             bounds,
             handler,
             bans: Bans::default(),
             counters: Arc::default(),
             closures: Arc::default(),
+            feed: super::Feed::new(1),
             telemetry: Telemetry::quiet(),
         });
         let running = runtime.block_on(async { Running::start(door, bound, Gate::Open).unwrap() });
@@ -198,9 +200,77 @@ fn the_accept_queue_grows_on_the_same_socket() {
     let connect = || TcpStream::connect_timeout(&running.address, Duration::from_millis(300));
     let queued: Vec<_> = (0..8).map_while(|_| connect().ok()).collect();
     assert!(queued.len() < 8);
+    let queue = running.accept_queue().unwrap();
+    assert_eq!((queue.length as usize, queue.limit), (queued.len(), 1));
     listener.change(Limits::default(), over_tcp("x"));
     assert!(connect().is_ok());
     drop(release.0);
+}
+
+/// A tap without a bound on its bytes.
+fn tap_until(listener: &Listener, taps: &Taps, until: Instant) -> Result<Tap, TooManyTaps> {
+    let door = &listener.1.door;
+    let session = door.sessions.all().remove(0);
+    let bounds = TapBounds {
+        bytes: u64::MAX,
+        until,
+        payload: true,
+    };
+    taps.open(door, &session, bounds)
+}
+
+#[test]
+fn a_taker_that_takes_nothing_keeps_its_place_for_its_time_and_no_longer() {
+    let listener = Listener::start(Limits::default(), over_tcp("x"));
+    let mut peer = listener.connect();
+    assert_eq!(answer(&mut peer, "?"), "x");
+    let (taps, soon) = (Taps::default(), Duration::from_millis(200));
+    let over = Instant::now() + soon;
+    let mut first = tap_until(&listener, &taps, over).unwrap();
+    let later = Instant::now() + Duration::from_secs(60);
+    let _others = [(); 3].map(|()| tap_until(&listener, &taps, later).unwrap());
+    assert_eq!(answer(&mut peer, "?"), "x");
+    let refused = tap_until(&listener, &taps, later).unwrap_err();
+    assert!((refused.of_session, refused.most) == (true, 4) && refused.free_within <= soon);
+    while Instant::now() < over {
+        std::thread::yield_now();
+    }
+    let _another = tap_until(&listener, &taps, later).unwrap();
+    // What it did not take in time is lost, and told.
+    assert_eq!(listener.0.block_on(first.next()), None);
+    assert_eq!(first.dropped(), 2);
+}
+
+/// Panics at the first message.
+struct Fails;
+
+impl StreamHandler for Fails {
+    fn unavailable(&self) -> bytes::Bytes {
+        bytes::Bytes::new()
+    }
+
+    fn serve<'a>(&'a self, stream: &'a mut Stream) -> Serving<'a> {
+        Box::pin(async move {
+            let event = stream.next().await;
+            panic!("{event:?}, as it must");
+        })
+    }
+}
+
+#[test]
+fn nobody_asks_the_kernel_about_a_socket_whose_task_has_failed() {
+    let listener = Listener::start(Limits::default(), Handler::Stream(Arc::new(Fails)));
+    let mut peer = listener.connect();
+    let sessions = &listener.1.door.sessions;
+    while sessions.count() == 0 {
+        std::thread::yield_now();
+    }
+    let session = sessions.all().remove(0);
+    while session.tcp_info().is_none() {
+        std::thread::yield_now();
+    }
+    assert_eq!(answer(&mut peer, "?"), "");
+    assert_eq!(session.tcp_info(), None);
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl Supervisor {
             target.spec.protocol.rebuild(&old.built)
         };
         old.labels.transport = target.spec.protocol.transport().word();
+        old.labels.network = target.spec.bind.network();
         if changed {
             // A call's own time, which is kept with it; a change of the files has none.
             let by_call = target.updated.filter(|at| *at > old.updated);

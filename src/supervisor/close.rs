@@ -29,7 +29,7 @@ pub struct Closing {
 impl Visit {
     /// The session as it is now.
     pub fn view(&self) -> SessionView {
-        SessionView::open(&self.listener, &self.session)
+        SessionView::open(&self.listener, self.session.clone())
     }
 }
 

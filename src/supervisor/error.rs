@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::lifecycle::{Denied, State};
 use super::spec::{ListenerName, Violation, shown};
 use crate::config::{Origin, Problems};
-use crate::net::BindError;
+use crate::net::{BindError, TooManyTaps};
 use crate::store::WriteError;
 
 /// A refusal. Its text may be read by any caller.
@@ -17,6 +17,10 @@ pub enum Error {
     NoListener(String),
     /// No session of this name, open or lately closed.
     NoSession(String),
+    /// The session of this name has closed.
+    SessionClosed(String),
+    /// There are as many taps as there may be.
+    TooManyTaps(TooManyTaps),
     /// The name is taken.
     Exists(String),
     /// Fields that cannot be obeyed; all of them.
@@ -86,6 +90,8 @@ impl fmt::Display for Error {
                     shown(name)
                 )
             }
+            Self::SessionClosed(name) => write!(f, "session `{}` has closed", shown(name)),
+            Self::TooManyTaps(too_many) => too_many.fmt(f),
             Self::Exists(name) => write!(f, "there is a listener `{name}` already"),
             Self::Invalid(violations) => {
                 let all: Vec<_> = violations

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 use super::bind;
+use super::feed::Feeds;
 use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
 use crate::config::{Layer, Origin};
 use crate::net::{
     Bans, BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running,
+    Transport,
 };
 use crate::protocol::Built;
 use crate::telemetry::{Labels, Telemetry};
@@ -84,6 +86,7 @@ impl Listener {
                 listener: name.as_str().into(),
                 protocol: spec.protocol.word(),
                 transport: spec.protocol.transport().word(),
+                network: spec.bind.network(),
             },
             built: spec.protocol.build(),
             uid,
@@ -118,10 +121,14 @@ impl Listener {
         bound: Bound,
         bans: Bans,
         telemetry: &Telemetry,
+        feeds: &Feeds,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
         let gate = bind::gate(&self.spec);
         let address = bound.address();
+        if let Some(desk) = &self.built.desk {
+            desk.report(&self.labels.listener, &feeds.conversations);
+        }
         let door = Door::new(DoorParts {
             labels: self.labels.clone(),
             bounds: self.bounds(most_sessions),
@@ -129,6 +136,7 @@ impl Listener {
             bans,
             counters: self.counters.clone(),
             closures: self.closures.clone(),
+            feed: feeds.sessions.clone(),
             telemetry: telemetry.clone(),
         });
         Running::start(door, bound, gate).map_err(|source| BindError { address, source })
@@ -201,7 +209,16 @@ impl Listener {
             accept_errors: self.counters.accept_errors.load(Ordering::Relaxed),
             refused: self.counters.refusals(),
             totals,
+            accept_queue: self.running.as_ref().and_then(|r| r.accept_queue()),
+            kernel_drops: self.kernel_drops(),
         }
+    }
+
+    /// Over all runs, of which each is asked for what it does not know yet.
+    fn kernel_drops(&self) -> Option<u64> {
+        let told = self.runs().all(|running| running.count_drops().is_ok());
+        let of_datagrams = self.spec.protocol.transport() == Transport::Udp;
+        (told && of_datagrams).then(|| self.counters.kernel_drops.load(Ordering::Relaxed))
     }
 
     pub(super) fn view(&self, most_sessions: usize) -> View {
@@ -245,14 +262,14 @@ impl Listener {
         self.built.desk.as_ref().map(|desk| desk.waiting())
     }
 
-    /// Bytes that wait for peers to read.
-    pub(super) fn queued_bytes(&self) -> usize {
-        let mut sum = 0;
+    /// Bytes that wait for peers to read, and how many may.
+    pub(super) fn queued_bytes(&self) -> (usize, usize) {
+        let mut sum = (0, 0);
         for running in self.runs() {
-            running
-                .door
-                .sessions
-                .each(|session| sum += session.queued_bytes());
+            running.door.sessions.each(|session| {
+                sum.0 += session.queued_bytes();
+                sum.1 += session.most_queued_bytes().unwrap_or(0);
+            });
         }
         sum
     }

@@ -34,7 +34,7 @@ struct Source {
 /// A session before it is looked at.
 enum Found {
     Open(Arc<Session>),
-    Closed(Closed),
+    Closed(Box<Closed>),
 }
 
 impl Source {
@@ -59,7 +59,7 @@ impl Source {
         if show_closed {
             // Behind the open ones, so that one that closes meanwhile is found, here or there.
             let closed = self.closures.page(after, limit).into_iter();
-            page.extend(closed.map(|c| (c.id, Found::Closed(c))));
+            page.extend(closed.map(|c| (c.id, Found::Closed(Box::new(c)))));
         }
         page
     }
@@ -106,8 +106,8 @@ impl Supervisor {
         found.truncate(limit);
         let next = found.last().map(|(id, ..)| *id).filter(|_| more);
         let sessions = found.into_iter().map(|(_, listener, found)| match found {
-            Found::Open(session) => SessionView::open(listener, &session),
-            Found::Closed(closed) => SessionView::closed(listener, closed),
+            Found::Open(session) => SessionView::open(listener, session),
+            Found::Closed(closed) => SessionView::closed(listener, *closed),
         });
         Ok(SessionPage {
             sessions: sessions.collect(),

@@ -39,11 +39,19 @@ fn measure(listener: &Listener, most_sessions: usize, sink: &mut dyn Sink) {
         status.active_sessions as f64,
     );
     put(Instrument::SessionsLimit, None, status.max_sessions as f64);
-    put(
-        Instrument::SendQueueUsage,
-        None,
-        listener.queued_bytes() as f64,
-    );
+    let (queued, may_queue) = listener.queued_bytes();
+    put(Instrument::SendQueueUsage, None, queued as f64);
+    if !datagrams {
+        put(Instrument::SendQueueLimit, None, may_queue as f64);
+    }
+    if let Some(queue) = status.accept_queue {
+        put(Instrument::AcceptQueueLength, None, queue.length.into());
+        put(Instrument::AcceptQueueLimit, None, queue.limit.into());
+    }
+    if let Some(drops) = status.kernel_drops {
+        let reason = Some("receive_buffer");
+        put(Instrument::DatagramsDropped, reason, drops as f64);
+    }
     put(
         Instrument::Stalls,
         None,

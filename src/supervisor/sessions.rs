@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::listener::Listener;
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{CloseReason, Closed, Door, Running, Session, SessionId, Totals};
+use crate::net::{CloseReason, Closed, Door, Opened, Running, Session, SessionId, Totals};
 use crate::telemetry::Trace;
 
 /// A session, open or lately closed, as callers see it.
@@ -33,8 +33,12 @@ pub struct SessionView {
     pub closing: Option<CloseReason>,
     /// What it sent and got.
     pub totals: Totals,
-    /// Bytes that wait for the peer to read.
-    pub queued_bytes: usize,
+    /// Messages and bytes that wait for the peer to read.
+    pub queued: (usize, usize),
+    /// How often sending had to wait for the peer to read.
+    pub stalls: u32,
+    /// Itself while it is open, for what only the kernel knows.
+    pub live: Option<Arc<Session>>,
     /// The trace of its set-up.
     pub trace: Trace,
 }
@@ -45,7 +49,8 @@ pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
 }
 
 impl SessionView {
-    pub(super) fn open(listener: &ListenerName, session: &Session) -> Self {
+    /// One that lives, as it is now.
+    pub fn open(listener: &ListenerName, session: Arc<Session>) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -58,8 +63,30 @@ impl SessionView {
             close_detail: None,
             closing: session.ending(),
             totals: session.traffic.totals(),
-            queued_bytes: session.queued_bytes(),
+            queued: (session.queued_messages(), session.queued_bytes()),
+            stalls: session.stalls(),
             trace: session.trace,
+            live: Some(session),
+        }
+    }
+
+    pub(super) fn opened(listener: &ListenerName, opened: &Opened) -> Self {
+        Self {
+            listener: listener.clone(),
+            id: opened.id,
+            peer: opened.peer,
+            local: opened.local,
+            opened: opened.opened,
+            last_receive: None,
+            last_send: None,
+            closed: None,
+            close_detail: None,
+            closing: None,
+            totals: Totals::default(),
+            queued: (0, 0),
+            stalls: 0,
+            live: None,
+            trace: opened.trace,
         }
     }
 
@@ -76,7 +103,9 @@ impl SessionView {
             close_detail: closed.detail,
             closing: None,
             totals: closed.totals,
-            queued_bytes: 0,
+            queued: (0, 0),
+            stalls: closed.stalls,
+            live: None,
             trace: closed.trace,
         }
     }
@@ -100,7 +129,7 @@ impl Supervisor {
     pub fn session(&self, name: &str) -> Result<SessionView, Error> {
         let (listener, id) = self.locate(name)?;
         let found = self.find(&listener, |listener| {
-            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, &s));
+            let open = open(listener, id).map(|(_, s)| SessionView::open(&listener.name, s));
             open.or_else(|| {
                 listener
                     .closures
@@ -117,9 +146,18 @@ impl Supervisor {
         let id = self.parse_session_label(label).ok_or_else(missing)?;
         Ok((listener.to_owned(), id))
     }
+
+    /// One session that is open, with its door.
+    pub(super) fn open_session(&self, name: &str) -> Result<Option<Open>, Error> {
+        let (listener, id) = self.locate(name)?;
+        self.find(&listener, |listener| open(listener, id))
+    }
 }
 
-pub(super) fn open(listener: &Listener, id: SessionId) -> Option<(Arc<Door>, Arc<Session>)> {
+/// A session that is open, with its door.
+pub(super) type Open = (Arc<Door>, Arc<Session>);
+
+pub(super) fn open(listener: &Listener, id: SessionId) -> Option<Open> {
     let in_run = |running: &Arc<Running>| Some((running.door.clone(), running.door.session(id)?));
     listener.runs().find_map(in_run)
 }

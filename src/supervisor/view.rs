@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::lifecycle::Life;
 use super::spec::{ListenerName, Spec};
 use crate::config::Origin;
-use crate::net::{PauseMode, Totals};
+use crate::net::{AcceptQueue, PauseMode, Totals};
 
 /// The last drain of a listener, until that takes peers again.
 #[derive(Debug, Clone)]
@@ -102,6 +102,10 @@ pub struct Status {
     pub refused: Vec<(&'static str, u64)>,
     /// Messages and bytes, both ways.
     pub totals: Totals,
+    /// Who waits to be accepted; none over UDP, and while none may come.
+    pub accept_queue: Option<AcceptQueue>,
+    /// Datagrams that the kernel dropped for want of room; none off UDP, and where it does not tell.
+    pub kernel_drops: Option<u64>,
 }
 
 /// Reasons that turn a peer away, among all reasons that are counted.

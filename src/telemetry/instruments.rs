@@ -13,6 +13,7 @@ use opentelemetry::{KeyValue, StringValue};
 pub(super) const LISTENER: &str = "switchboard.listener.name";
 pub(super) const PROTOCOL: &str = "switchboard.listener.protocol";
 pub(super) const TRANSPORT: &str = "network.transport";
+pub(super) const NETWORK: &str = "network.type";
 pub(super) const ERROR_TYPE: &str = "error.type";
 pub(super) const RPC_SYSTEM: &str = "rpc.system.name";
 pub(super) const RPC_METHOD: &str = "rpc.method";
@@ -84,10 +85,14 @@ instruments! {
         "Connections accepted; with error.type, turned away and why.";
     AcceptErrors = Counter "switchboard.listener.accept_errors", "{error}", ERROR_TYPE,
         "Failures of accept itself.";
+    AcceptQueueLength = UpDownCounter "switchboard.listener.accept_queue.length", "{connection}", NONE,
+        "Connections that wait to be accepted.";
+    AcceptQueueLimit = UpDownCounter "switchboard.listener.accept_queue.limit", "{connection}", NONE,
+        "Connections that may wait to be accepted.";
     Datagrams = Counter "switchboard.listener.datagrams", "{datagram}", DIRECTION,
         "Datagrams received and sent.";
     DatagramsDropped = Counter "switchboard.listener.datagram.dropped", "{datagram}", ERROR_TYPE,
-        "Datagrams that were not answered, and why.";
+        "Datagrams that were not answered, and why; receive_buffer: the kernel had no room.";
     SessionsActive = UpDownCounter "switchboard.session.active", "{session}", NONE,
         "Open sessions.";
     SessionsLimit = UpDownCounter "switchboard.session.limit", "{session}", NONE,
@@ -100,6 +105,8 @@ instruments! {
         "Bytes received and sent.";
     SendQueueUsage = UpDownCounter "switchboard.session.send_queue.usage", "By", NONE,
         "Bytes that wait for peers to read, over all sessions.";
+    SendQueueLimit = UpDownCounter "switchboard.session.send_queue.limit", "By", NONE,
+        "Bytes that may wait for peers to read, over all sessions.";
     Stalls = Counter "switchboard.session.stalls", "{stall}", NONE,
         "Times that a peer did not read and its queue had to wait.";
     ChatWaiting = UpDownCounter "switchboard.chat.waiting", "{conversation}", NONE,
@@ -112,6 +119,10 @@ instruments! {
         "Control calls that found no room, and why.";
     HttpConnections = Counter "switchboard.http.connections", "{connection}", ERROR_TYPE,
         "Connections to the HTTP side accepted; with error.type, turned away or closed and why.";
+    WatchesActive = UpDownCounter "switchboard.watch.active", "{stream}", RPC_METHOD,
+        "Watches and waits that are open.";
+    WatchEventsDropped = Counter "switchboard.watch.events.dropped", "{event}", RPC_METHOD,
+        "Events that watches missed because their clients did not read fast enough.";
     ConfigReloads = Counter "switchboard.config.reloads", "{reload}", ERROR_TYPE,
         "Reloads of the configuration; with error.type, those that changed nothing and why.";
     ConfigFailing = UpDownCounter "switchboard.config.reload.failing", "{reload}", NONE,
@@ -141,11 +152,12 @@ instruments! {
 }
 
 /// The attribute set of everything that belongs to a listener.
-pub(super) fn listener_attributes(labels: &Labels) -> [KeyValue; 3] {
+pub(super) fn listener_attributes(labels: &Labels) -> [KeyValue; 4] {
     [
         KeyValue::new(LISTENER, StringValue::from(labels.listener.clone())),
         KeyValue::new(PROTOCOL, labels.protocol),
         KeyValue::new(TRANSPORT, labels.transport),
+        KeyValue::new(NETWORK, labels.network),
     ]
 }
 

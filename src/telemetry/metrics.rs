@@ -261,6 +261,7 @@ mod tests {
             listener: name.into(),
             protocol: "ack",
             transport: "tcp",
+            network: "ipv4",
         }
     }
 
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn prometheus_text_names_the_series() {
         let (metrics, _listeners) = observed(&["a"]);
-        let labels = "network_transport=\"tcp\",switchboard_listener_name=\"a\",switchboard_listener_protocol=\"ack\"";
+        let labels = "network_transport=\"tcp\",network_type=\"ipv4\",switchboard_listener_name=\"a\",switchboard_listener_protocol=\"ack\"";
         let text = metrics.prometheus().unwrap();
         for line in [
             format!("switchboard_listener_connections_total{{{labels}}} 5"),
@@ -335,12 +336,13 @@ mod tests {
         let all = metrics.snapshot();
         let find = |name: &str| all.iter().find(|series| series.metric == name).unwrap();
         let of_name = |s: &&Series| s.metric == "switchboard.listener.connections";
-        let accepted = |s: &&Series| of_name(s) && s.attributes.len() == 3;
+        let accepted = |s: &&Series| of_name(s) && s.attributes.len() == 4;
         let connections = all.iter().find(accepted).unwrap();
         assert_eq!((connections.value, connections.kind), (5.0, Kind::Counter));
         assert_eq!(connections.unit, "{connection}");
         let expected = [
             ("network.transport", "tcp"),
+            ("network.type", "ipv4"),
             ("switchboard.listener.name", "a"),
             ("switchboard.listener.protocol", "ack"),
         ];

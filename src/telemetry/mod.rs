@@ -61,6 +61,8 @@ pub struct Labels {
     pub protocol: &'static str,
     /// `tcp` or `udp`.
     pub transport: &'static str,
+    /// `ipv4` or `ipv6`: of the address that it is bound to.
+    pub network: &'static str,
 }
 
 /// The handle.
@@ -273,6 +275,7 @@ mod tests {
             listener: "front".into(),
             protocol: "ack",
             transport: "tcp",
+            network: "ipv4",
         }
     }
 

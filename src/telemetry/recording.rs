@@ -163,6 +163,7 @@ mod tests {
             listener: name.into(),
             protocol: "shell",
             transport: "tcp",
+            network: "ipv4",
         }
     }
 

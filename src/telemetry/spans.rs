@@ -317,6 +317,7 @@ mod tests {
             listener: "front".into(),
             protocol: "shell",
             transport: "tcp",
+            network: "ipv4",
         }
     }
 

@@ -491,7 +491,7 @@ const CODES: [&str; 17] = [
 ];
 
 /// Where grpcurl is: named by `SWITCHBOARD_GRPCURL`, or where `tests/run --tools` puts it.
-fn grpcurl_program() -> Option<&'static Path> {
+pub(crate) fn grpcurl_program() -> Option<&'static Path> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || match std::env::var_os("SWITCHBOARD_GRPCURL") {
         Some(named) => Some(named.into()),

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use super::super::client::Client;
 use super::super::effect::{warnings, when};
 use super::super::exit::{ERROR, Failure, complain};
+use super::super::mutation::Once;
 use super::super::output::{self, Format, legible};
 use super::super::table::Table;
 use super::plain;
@@ -32,6 +33,8 @@ pub(super) struct ReloadArgs {
     /// Refuse if any session would end
     #[arg(long)]
     keep_sessions: bool,
+    #[command(flatten)]
+    once: Once,
 }
 
 /// What can be compared.
@@ -61,9 +64,9 @@ pub(super) async fn diff(args: &DiffArgs, client: &Client, format: Format) -> Re
         from: Wire::from(args.from).into(),
         to: Wire::from(args.to).into(),
     };
-    let answer = client.call(client.config().diff_config(asked)).await?;
+    let answer = client.call(asked).await?;
     if format.is_document() {
-        output::whole(format, "DiffConfigResponse", &answer)?;
+        output::whole(format, &answer)?;
     } else {
         list(format, &answer.changes, "nothing differs")?;
     }
@@ -82,14 +85,12 @@ pub(super) async fn reload(
     let asked = api::ReloadConfigRequest {
         validate_only: args.dry_run,
         keep_sessions: args.keep_sessions,
-        ..Default::default()
+        request_id: args.once.request_id.clone(),
     };
     // Sessions that end have their grace first.
-    let answer = client
-        .call_with_grace(None, client.config().reload_config(asked))
-        .await?;
+    let answer = client.call_with_grace(None, asked).await?;
     if format.is_document() {
-        return output::whole(format, "ReloadConfigResponse", &answer);
+        return output::whole(format, &answer);
     }
     list(format, &answer.changes, "nothing differs")?;
     warnings(&answer.warnings);

@@ -68,9 +68,9 @@ pub(super) async fn export(
         format: args.format.name(),
         include_runtime_state: args.with_runtime_state,
     };
-    let answer = client.call(client.config().export_config(asked)).await?;
+    let answer = client.call(asked).await?;
     if format.is_document() {
-        return output::whole(format, "ExportConfigResponse", &answer);
+        return output::whole(format, &answer);
     }
     let mut document = answer.document;
     if !document.ends_with('\n') {
@@ -93,12 +93,12 @@ pub(super) async fn validate(
         document: read(&args.file)?,
         format: args.format.unwrap_or_else(|| Syntax::of(&args.file)).name(),
     };
-    let mut answer = client.call(client.config().validate_config(asked)).await?;
+    let mut answer = client.call(asked).await?;
     for problem in answer.problems.iter_mut().filter(|p| p.source.is_empty()) {
         problem.source = args.file.display().to_string();
     }
     if format.is_document() {
-        output::whole(format, "ValidateConfigResponse", &answer)?;
+        output::whole(format, &answer)?;
     } else {
         for problem in &answer.problems {
             complain(&legible(line(problem).as_bytes(), b"\\"));

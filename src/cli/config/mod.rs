@@ -43,7 +43,10 @@ pub(super) async fn run(verb: Verb, control: &ControlArgs) -> Result<(), Failure
     let dial = Client::dial(control);
     match verb.action {
         Action::Show(args) => show::show(&args, control).await,
-        Action::Default => output::print(DEFAULT),
+        Action::Default => {
+            control.calls_nothing()?;
+            output::print(DEFAULT)
+        }
         Action::Diff(args) => diff::diff(&args, &dial.await?, format).await,
         Action::Reload(args) => diff::reload(&args, &dial.await?, format).await,
         Action::Export(args) => document::export(&args, &dial.await?, format).await,

@@ -36,7 +36,7 @@ pub(super) async fn show(args: &ShowArgs, control: &ControlArgs) -> Result<(), F
     let format = control.output;
     let answer = effective(args, control).await?;
     if format.is_document() {
-        return output::whole(format, "GetEffectiveConfigResponse", &answer);
+        return output::whole(format, &answer);
     }
     let keys = answer.settings.iter().map(|setting| setting.key.clone());
     output::rows(format, keys, |view| {
@@ -49,16 +49,14 @@ async fn effective(
     control: &ControlArgs,
 ) -> Result<api::GetEffectiveConfigResponse, Failure> {
     if !args.running {
+        control.calls_nothing()?;
         return super::local::settings(&args.layers, &args.key_prefix);
     }
     let asked = api::GetEffectiveConfigRequest {
         key_prefix: args.key_prefix.clone(),
         drifted_only: args.drifted,
     };
-    let client = Client::dial(control).await?;
-    client
-        .call(client.config().get_effective_config(asked))
-        .await
+    Client::dial(control).await?.call(asked).await
 }
 
 /// A row each; the column that tells what a restart would change stands there when one of them is such.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::exit::{Failure, UNAVAILABLE};
+use super::exit::{ERROR, Failure, UNAVAILABLE};
 use datagram::Datagrams;
 use prompt::{Input, Prompt};
 use screen::Screen;
@@ -130,7 +130,7 @@ pub(super) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let mut prompt = args.prompt(&peer)?;
     match args.protocol {
         _ if args.free => free::visit(&mut peer, &mut prompt, &mut screen),
-        Protocol::Shell => visit(&mut prompt, |line| peer.command(line, &mut screen)),
+        Protocol::Shell => shell(&mut peer, &mut prompt, &mut screen),
         _ => visit(&mut prompt, |line| exchange(&mut peer, line, &mut screen)),
     }
 }
@@ -177,6 +177,23 @@ fn visit(
         exchange(&line)?;
     }
     Ok(())
+}
+
+/// One command after the other. A person has read what was refused; a script knows it by the exit code.
+fn shell(
+    peer: &mut Stream,
+    prompt: &mut Prompt,
+    screen: &mut Screen<impl Write>,
+) -> Result<(), Failure> {
+    let mut refused = false;
+    visit(prompt, |line| {
+        refused |= !peer.command(line, screen)?;
+        Ok(())
+    })?;
+    match refused && !prompt.is_interactive() {
+        true => Err(Failure::Told(ERROR)),
+        false => Ok(()),
+    }
 }
 
 /// One message, one answer.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::exit::Failure;
+use super::super::exit::{Failure, complain};
 use super::super::output::legible;
 use super::{
     CONNECT_PATIENCE, Framing, Link, MAX_MESSAGE, Screen, again, closed, lost, unreachable,
@@ -56,14 +56,14 @@ impl Stream {
         line.is_empty() && self.framing == Framing::Raw
     }
 
-    /// Sends a command and prints its output as it comes; a refusal goes to stderr.
+    /// Sends a command and prints its output as it comes; `false` when it was refused, which is said on stderr.
     pub(super) fn command(
         &mut self,
         line: &[u8],
         screen: &mut Screen<impl Write>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         if self.is_nothing(line) {
-            return Ok(());
+            return Ok(true);
         }
         self.send(line).map_err(lost)?;
         let (mut left, refusal) = self.shell_header().map_err(lost)?;
@@ -78,10 +78,10 @@ impl Stream {
             left -= taken as u64;
         }
         screen.settle()?;
-        if let Some(refusal) = refusal {
-            eprintln!("error: {}", legible(refusal.as_bytes(), b"\\"));
+        if let Some(refusal) = &refusal {
+            complain(&format!("error: {}", legible(refusal.as_bytes(), b"\\")));
         }
-        Ok(())
+        Ok(refusal.is_none())
     }
 
     /// The length of the body, and why the command was refused.

@@ -6,7 +6,6 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
-use super::super::exit::ERROR;
 use super::*;
 
 /// Serves one client by hand.
@@ -53,7 +52,9 @@ fn stream(addresses: &[SocketAddr], framing: Framing, text: &str) -> (String, Re
 fn shell(addresses: &[SocketAddr], line: &[u8]) -> (Vec<u8>, Result<(), Failure>) {
     let mut peer = Stream::connect(addresses, Framing::Raw, None).unwrap();
     let mut screen = screen();
-    let done = peer.command(line, &mut screen);
+    let text = String::from_utf8(line.to_vec()).unwrap();
+    let mut prompt = Prompt::piped(lines(&text), None);
+    let done = super::shell(&mut peer, &mut prompt, &mut screen);
     (screen.into_inner(), done)
 }
 
@@ -128,6 +129,15 @@ fn a_large_body_passes_through() {
     let (body, done) = shell(&answering(b"cat", &[&whole]), b"cat");
     assert!(body == vec![7; SIZE]);
     done.unwrap();
+}
+
+#[test]
+fn a_command_that_was_refused_fails_a_script() {
+    let header = br#"{"len":0,"error":{"code":"denied","message":"no"}}"#;
+    let answer = [&[header.len() as u8, 0, 0, 0][..], header].concat();
+    let (body, done) = shell(&answering(b"rm", &[&answer]), b"rm");
+    assert!(body.is_empty());
+    assert!(matches!(done, Err(Failure::Told(ERROR))), "{done:?}");
 }
 
 #[test]

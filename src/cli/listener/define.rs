@@ -5,9 +5,11 @@ use clap::Args;
 use super::super::client::Client;
 use super::super::effect::{effects, warnings};
 use super::super::exit::{Failure, complain};
-use super::super::name::{id, qualified};
+use super::super::mutation::Once;
+use super::super::name::id;
 use super::super::output::{self, Format};
 use super::super::spec::{self, Fields};
+use super::{Etag, Which};
 use crate::grpc::api;
 use crate::grpc::api::Persistence;
 use crate::grpc::api::listener::DesiredState;
@@ -33,8 +35,8 @@ pub(super) struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct UpdateArgs {
-    /// Which
-    name: String,
+    #[command(flatten)]
+    which: Which,
     /// Where from now on: host:port or [v6]:port; port 0 lets the kernel choose
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<String>,
@@ -43,9 +45,8 @@ pub(super) struct UpdateArgs {
     /// A key to set back to its default, such as limits.max_sessions or labels.team; may be repeated
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
-    /// Only if the listener still has this etag
-    #[arg(long, default_value = "", hide_default_value = true)]
-    etag: String,
+    #[command(flatten)]
+    etag: Etag,
     #[command(flatten)]
     manner: Manner,
 }
@@ -59,6 +60,8 @@ struct Manner {
     /// Run every check and change nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    once: Once,
 }
 
 impl Manner {
@@ -94,11 +97,9 @@ pub(super) async fn create(
         listener: Some(listener),
         validate_only: args.manner.dry_run,
         persistence: args.manner.persistence().into(),
-        ..Default::default()
+        request_id: args.manner.once.request_id.clone(),
     };
-    let answer = client
-        .call(Box::pin(client.listeners().create_listener(asked)))
-        .await?;
+    let answer = client.call(asked).await?;
     args.manner.tell(&answer.warnings);
     output::answered(format, answer.listener)
 }
@@ -111,16 +112,13 @@ pub(super) async fn update(
 ) -> Result<(), Failure> {
     let settings = args.settings()?;
     // It knows its protocol, and the maps of which one entry is to change.
-    let current = super::get(client, &args.name).await?;
+    let current = super::get(&client.asking(), args.which.name()).await?;
     let current = current.ok_or_else(|| Failure::error("the answer holds no Listener"))?;
     let asked = args.request(&current, &settings)?;
-    let mut listeners = client.listeners();
     // A rebind is answered after the grace of the sessions that it ends.
-    let answer = client
-        .call_with_grace(None, Box::pin(listeners.update_listener(asked)))
-        .await?;
+    let answer = client.call_with_grace(None, asked).await?;
     if format.is_document() {
-        return output::whole(format, "UpdateListenerResponse", &answer);
+        return output::whole(format, &answer);
     }
     output::answered(format, answer.listener)?;
     effects(&answer.effects);
@@ -150,16 +148,17 @@ impl UpdateArgs {
         settings: &[(String, String)],
     ) -> Result<api::UpdateListenerRequest, Failure> {
         let mut patch = spec::patch(current, &self.unset, settings)?;
-        patch.listener.name = qualified(&self.name);
-        if !self.etag.is_empty() {
-            patch.listener.etag.clone_from(&self.etag);
+        patch.listener.name = self.which.name();
+        if !self.etag.etag.is_empty() {
+            patch.listener.etag.clone_from(&self.etag.etag);
         }
         Ok(api::UpdateListenerRequest {
             listener: Some(patch.listener),
             update_mask: Some(prost_types::FieldMask { paths: patch.mask }),
             validate_only: self.manner.dry_run,
             persistence: self.manner.persistence().into(),
-            ..Default::default()
+            request_id: self.manner.once.request_id.clone(),
+            allow_missing: false,
         })
     }
 }

@@ -1,49 +1,32 @@
 //! Listeners as rows of a table.
 
+use std::time::SystemTime;
+
 use super::super::name::id;
 use super::super::origin::place;
 use super::super::output::{Resource, View};
-use super::super::table::{Table, age, size, word};
+use super::super::table::{Table, age, size, span, word};
 use crate::grpc::api;
 use crate::grpc::api::listener::Protocol;
 
 impl Resource for api::Listener {
-    const MESSAGE: &'static str = "Listener";
-
     fn name(&self) -> String {
         self.name.clone()
     }
 
     fn table(items: &[Self], view: &View) -> Table {
         let mut columns = vec![
-            "NAME",
-            "PROTOCOL",
-            "TRANSPORT",
-            "BOUND",
-            "STATE",
-            "SESSIONS",
-            "IN",
-            "OUT",
-            "REJECTED",
-            "AGE",
+            "NAME", "PROTO", "BIND", "STATE", "SESSIONS", "IN", "OUT", "REJ", "DROP", "AGE",
         ];
         if view.wide {
-            columns.extend(["DESIRED", "UID", "ORIGIN", "WHY", "LAST-FAILURE"]);
+            columns.extend(["QUEUE", "DESIRED", "MODE", "DRAIN", "UID", "ORIGIN", "WHY"]);
+            columns.extend(["NEXT-TRY", "LAST-ERROR"]);
         }
         let mut table = Table::new(&columns);
         for listener in items {
             let mut cells = listener.cells(view);
             if view.wide {
-                let desired = listener.desired_state().as_str_name();
-                let failure = listener.last_failure.as_ref();
-                cells.push(word(desired, "DESIRED_STATE_"));
-                cells.push(listener.uid.clone());
-                let origin = listener.origin.as_ref();
-                cells.push(origin.map_or_else(String::new, |origin| place(origin, view.now)));
-                cells.push(listener.desired_state_reason.clone());
-                cells.push(
-                    failure.map_or_else(String::new, |f| format!("{}: {}", f.reason, f.message)),
-                );
+                cells.extend(listener.more(view));
             }
             table.row(cells);
         }
@@ -60,12 +43,12 @@ impl api::Listener {
             Some(Protocol::Chat(_)) => "chat",
             None => "",
         };
+        let transport = word(self.transport().as_str_name(), "TRANSPORT_");
         let status = self.status.clone().unwrap_or_default();
         let most = self.limits.as_ref().map_or(0, |limits| limits.max_sessions);
-        let sessions = match (protocol, most) {
-            ("uppercase", _) => String::new(),
-            (_, 0) => status.active_sessions.to_string(),
-            (_, most) => format!("{}/{most}", status.active_sessions),
+        let sessions = match protocol {
+            "uppercase" => String::new(),
+            _ => of(status.active_sessions, most),
         };
         // What is not bound shows where it would be, so that nobody has to ask twice.
         let place = if self.bound.is_empty() {
@@ -73,18 +56,59 @@ impl api::Listener {
         } else {
             &self.bound
         };
+        let dropped = status.datagrams_dropped;
         vec![
             id(&self.name).to_owned(),
-            protocol.to_owned(),
-            word(self.transport().as_str_name(), "TRANSPORT_"),
+            format!("{protocol}/{transport}"),
             place.clone(),
             word(self.state().as_str_name(), "STATE_"),
             sessions,
             size(status.received_bytes),
             size(status.sent_bytes),
             rejected(&status).to_string(),
+            dropped.map_or_else(String::new, |dropped| dropped.to_string()),
             age(self.create_time, view.now),
         ]
+    }
+
+    /// What only somebody asks who looks for a reason.
+    fn more(&self, view: &View) -> [String; 9] {
+        let status = self.status.as_ref();
+        let queue = status.and_then(|status| {
+            let limit = status.accept_queue_limit.unwrap_or_default();
+            Some(of(status.accept_queue_length?, limit))
+        });
+        let drain = self.drain.as_ref().map(|drain| {
+            let ended = drain
+                .sessions_at_start
+                .saturating_sub(drain.sessions_remaining);
+            of(ended, drain.sessions_at_start)
+        });
+        let failure = self.last_failure.as_ref();
+        let retry = failure.and_then(|failure| failure.next_retry_time);
+        let retry = retry.and_then(|retry| SystemTime::try_from(retry).ok());
+        let retry = retry.map(|retry| span(retry.duration_since(view.now).unwrap_or_default()));
+        [
+            queue.unwrap_or_default(),
+            word(self.desired_state().as_str_name(), "DESIRED_STATE_"),
+            word(self.pause_mode().as_str_name(), "PAUSE_MODE_"),
+            drain.unwrap_or_default(),
+            self.uid.clone(),
+            self.origin
+                .as_ref()
+                .map_or_else(String::new, |origin| place(origin, view.now)),
+            self.desired_state_reason.clone(),
+            retry.unwrap_or_default(),
+            failure.map_or_else(String::new, |f| format!("{}: {}", f.reason, f.message)),
+        ]
+    }
+}
+
+/// `3/10`; `3` where nothing bounds it.
+fn of(count: u32, most: u32) -> String {
+    match most {
+        0 => count.to_string(),
+        most => format!("{count}/{most}"),
     }
 }
 
@@ -102,7 +126,7 @@ mod tests {
     use super::super::super::table::Screen;
     use super::*;
     use crate::grpc::api::listener::{DesiredState, State};
-    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    use std::time::{Duration, UNIX_EPOCH};
 
     fn failed() -> api::Listener {
         api::Listener {
@@ -120,11 +144,17 @@ mod tests {
             status: Some(api::ListenerStatus {
                 active_sessions: 2,
                 sent_bytes: 2048,
+                accept_queue_length: Some(1),
+                accept_queue_limit: Some(1024),
                 ..Default::default()
             }),
             last_failure: Some(api::FailureInfo {
                 reason: "ADDRESS_IN_USE".into(),
                 message: "taken".into(),
+                next_retry_time: Some(prost_types::Timestamp {
+                    seconds: 104,
+                    nanos: 0,
+                }),
                 ..Default::default()
             }),
             origin: Some(api::ConfigOrigin {
@@ -144,13 +174,18 @@ mod tests {
 
     fn text(wide: bool) -> String {
         let now: SystemTime = UNIX_EPOCH + Duration::from_secs(100);
-        api::Listener::table(&[failed()], &View { wide, now }).render(&Screen::default())
+        let view = View {
+            wide,
+            watched: false,
+            now,
+        };
+        api::Listener::table(&[failed()], &view).render(&Screen::default())
     }
 
     #[test]
     fn a_row_says_what_matters() {
-        let expected = "NAME  PROTOCOL  TRANSPORT  BOUND           STATE   SESSIONS  IN  OUT   REJECTED  AGE\n\
-                        ack   ack       tcp        127.0.0.1:8080  failed  2/10      0B  2.0K  0         1m\n";
+        let expected = "NAME  PROTO    BIND            STATE   SESSIONS  IN  OUT   REJ  DROP  AGE\n\
+                        ack   ack/tcp  127.0.0.1:8080  failed  2/10      0B  2.0K  0    -     1m\n";
         assert_eq!(text(false), expected);
     }
 
@@ -158,8 +193,8 @@ mod tests {
     fn wide_says_why() {
         let text = text(true);
         let expected = [
-            "DESIRED  UID  ORIGIN          WHY                  LAST-FAILURE\n",
-            "active   u1   /etc/sb.toml:7  StartListener by me  ADDRESS_IN_USE: taken\n",
+            "QUEUE   DESIRED  MODE  DRAIN  UID  ORIGIN          WHY                  NEXT-TRY  LAST-ERROR\n",
+            "1/1024  active   -     -      u1   /etc/sb.toml:7  StartListener by me  4s        ADDRESS_IN_USE: taken\n",
         ];
         assert!(expected.iter().all(|line| text.contains(line)), "{text}");
     }

@@ -38,7 +38,7 @@ pub(in crate::cli) fn patch(
     unset: &[String],
     settings: &[(String, String)],
 ) -> Result<Patch, Failure> {
-    let current = reflected("Listener", current)?;
+    let current = reflected(current)?;
     let shape = current.descriptor();
     let spoken = protocols(&shape)
         .into_iter()

@@ -6,9 +6,12 @@
 
 mod end;
 mod send;
+mod wire;
+
+pub use wire::Wire;
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use super::framing::{Cut, Framing, Violation};
 use super::limits::Bounds;
 use super::rate::TokenBucket;
 use super::session::Session;
+use super::tap::Direction;
 use super::terms::Terms;
 
 /// What a session's task is told next.
@@ -90,6 +94,9 @@ impl Stream {
             .bounds
             .max_message_rate
             .map(|rate| Box::new(TokenBucket::new(rate, Instant::now())));
+        if let Some(wire) = session.wire() {
+            wire.open(&tcp);
+        }
         Self {
             tcp,
             door,
@@ -183,8 +190,10 @@ impl Stream {
             let room = self
                 .input
                 .room(most_at_once(self.framing, &self.terms.bounds));
-            match rustix::net::recv(&self.tcp, room, RecvFlags::DONTWAIT) {
+            match rustix::net::recv(&self.tcp, &mut *room, RecvFlags::DONTWAIT) {
                 Ok((count, _)) => {
+                    self.session
+                        .tell_bytes(Direction::Receive, &[IoSlice::new(room)], count);
                     self.ended = count == 0;
                     self.input.filled(count);
                 }
@@ -236,8 +245,19 @@ impl Stream {
         let mut read = ReadBuf::new(room);
         let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
         let count = read.filled().len();
+        self.session
+            .tell_bytes(Direction::Receive, &[IoSlice::new(read.filled())], count);
         self.input.filled(count);
         polled.map_ok(|()| count)
+    }
+}
+
+impl Drop for Stream {
+    /// After a panic too: the socket is closed next, and its number is soon another's.
+    fn drop(&mut self) {
+        if let Some(wire) = self.session.wire() {
+            wire.close();
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::Stream;
 use crate::net::close::{Ask, CloseReason};
 use crate::net::lock;
 use crate::net::session::Session;
+use crate::net::tap::Direction;
 
 /// Pieces written with one call.
 const PIECES: usize = 64;
@@ -27,7 +28,7 @@ impl Stream {
         }
         self.session.note_sent(length);
         if self.session.queued_bytes() > length {
-            lock(&self.session.outbox).push_back(message);
+            lock(&self.session.shared).outbox.push_back(message);
             return;
         }
         let sent = match self.tcp.try_write(&message) {
@@ -38,6 +39,8 @@ impl Stream {
                 return;
             }
         };
+        self.session
+            .tell_bytes(Direction::Transmit, &[IoSlice::new(&message)], sent);
         self.session.note_moved(sent);
         if sent < length {
             self.unsent.push_back(message.slice(sent..));
@@ -113,8 +116,12 @@ impl Stream {
                     return Poll::Ready(Err(CloseReason::ClientReset));
                 }
                 match self.tcp.try_write_vectored(&rest) {
-                    Ok(sent) => return Poll::Ready(Ok(sent)),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(sent) => {
+                        note_held(&self.session, 0);
+                        self.session.tell_bytes(Direction::Transmit, &rest, sent);
+                        return Poll::Ready(Ok(sent));
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => note_held(&self.session, 1),
                     Err(_) => return Poll::Ready(Err(CloseReason::ClientReset)),
                 }
             }
@@ -132,7 +139,7 @@ pub(super) fn flush(
 ) -> Poll<io::Result<()>> {
     while session.queued_bytes() > 0 {
         if unsent.is_empty() {
-            std::mem::swap(unsent, &mut *lock(&session.outbox));
+            std::mem::swap(unsent, &mut lock(&session.shared).outbox);
             if unsent.is_empty() {
                 // Room is claimed just before the message is there; its sender will wake us.
                 return Poll::Pending;
@@ -147,17 +154,25 @@ pub(super) fn flush(
         }
         match tcp.try_write_vectored(&slices[..count]) {
             Ok(sent) => {
-                session.blocked.store(false, Ordering::Release);
+                note_held(session, 0);
+                session.tell_bytes(Direction::Transmit, &slices[..count], sent);
                 session.note_moved(sent);
                 forget(unsent, sent);
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                session.blocked.store(true, Ordering::Release);
+                note_held(session, unsent.len());
             }
             Err(e) => return Poll::Ready(Err(e)),
         }
     }
     Poll::Ready(Ok(()))
+}
+
+/// Notes how many messages the kernel did not take at this try.
+fn note_held(session: &Session, messages: usize) {
+    if let Some(wire) = session.wire() {
+        wire.note_held(messages);
+    }
 }
 
 /// Drops the first `bytes` of what was queued.

@@ -48,17 +48,19 @@ pub(super) enum Origin {
     },
 }
 
-/// What connections are counted by.
+/// What connections and watches are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub enum Source {
+    /// The address that they come from.
     Address(IpAddr),
+    /// The user of this machine whose they are.
     User(u32),
 }
 
 impl Origin {
     pub(super) fn source(self) -> Source {
         match self {
-            Self::Tcp(peer) => Source::Address(peer.ip()),
+            Self::Tcp(peer) => Source::Address(peer.ip().to_canonical()),
             Self::Unix { uid, .. } => Source::User(uid),
         }
     }
@@ -89,6 +91,11 @@ impl Caller {
             taken_back: Mutex::new(TokenBucket::new(TAKEN_BACK, now)),
             unwanted: CancellationToken::new(),
         }))
+    }
+
+    /// Whom it is counted with.
+    pub fn source(&self) -> Source {
+        self.0.origin.source()
     }
 
     /// Whether this connection asks no faster than it may. To be asked once a request, before any

@@ -99,7 +99,7 @@ impl DatagramHandler for Visits {
                 turn_away(door, batch, &datagram);
                 continue;
             };
-            session.note_received(datagram.data.len());
+            session.receive_datagram(datagram.data);
             if !self.desk.hear(&session, door, datagram.data) {
                 door.counters.refuse("too_many_unanswered");
             }

@@ -7,6 +7,7 @@ mod book;
 mod datagram;
 mod desk;
 mod entry;
+mod inbox;
 mod manner;
 mod message;
 mod room;
@@ -25,6 +26,7 @@ use crate::net::{Framing, Handler, Limits, Transport};
 pub(super) use room::Members;
 
 pub use desk::Desk;
+pub use inbox::{ConversationEvent, Happened};
 pub use message::{Author, Body, Conversation, ConversationState, Message, Replied, ReplyError};
 
 /// What a chat listener is told. Empty and zero mean the default.

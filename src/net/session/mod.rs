@@ -1,5 +1,7 @@
 //! One visit: a TCP connection or a UDP peer, as everyone but its own task sees it.
 
+mod outbox;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -12,8 +14,11 @@ use bytes::Bytes;
 
 use super::close::{Ask, CloseReason};
 use super::counters::Traffic;
-use super::datagram::PeerSocket;
 use super::id::SessionId;
+use super::kernel::TcpInfo;
+use super::stream::Wire;
+use super::tap::{Direction, SessionTaps};
+use super::udp::PeerSocket;
 use crate::telemetry::Trace;
 
 /// Set in what was asked: the session is cut.
@@ -23,7 +28,7 @@ const CUT: u8 = 0x80;
 #[derive(Debug)]
 pub enum Route {
     /// Through the outbox, which the session's own task writes out.
-    Stream,
+    Stream(Wire),
     /// As one datagram, at once.
     Datagram(PeerSocket),
 }
@@ -49,12 +54,11 @@ pub struct Session {
     pub owed: AtomicU32,
     /// Unsent bytes past which it is a slow consumer: what held when it opened.
     outbox_bytes: u32,
-    /// Messages that wait for its own task to write them.
-    pub(super) outbox: Mutex<VecDeque<Bytes>>,
+    pub(super) shared: Mutex<Shared>,
     /// Bytes that wait for the peer to read, in the outbox and with its task.
     pub(super) queued: AtomicUsize,
-    /// The kernel took no more at the last try: it is the peer that does not read.
-    pub(super) blocked: AtomicBool,
+    /// Whether anybody is shown what crosses its socket.
+    pub(super) tapped: AtomicBool,
     /// Whether its end is a reset, without a flush.
     pub(super) abort: AtomicBool,
     route: Route,
@@ -65,6 +69,15 @@ pub struct Session {
     last_send: AtomicU64,
     asked: AtomicU8,
     waker: AtomicWaker,
+}
+
+/// What is behind one lock, which its own task and others take for moments.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Messages that wait for its own task to write them.
+    pub(super) outbox: VecDeque<Bytes>,
+    /// Those who are shown what crosses its socket; mostly nobody is, and that takes no room.
+    pub(super) taps: Option<Box<SessionTaps>>,
 }
 
 impl Session {
@@ -86,10 +99,10 @@ impl Session {
             outbox_bytes: u32::try_from(outbox_bytes).unwrap_or(u32::MAX),
             traffic: Traffic::default(),
             owed: AtomicU32::new(0),
-            outbox: Mutex::new(VecDeque::new()),
+            shared: Mutex::default(),
             queued: AtomicUsize::new(0),
             ending: AtomicU8::new(0),
-            blocked: AtomicBool::new(false),
+            tapped: AtomicBool::new(false),
             abort: AtomicBool::new(false),
             route,
             moved: AtomicU64::new(0),
@@ -153,65 +166,23 @@ impl Session {
         &self.route
     }
 
-    /// Sends one framed message to the peer from any task, without waiting. False when the message
-    /// did not fit the outbox (the session is then on its way out) or could not be sent.
-    pub fn deliver(&self, message: Bytes) -> bool {
+    /// Its connection, unless it is over UDP.
+    pub(super) fn wire(&self) -> Option<&Wire> {
         match &self.route {
-            Route::Datagram(socket) => {
-                let sent = socket.send(self.peer, &message);
-                if sent {
-                    self.note_sent(message.len());
-                }
-                sent
-            }
-            Route::Stream => {
-                let fits = self.queue(&message);
-                if !fits {
-                    self.ask(Ask::Cut(CloseReason::SlowConsumer));
-                }
-                fits
-            }
+            Route::Stream(wire) => Some(wire),
+            Route::Datagram(_) => None,
         }
     }
 
-    /// As [`deliver`](Self::deliver) on a stream, but false when the outbox is full through no
-    /// fault of the peer: its task has not yet got round to handing to the kernel what is there.
-    /// Try again then, when other tasks have had their turn.
-    pub fn deliver_in_turn(&self, message: &Bytes) -> bool {
-        if self.queue(message) {
-            return true;
-        }
-        if self.blocked.load(Ordering::Acquire) {
-            self.ask(Ask::Cut(CloseReason::SlowConsumer));
-        }
-        // Whoever is on its way out takes no more, and nobody waits for it.
-        self.is_ending() || matches!(self.asked(), Some(Ask::Cut(_)))
+    /// How often sending had to wait for the peer to read.
+    pub fn stalls(&self) -> u32 {
+        self.wire().map_or(0, Wire::stalls)
     }
 
-    /// Puts a message into the outbox, if there is room.
-    fn queue(&self, message: &Bytes) -> bool {
-        let fits = self.reserve(message.len());
-        if fits {
-            self.note_sent(message.len());
-            super::lock(&self.outbox).push_back(message.clone());
-            self.waker.wake();
-        }
-        fits
-    }
-
-    /// Claims room for `bytes` among those that wait. A message that finds the queue empty always
-    /// fits, however long: a slow peer is one that lets things gather.
-    pub(super) fn reserve(&self, bytes: usize) -> bool {
-        if self.queued.load(Ordering::Acquire) == 0 {
-            // Before the bytes count: a sweep in between must not see them with an old clock.
-            self.moved.store(self.age_ms(), Ordering::Relaxed);
-        }
-        let before = self.queued.fetch_add(bytes, Ordering::AcqRel);
-        if before > 0 && before + bytes > self.outbox_bytes as usize {
-            self.queued.fetch_sub(bytes, Ordering::AcqRel);
-            return false;
-        }
-        true
+    /// How its connection fares, asked of the kernel now: two system calls. None over UDP, and once
+    /// it is closed.
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        self.wire()?.tcp_info()
     }
 
     /// Something is done for it just now: it is not idle.
@@ -219,9 +190,10 @@ impl Session {
         self.last_send.store(self.age_ms(), Ordering::Relaxed);
     }
 
-    /// Bytes that wait for the peer to read.
-    pub fn queued_bytes(&self) -> usize {
-        self.queued.load(Ordering::Acquire)
+    /// A datagram came.
+    pub fn receive_datagram(&self, data: &[u8]) {
+        self.note_received(data.len());
+        self.tell_datagram(Direction::Receive, data);
     }
 
     /// A message of `bytes` came.
@@ -234,12 +206,6 @@ impl Session {
     pub fn note_sent(&self, bytes: usize) {
         self.traffic.sent(bytes);
         self.last_send.store(self.age_ms(), Ordering::Relaxed);
-    }
-
-    /// `bytes` of those that waited are with the kernel now.
-    pub(super) fn note_moved(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Ordering::AcqRel);
-        self.moved.store(self.age_ms(), Ordering::Relaxed);
     }
 
     fn age_ms(&self) -> u64 {
@@ -276,17 +242,6 @@ impl Session {
             .elapsed()
             .saturating_sub(Duration::from_millis(last))
     }
-
-    /// How long bytes have waited without one moving; zero while none wait.
-    pub(super) fn stalled_for(&self) -> Duration {
-        if self.queued_bytes() == 0 {
-            return Duration::ZERO;
-        }
-        let moved = self.moved.load(Ordering::Relaxed);
-        self.since
-            .elapsed()
-            .saturating_sub(Duration::from_millis(moved))
-    }
 }
 
 #[cfg(test)]
@@ -298,10 +253,16 @@ mod tests {
         Session::new(
             SessionId(7),
             (address, address),
-            Route::Stream,
+            Route::Stream(Wire::default()),
             Trace::default(),
             1,
         )
+    }
+
+    #[test]
+    fn an_idle_session_owns_little() {
+        // With the counts of its Arc this is as much as the allocator gives for a byte less or more.
+        assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
     }
 
     #[test]

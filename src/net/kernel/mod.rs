@@ -1,9 +1,15 @@
 //! What no safe crate asks of the kernel: batches of datagrams with the address that each was sent
-//! to, readiness of any descriptor, and the descriptor limit. The only file with `unsafe`.
+//! to, what a socket is faring like, readiness of any descriptor, and the descriptor limit. The only
+//! folder with `unsafe`.
 #![expect(
     unsafe_code,
-    reason = "recvmmsg, sendmmsg and IP_PKTINFO have no safe wrapper"
+    reason = "recvmmsg, sendmmsg, IP_PKTINFO, TCP_INFO and SO_MEMINFO have no safe wrapper"
 )]
+
+mod option;
+
+pub use option::{AcceptQueue, TcpInfo};
+pub(super) use option::{Lent, accept_queue, dropped_datagrams};
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
