@@ -172,6 +172,8 @@ fn capabilities() -> Vec<String> {
         "otlp",
         "pause",
         "request_id",
+        "tap",
+        "watch",
     ];
     Protocol::WORDS
         .into_iter()

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use switchboard::grpc::api;
 use switchboard::grpc::api::listener_service_client::ListenerServiceClient;
 use switchboard::grpc::api::server_service_client::ServerServiceClient;
+use switchboard::store::{Answer, Options, Store};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -134,6 +135,45 @@ fn an_answer_is_given_again_after_a_restart_and_after_a_crash() {
         client.delete("made", "").unwrap_err().code(),
         Code::NotFound
     );
+}
+
+#[test]
+fn what_was_made_by_a_process_that_died_before_it_answered_is_told_as_it_is() {
+    let service = Service::start(KEPT);
+    let client = Client::of(&service);
+    let first = client.create("made", "one").unwrap();
+    client.create("gone", "two").unwrap();
+    client.delete("gone", "three").unwrap();
+    let (home, _) = service.leave(Signal::TERM);
+    // As it stands in the store between the change and its answer.
+    let options = Options {
+        path: home.path().join("switchboard/switchboard.db"),
+        retention: Duration::from_secs(86_400),
+        max_bytes: 1 << 30,
+    };
+    client.runtime.block_on(async {
+        let (store, kept) = Store::open(&options).unwrap();
+        assert_eq!(kept.answers.len(), 3);
+        for answer in kept.answers {
+            let unanswered = Answer {
+                answer: None,
+                ..answer
+            };
+            store.remember(unanswered, 0).await;
+        }
+        assert!(store.close(TIMEOUT).await);
+    });
+    let service = Service::start_in(home, &[], &[]);
+    let client = Client::of(&service);
+    let told = client.create("made", "one").unwrap().listener.unwrap();
+    let made = first.listener.unwrap();
+    assert_eq!((told.uid, told.etag), (made.uid, made.etag));
+    assert_eq!(
+        client.create("gone", "two").unwrap_err().code(),
+        Code::NotFound
+    );
+    client.delete("gone", "three").unwrap();
+    assert_eq!(client.done("CreateListener", "made"), 1);
 }
 
 #[test]
