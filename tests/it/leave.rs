@@ -104,7 +104,7 @@ fn a_drain_may_end_in_a_pause_and_keeps_the_port() {
 }
 
 #[test]
-fn who_is_owed_an_answer_gets_it_though_asked_to_leave() {
+fn whoever_waits_at_a_desk_is_answered_while_it_drains_and_told_when_asked_to_leave() {
     if no_grpcurl() {
         return;
     }
@@ -116,18 +116,22 @@ fn who_is_owed_an_answer_gets_it_though_asked_to_leave() {
         service.call("ChatService/ListConversations", &asked, "conversations")
     };
     eventually("it waits", || conversations()[0]["unansweredMessages"] == 1);
+    tell(&service, "Drain", "desk", &json!({ "deadline": "60s" }));
+    let reply = json!({ "name": conversations()[0]["name"], "text": "answer" });
+    service
+        .grpcurl("ChatService/ReplyConversation", &reply)
+        .unwrap();
+    talk.expect("answer");
+    talk.send("and another");
+    eventually("it waits", || conversations()[0]["unansweredMessages"] == 1);
+    // Who is asked to leave is told first that nobody answers.
     tell(
         &service,
         "Drain",
         "desk",
-        &json!({ "pace_over": "0s", "deadline": "60s" }),
+        &json!({ "pace_over": "0.1s", "deadline": "60s" }),
     );
-    let name = conversations()[0]["name"].clone();
-    let reply = json!({ "name": name, "text": "answer" });
-    service
-        .grpcurl("ChatService/ReplyConversation", &reply)
-        .unwrap();
-    assert_eq!(talk.rest(), b"answer");
+    assert_eq!(talk.rest(), b"no operator is available");
     eventually("it stops", || {
         service.listener("desk")["state"] == "STATE_STOPPED"
     });

@@ -27,7 +27,8 @@ fn tell(service: &Service, verb: &str, name: &str, more: &Value) -> Value {
     let fields = request.as_object_mut().unwrap();
     fields.extend(more.as_object().unwrap().clone());
     let method = format!("ListenerService/{verb}Listener");
-    service.grpcurl(&method, &request).unwrap()["listener"].clone()
+    let answer = service.grpcurl(&method, &request);
+    answer.unwrap_or_else(|error| panic!("{verb} {name}: {error:?}"))["listener"].clone()
 }
 
 fn pause(service: &Service, name: &str, mode: &str) -> Value {
