@@ -151,7 +151,7 @@ fn a_stop_is_not_taken_back_and_hurries_a_drain() {
         let error = service.grpcurl(&method, &json!({ "name": "listeners/ack" }));
         let error = error.unwrap_err();
         assert_eq!(
-            (&*error.code, error.reason()),
+            (error.code, error.reason()),
             ("FAILED_PRECONDITION", "LISTENER_STATE_INVALID")
         );
         let allowed = error.detail("ErrorInfo")["metadata"]["allowed"]

@@ -248,7 +248,7 @@ fn what_does_not_serve_cannot_be_paused_and_what_is_paused_can_be_paused() {
             .grpcurl(&method, &json!({ "name": "listeners/ack" }))
             .unwrap_err();
         assert_eq!(
-            (&*error.code, error.reason()),
+            (error.code, error.reason()),
             ("FAILED_PRECONDITION", "LISTENER_STATE_INVALID")
         );
         assert_eq!(
