@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 
 use super::frames::{
-    CHECK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Honest, RST_STREAM, call,
-    deaf, frame, head, message, next,
+    CHECK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Honest, RST_STREAM, WATCH,
+    call, deaf, frame, head, message, next,
 };
 use super::support::{Service, Talk, eventually, memory, processor_time, soak, take_descriptors};
 
@@ -103,6 +103,26 @@ fn calls_that_are_taken_back_at_once_end_their_connection() {
                     (sent, stream) = (sent + 50, stream + 100);
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn streams_that_are_let_go_once_they_are_answered_leave_nothing() {
+    let service = warm();
+    let all = if soak() { 100_000 } else { 2_000 };
+    withstands("watches", &service, |address| {
+        let (mut sent, mut stream) = (0, 1);
+        let mut attacker = deaf(address);
+        while sent < all {
+            let streams = (stream..).step_by(2).take(50);
+            let calls = streams.clone().flat_map(|s| call(s, WATCH, &[], b""));
+            attacker.send(calls.collect::<Vec<u8>>());
+            // The first of them is at work by now.
+            while next(&mut attacker).1 != stream {}
+            let resets = streams.flat_map(|s| frame(RST_STREAM, 0, s, &[0, 0, 0, 8]));
+            attacker.send(resets.collect::<Vec<u8>>());
+            (sent, stream) = (sent + 50, stream + 100);
         }
     });
 }
