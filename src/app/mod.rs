@@ -103,6 +103,7 @@ impl App {
         announce::warn_of_shells(&supervisor);
         let control = grpc::Control {
             supervisor,
+            watches: grpc::Watches::new(&telemetry),
             telemetry,
             configuration: Arc::new(owner.clone()),
             facts,
@@ -182,11 +183,8 @@ impl App {
         let grace = deadline.saturating_duration_since(Instant::now());
         let drained = supervisor.drain_all(grace, cut).await;
         in_time.abort();
-        info!(
-            sessions = drained.sessions,
-            cut = drained.cut,
-            "listeners drained"
-        );
+        let (sessions, cut) = (drained.sessions, drained.cut);
+        info!(sessions, cut, "listeners drained");
         // 6. The control plane goes last, so that the drain could be watched; it has its own time.
         stop.cancel();
         let timer = tokio::spawn(insist_after(CALLS_GRACE, insist));

@@ -154,12 +154,16 @@ fn is_mutation(method: &str) -> bool {
     let name = method.rsplit('/').next().unwrap_or_default();
     let reads = [
         OTHER,
+        "Check",
+        "Diff",
+        "Export",
         "Get",
         "List",
-        "Watch",
-        "Check",
         "ServerReflectionInfo",
         "Stream",
+        "Validate",
+        "Wait",
+        "Watch",
     ];
     !reads.iter().any(|read| name.starts_with(read))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{conversation, conversation_name, message};
@@ -12,7 +13,7 @@ use super::page::Selection;
 use super::refusal;
 use super::sessions::parent;
 use super::status::invalid_field;
-use super::{Control, api, page};
+use super::{Control, api, page, watch};
 use crate::net::SessionId;
 use crate::protocol::chat::{Body, Conversation, Desk, Message};
 
@@ -71,6 +72,13 @@ impl api::chat_service_server::ChatService for Control {
             control.audited(caller, &name, said).await
         };
         self.once(&asked.request_id, &asked, reply).await
+    }
+
+    async fn watch_conversations(
+        &self,
+        request: Request<api::WatchConversationsRequest>,
+    ) -> Answer<BoxStream<api::WatchConversationsResponse>> {
+        watch::conversations(self, &request)
     }
 
     async fn list_messages(
@@ -136,7 +144,7 @@ impl Control {
     }
 
     /// The desks of `listeners/L`, or all for `listeners/-`.
-    fn desks(&self, of: &str) -> Result<Vec<(String, Arc<Desk>)>, Status> {
+    pub(super) fn desks(&self, of: &str) -> Result<Vec<(String, Arc<Desk>)>, Status> {
         match parent(of)? {
             Some(name) => {
                 let desk = self.supervisor.desk(name).map_err(refused)?;

@@ -28,6 +28,14 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
+/// A duration that was asked for, or what is wrong with it.
+pub(super) fn duration_of(
+    asked: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, &'static str> {
+    let asked = asked.map(Duration::try_from).transpose();
+    asked.map_err(|_| "a duration is not negative")
+}
+
 pub(super) fn time(time: SystemTime) -> prost_types::Timestamp {
     time.into()
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, listener, listener_name, scope, warning};
 use super::filter::Filter;
 use super::order::{Order, Place};
 use super::page::Selection;
-use super::status::{Failure, invalid, invalid_field};
-use super::{Caller, Control, Creation, Deletion, Persistence, Update, api, mask, page, spec};
+use super::status::{Failure, invalid};
+use super::{Caller, Control, Creation, Deletion, Update, api, mask, page, spec, watch};
 use crate::config::Scope;
 use crate::net::web;
 use crate::supervisor::{Error, ListenerName, Violation};
@@ -165,6 +166,20 @@ impl api::listener_service_server::ListenerService for Control {
     ) -> Answer<api::DrainListenerResponse> {
         self.drain(request).await
     }
+
+    async fn wait_listener(
+        &self,
+        request: Request<api::WaitListenerRequest>,
+    ) -> Answer<api::WaitListenerResponse> {
+        watch::wait(self, request).await
+    }
+
+    async fn watch_listeners(
+        &self,
+        request: Request<api::WatchListenersRequest>,
+    ) -> Answer<BoxStream<api::WatchListenersResponse>> {
+        watch::listeners(self, &request)
+    }
 }
 
 impl Control {
@@ -179,7 +194,7 @@ impl Control {
         asked: api::CreateListenerRequest,
         caller: Caller,
     ) -> Result<api::CreateListenerResponse, Status> {
-        let persistence = persistence(asked.persistence)?;
+        let persistence = spec::persistence(asked.persistence)?;
         let name = asked.listener_id.parse::<ListenerName>();
         let spec = spec::read(asked.listener.unwrap_or_default());
         let (name, spec) = match (name, spec) {
@@ -212,7 +227,7 @@ impl Control {
         asked: api::UpdateListenerRequest,
         caller: Caller,
     ) -> Result<api::UpdateListenerResponse, Status> {
-        let persistence = persistence(asked.persistence)?;
+        let persistence = spec::persistence(asked.persistence)?;
         let wanted = asked.listener.unwrap_or_default();
         let name = bare_name(&wanted.name).to_owned();
         let view = match self.supervisor.get(&name) {
@@ -255,18 +270,6 @@ impl Control {
             effects: changed.effects.into_iter().map(effect).collect(),
             warnings: changed.warnings.into_iter().map(warning).collect(),
         })
-    }
-}
-
-fn persistence(number: i32) -> Result<Persistence, Status> {
-    match api::Persistence::try_from(number) {
-        Ok(api::Persistence::Durable) => Ok(Persistence::Durable),
-        Ok(api::Persistence::Ephemeral) => Ok(Persistence::Ephemeral),
-        Ok(api::Persistence::Unspecified) => Ok(Persistence::Unspecified),
-        Err(_) => {
-            let rule = format!("{number} is no value of this enum");
-            Err(invalid_field("PERSISTENCE_INVALID", "persistence", rule))
-        }
     }
 }
 

@@ -31,6 +31,7 @@ mod spec;
 mod status;
 mod tap;
 mod verbs;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub use configuration::{
 pub use leaving::Leaving;
 pub use metrics::STREAMS;
 pub use once::Answers;
+pub use watch::Watches;
 
 use crate::net::{Address, Counters, UnixSocket, web};
 use crate::store::Store;
@@ -122,6 +124,8 @@ pub struct Control {
     pub facts: Arc<Facts>,
     /// What was answered under a request id.
     pub answers: Arc<Answers>,
+    /// The watches that are open.
+    pub watches: Arc<Watches>,
     /// What outlives a restart.
     pub store: Store,
     /// When the process goes, which callers may ask for.

@@ -161,14 +161,19 @@ fn revert_after(asked: ProtoDuration) -> Result<Duration, Status> {
 fn capabilities() -> Vec<String> {
     let more = [
         "audit",
+        "bans",
         "chat.desk",
         "chat.room",
+        "drain",
         "filters",
         "log.revert",
         "metrics",
         "metrics.stream",
         "otlp",
+        "pause",
         "request_id",
+        "tap",
+        "watch",
     ];
     Protocol::WORDS
         .into_iter()

@@ -7,7 +7,7 @@ use super::convert::{bare_name, session};
 use super::detail::{self, Detail};
 use super::listeners::{caller, grace, refused};
 use super::status::invalid_field;
-use super::{Control, api};
+use super::{Control, api, watch};
 use crate::supervisor::Closing;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -40,13 +40,12 @@ impl api::session_service_server::SessionService for Control {
     ) -> Answer<api::CloseSessionResponse> {
         let caller = caller(&request, "CloseSession", &request.get_ref().reason);
         let asked = request.into_inner();
-        let closing = Closing {
-            grace: grace(asked.grace)?,
-            why: caller.reason.as_str().into(),
-        };
-        let (control, name) = (self.clone(), asked.name.clone());
+        let (control, name, wait) = (self.clone(), asked.name.clone(), asked.grace);
         let close = async move {
+            let why = caller.reason.as_str().into();
             let close = async {
+                let grace = grace(wait)?;
+                let closing = Closing { grace, why };
                 let view = control.supervisor.close_session(&name, &closing);
                 let session = session(view.map_err(refused)?, &control.supervisor);
                 tracing::info!(session = %session.name, reason = &*closing.why, "session closed by a caller");
@@ -57,6 +56,13 @@ impl api::session_service_server::SessionService for Control {
             control.audited(caller, &name, close).await
         };
         self.once(&asked.request_id, &asked, close).await
+    }
+
+    async fn watch_sessions(
+        &self,
+        request: Request<api::WatchSessionsRequest>,
+    ) -> Answer<BoxStream<api::WatchSessionsResponse>> {
+        watch::sessions(self, &request)
     }
 
     async fn close_sessions(

@@ -4,7 +4,10 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use super::api;
+use tonic::Status;
+
+use super::status::invalid_field;
+use super::{Persistence, api};
 use crate::net::{Address, Framing, Limits, PauseMode, Transport, parse_network};
 use crate::protocol::{Fault, Protocol, ack, chat, shell, uppercase};
 use crate::supervisor::{Desired, Spec, Violation};
@@ -265,6 +268,19 @@ impl Reader {
             working_directory: asked.working_directory.into(),
             environment: asked.environment.into_iter().collect(),
             max_concurrent_commands: asked.max_concurrent_commands,
+        }
+    }
+}
+
+/// Whether what is asked for is to outlive the process.
+pub(super) fn persistence(number: i32) -> Result<Persistence, Status> {
+    match api::Persistence::try_from(number) {
+        Ok(api::Persistence::Durable) => Ok(Persistence::Durable),
+        Ok(api::Persistence::Ephemeral) => Ok(Persistence::Ephemeral),
+        Ok(api::Persistence::Unspecified) => Ok(Persistence::Unspecified),
+        Err(_) => {
+            let rule = format!("{number} is no value of this enum");
+            Err(invalid_field("PERSISTENCE_INVALID", "persistence", rule))
         }
     }
 }

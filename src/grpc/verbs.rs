@@ -21,7 +21,7 @@ impl Control {
     ) -> Answer<api::StartListenerResponse> {
         let caller = caller(&request, "StartListener", "");
         let asked = request.into_inner();
-        let wish = wish(&asked.name, &asked.etag, Verb::Start);
+        let wish = wish(&asked.name, &asked.etag, Ok(Verb::Start));
         let answer = |listener| api::StartListenerResponse { listener };
         self.make_so(&asked.request_id, &asked, wish, caller, answer)
             .await
@@ -33,8 +33,8 @@ impl Control {
     ) -> Answer<api::StopListenerResponse> {
         let caller = caller(&request, "StopListener", &request.get_ref().reason);
         let asked = request.into_inner();
-        let grace = super::listeners::grace(asked.grace)?;
-        let wish = wish(&asked.name, &asked.etag, Verb::Stop { grace });
+        let verb = super::listeners::grace(asked.grace).map(|grace| Verb::Stop { grace });
+        let wish = wish(&asked.name, &asked.etag, verb);
         let answer = |listener| api::StopListenerResponse { listener };
         self.make_so(&asked.request_id, &asked, wish, caller, answer)
             .await
@@ -46,7 +46,7 @@ impl Control {
     ) -> Answer<api::PauseListenerResponse> {
         let caller = caller(&request, "PauseListener", &request.get_ref().reason);
         let asked = request.into_inner();
-        let verb = read_pause(&asked).map_err(|wrong| invalid("PAUSE_INVALID", wrong))?;
+        let verb = read_pause(&asked).map_err(|wrong| invalid("PAUSE_INVALID", wrong));
         let wish = wish(&asked.name, "", verb);
         let answer = |listener| api::PauseListenerResponse { listener };
         self.make_so(&asked.request_id, &asked, wish, caller, answer)
@@ -59,7 +59,7 @@ impl Control {
     ) -> Answer<api::ResumeListenerResponse> {
         let caller = caller(&request, "ResumeListener", "");
         let asked = request.into_inner();
-        let wish = wish(&asked.name, "", Verb::Resume);
+        let wish = wish(&asked.name, "", Ok(Verb::Resume));
         let answer = |listener| api::ResumeListenerResponse { listener };
         self.make_so(&asked.request_id, &asked, wish, caller, answer)
             .await
@@ -71,7 +71,7 @@ impl Control {
     ) -> Answer<api::DrainListenerResponse> {
         let caller = caller(&request, "DrainListener", &request.get_ref().reason);
         let asked = request.into_inner();
-        let verb = read_drain(&asked).map_err(|wrong| invalid("DRAIN_INVALID", wrong))?;
+        let verb = read_drain(&asked).map_err(|wrong| invalid("DRAIN_INVALID", wrong));
         let wish = wish(&asked.name, "", verb);
         let answer = |listener| api::DrainListenerResponse { listener };
         self.make_so(&asked.request_id, &asked, wish, caller, answer)
@@ -82,18 +82,20 @@ impl Control {
         &self,
         request_id: &str,
         request: &Q,
-        wish: Wish,
+        (name, wish): (String, Result<Wish, Status>),
         caller: Caller,
         answer: impl Fn(Option<api::Listener>) -> A + Copy + Send + 'static,
     ) -> Answer<A> {
         let caller = self.asking(request_id, request, caller);
-        let (control, name) = (self.clone(), listener_name(&wish.name));
+        let control = self.clone();
         let lost = || Ok(answer(Some(self.listener(&name)?)));
         let about = name.clone();
         let made = async move {
             let tried = Some(caller.clone());
-            let view = control.configuration.set_desired(wish, caller);
-            let view = async { view.await.map_err(refused) };
+            let view = async {
+                let view = control.configuration.set_desired(wish?, caller).await;
+                view.map_err(refused)
+            };
             let view = control.attempted(tried, &about, view).await?;
             Ok(answer(Some(listener(view))))
         };
@@ -101,12 +103,16 @@ impl Control {
     }
 }
 
-fn wish(name: &str, etag: &str, verb: Verb) -> Wish {
-    Wish {
-        name: bare_name(name).to_owned(),
+/// Whom it is about, and what is wanted if that can be read.
+fn wish(name: &str, etag: &str, verb: Result<Verb, Status>) -> (String, Result<Wish, Status>) {
+    let name = bare_name(name).to_owned();
+    let wish = |verb| Wish {
+        name: name.clone(),
         verb,
         etag: etag.to_owned(),
-    }
+    };
+    let wish = verb.map(wish);
+    (listener_name(&name), wish)
 }
 
 /// What a caller says wrongly of a pause or a drain; all of it.

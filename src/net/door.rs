@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -12,12 +12,13 @@ use tracing::debug;
 use super::ban::Bans;
 use super::close::{Ask, CloseReason};
 use super::counters::{Counters, Totals};
+use super::feed::Feed;
 use super::gate::{Gate, PauseMode, Why};
 use super::handler::Handler;
 use super::id::{Ids, SessionId};
 use super::limits::Bounds;
 use super::session::{Route, Session};
-use super::sessions::{Closed, Closures, Sessions};
+use super::sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 use super::terms::Terms;
 use crate::telemetry::{Labels, Telemetry};
 
@@ -35,6 +36,8 @@ pub struct DoorParts {
     pub counters: Arc<Counters>,
     /// Closed sessions of all runs.
     pub closures: Arc<Closures>,
+    /// Tells of all sessions of all listeners.
+    pub feed: Arc<Feed<SessionEvent>>,
     /// Where events are told.
     pub telemetry: Telemetry,
 }
@@ -51,6 +54,7 @@ pub struct Door {
     pub sessions: Sessions,
     /// Where events are told.
     pub telemetry: Telemetry,
+    feed: Arc<Feed<SessionEvent>>,
     terms: Mutex<Arc<Terms>>,
     /// How it is shut, as [`Gate::number`] has it.
     shut: AtomicU8,
@@ -79,6 +83,7 @@ impl Door {
             closures: parts.closures,
             sessions: Sessions::default(),
             telemetry: parts.telemetry,
+            feed: parts.feed,
             terms: Mutex::new(Arc::new(terms)),
             shut: AtomicU8::new(0),
             // Ids differ between processes and runs even if their clocks agree.
@@ -106,6 +111,11 @@ impl Door {
             let (bounds, handler) = (terms.bounds.clone(), terms.handler.clone());
             *terms = Arc::new(Terms::new(bounds, handler, bans, Some(&terms)));
         }
+    }
+
+    /// What the ids of its sessions have in common, see [`SessionId::run`].
+    pub fn run(&self) -> u64 {
+        self.ids.run()
     }
 
     pub(super) fn set_shut(&self, gate: Gate) {
@@ -138,13 +148,10 @@ impl Door {
                 let trace = self
                     .telemetry
                     .session_setup(&self.labels, id.0, began.elapsed());
-                Session::new(
-                    id,
-                    (peer, canonical(local)),
-                    route,
-                    trace,
-                    bounds.outbox_bytes,
-                )
+                let (local, outbox) = (canonical(local), bounds.outbox_bytes);
+                let session = Session::new(id, (peer, local), route, trace, outbox);
+                self.feed.publish(|| self.opened(&session));
+                session
             };
             let (max, per_source) = (bounds.max_sessions, bounds.max_sessions_per_source);
             self.sessions.enter(peer.ip(), max, per_source, make)
@@ -191,25 +198,18 @@ impl Door {
 
     /// Takes a session off the books. Of several callers only the first one's reason counts.
     pub fn end(&self, session: &Session, reason: CloseReason) {
-        let Some(detail) = self.sessions.leave(session) else {
-            return;
-        };
-        let totals = session.traffic.totals();
-        self.counters.ended.absorb(totals);
-        self.closures.push(Closed {
-            id: session.id,
-            peer: session.peer,
-            local: session.local,
-            opened: session.opened,
-            closed: SystemTime::now(),
-            last_receive: session.last_receive(),
-            last_send: session.last_send(),
-            reason,
-            detail,
-            totals,
-            stalls: session.stalls(),
-            trace: session.trace,
+        let left = self.sessions.leave(session, |detail| {
+            let closed = Closed::new(session, reason, detail);
+            let name = &self.labels.listener;
+            self.feed
+                .publish(|| SessionEvent::Closed(name.clone(), closed.clone()));
+            let totals = closed.totals;
+            // Whoever looks for it finds it among the one or the other.
+            self.closures.push(closed);
+            totals
         });
+        let Some(totals) = left else { return };
+        self.counters.ended.absorb(totals);
         session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry
@@ -221,6 +221,17 @@ impl Door {
             open_ms = u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX),
             trace_id = %session.trace, "session ended"
         );
+    }
+
+    fn opened(&self, session: &Session) -> SessionEvent {
+        let opened = Opened {
+            id: session.id,
+            peer: session.peer,
+            local: session.local,
+            opened: session.opened,
+            trace: session.trace,
+        };
+        SessionEvent::Opened(self.labels.listener.clone(), opened)
     }
 
     /// Traffic of the sessions that live.

@@ -11,6 +11,13 @@ use ulid::Ulid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
 
+impl SessionId {
+    /// The same for all sessions of one run of a listener, and for no other.
+    pub fn run(self) -> u64 {
+        u64::try_from(self.0 & ((1 << 40) - 1)).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; ulid::ULID_LEN];
@@ -43,6 +50,11 @@ impl Ids {
             count: AtomicU64::new(0),
             process,
         }
+    }
+
+    /// As [`SessionId::run`] of all of them.
+    pub(super) fn run(&self) -> u64 {
+        SessionId(self.process.into()).run()
     }
 
     /// The next id. A clock that steps back does not make it smaller.
@@ -78,5 +90,6 @@ mod tests {
         ids.last.store(u64::MAX >> 17, Ordering::Relaxed);
         let made: Vec<_> = (0..100).map(|_| ids.next()).collect();
         assert!(made.windows(2).all(|w| w[0] < w[1]));
+        assert!(made.iter().all(|id| id.run() == ids.run()));
     }
 }

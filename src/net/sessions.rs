@@ -62,8 +62,12 @@ impl Sessions {
         }
     }
 
-    /// Takes a session out: what was noted of its end, if anything was. `None` if it was out already.
-    pub(super) fn leave(&self, session: &Session) -> Option<Option<Arc<str>>> {
+    /// Takes a session out and does what belongs to it, with what was noted of its end; nothing if it was out already.
+    pub(super) fn leave<T>(
+        &self,
+        session: &Session,
+        then: impl FnOnce(Option<Arc<str>>) -> T,
+    ) -> Option<T> {
         let mut live = lock(&self.live);
         live.by_id.remove(&session.id)?;
         let source = session.peer.ip();
@@ -76,7 +80,7 @@ impl Sessions {
         if live.by_id.is_empty() {
             self.emptied.notify_waiters();
         }
-        Some(live.noted.remove(&session.id))
+        Some(then(live.noted.remove(&session.id)))
     }
 
     /// Resolves once there is none, at this moment.
@@ -102,13 +106,21 @@ impl Sessions {
 
     /// At most `limit` of those that opened after `after`, oldest first.
     pub fn page(&self, after: Option<SessionId>, limit: usize) -> Vec<Arc<Session>> {
+        self.page_as_of(after, limit, || ()).0
+    }
+
+    /// The same, and what `moment` says while nobody can come or go.
+    pub fn page_as_of<T>(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+        moment: impl FnOnce() -> T,
+    ) -> (Vec<Arc<Session>>, T) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let live = lock(&self.live);
-        live.by_id
-            .range((from, Bound::Unbounded))
-            .take(limit)
-            .map(|(_, session)| session.clone())
-            .collect()
+        let range = live.by_id.range((from, Bound::Unbounded)).take(limit);
+        let page = range.map(|(_, session)| session.clone()).collect();
+        (page, moment())
     }
 
     /// All of them, oldest first.
@@ -149,6 +161,66 @@ pub struct Closed {
     pub stalls: u32,
     /// The trace of its set-up.
     pub trace: Trace,
+}
+
+impl Closed {
+    pub(super) fn new(session: &Session, reason: CloseReason, detail: Option<Arc<str>>) -> Self {
+        Self {
+            id: session.id,
+            peer: session.peer,
+            local: session.local,
+            opened: session.opened,
+            closed: SystemTime::now(),
+            last_receive: session.last_receive(),
+            last_send: session.last_send(),
+            reason,
+            detail,
+            totals: session.traffic.totals(),
+            stalls: session.stalls(),
+            trace: session.trace,
+        }
+    }
+}
+
+/// What is told of a session that opens.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Its name.
+    pub id: SessionId,
+    /// Who visits.
+    pub peer: std::net::SocketAddr,
+    /// The address that is visited.
+    pub local: std::net::SocketAddr,
+    /// When it opened.
+    pub opened: SystemTime,
+    /// The trace of its set-up.
+    pub trace: Trace,
+}
+
+/// A session came or went. It holds on to no session: it outlives them.
+#[derive(Debug, Clone)]
+pub enum SessionEvent {
+    /// It came, to the listener of this name.
+    Opened(Arc<str>, Opened),
+    /// It went, from the listener of this name.
+    Closed(Arc<str>, Closed),
+}
+
+impl SessionEvent {
+    /// The listener's name.
+    pub fn listener(&self) -> &Arc<str> {
+        match self {
+            Self::Opened(listener, _) | Self::Closed(listener, _) => listener,
+        }
+    }
+
+    /// Which session.
+    pub fn id(&self) -> SessionId {
+        match self {
+            Self::Opened(_, opened) => opened.id,
+            Self::Closed(_, closed) => closed.id,
+        }
+    }
 }
 
 /// The last sessions that closed, newest last, and how many closed for which reason.
@@ -192,8 +264,12 @@ impl Closures {
         let ring = lock(&self.ring);
         let behind = ring.closed.iter().filter(|c| Some(c.id) > after);
         let mut behind: Vec<_> = behind.collect();
+        if limit < behind.len() {
+            behind.select_nth_unstable_by_key(limit, |c| c.id);
+            behind.truncate(limit);
+        }
         behind.sort_unstable_by_key(|c| c.id);
-        behind.into_iter().take(limit).cloned().collect()
+        behind.into_iter().cloned().collect()
     }
 
     /// How many are remembered.
@@ -254,9 +330,43 @@ mod tests {
         );
         sessions.note(first.id, "flood".into());
         sessions.note(SessionId(9), "nobody".into());
-        assert_eq!(sessions.leave(&first), Some(Some("flood".into())));
-        assert_eq!(sessions.leave(&first), None);
+        assert_eq!(
+            sessions.leave(&first, |noted| noted),
+            Some(Some("flood".into()))
+        );
+        assert_eq!(sessions.leave(&first, |noted| noted), None);
         sessions.enter(a, 2, 1, || make(5, [127, 0, 0, 1])).unwrap();
+    }
+
+    #[test]
+    fn closed_ones_are_read_in_the_order_of_their_opening() {
+        let closures = Closures::default();
+        for id in [4, 1, 5, 3, 2] {
+            let session = make(id, [127, 0, 0, 1]);
+            closures.push(Closed {
+                id: session.id,
+                peer: session.peer,
+                local: session.local,
+                opened: session.opened,
+                closed: SystemTime::now(),
+                last_receive: None,
+                last_send: None,
+                reason: CloseReason::Idle,
+                detail: None,
+                totals: Totals::default(),
+                stalls: 0,
+                trace: session.trace,
+            });
+        }
+        let page = |after: u128, limit| {
+            let page = closures.page(Some(SessionId(after)), limit);
+            page.iter().map(|c| c.id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(closures.count(), 5);
+        assert_eq!(
+            (page(0, 2), page(2, 2), page(4, 9)),
+            (vec![1, 2], vec![3, 4], vec![5])
+        );
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl Listener {
             bans: Bans::default(),
             counters: Arc::default(),
             closures: Arc::default(),
+            feed: super::Feed::new(1),
             telemetry: Telemetry::quiet(),
         });
         let running = runtime.block_on(async { Running::start(door, bound, Gate::Open).unwrap() });

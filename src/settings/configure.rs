@@ -203,7 +203,13 @@ fn same_listener(one: &str, other: &str) -> bool {
 /// What a change of a shell listener may not touch unless a file allows it: it is the right to run commands.
 pub fn widens_shell(field: &[String]) -> bool {
     let first = field.first().map(String::as_str);
-    let narrow = ["desired_state", "display_name", "labels"];
+    let narrow = [
+        "desired_state",
+        "display_name",
+        "labels",
+        "pause_mode",
+        "resume_time",
+    ];
     let limits = first == Some("limits") && field.get(1).is_some_and(|f| f != "allow_cidrs");
     !limits && first.is_none_or(|first| !narrow.contains(&first))
 }

@@ -37,12 +37,9 @@ impl Supervisor {
 
     /// Serves on a bound socket.
     pub(super) fn serve(&self, listener: &mut Listener, bound: Bound) -> Result<(), BindError> {
-        let running = listener.run(
-            bound,
-            self.0.bans.of(&listener.name),
-            &self.0.telemetry,
-            self.0.most_sessions,
-        )?;
+        let bans = self.0.bans.of(&listener.name);
+        let (telemetry, feeds) = (&self.0.telemetry, &self.0.feeds);
+        let running = listener.run(bound, bans, telemetry, feeds, self.0.most_sessions)?;
         let wanted = listener.spec.desired_state;
         info!(listener = %listener.name, address = %running.address, state = ?wanted, "listener is bound");
         listener.running = Some(Arc::new(running));

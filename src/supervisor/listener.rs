@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 use super::bind;
+use super::feed::Feeds;
 use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
 use super::view::{Draining, Failure, Status, View};
@@ -120,10 +121,14 @@ impl Listener {
         bound: Bound,
         bans: Bans,
         telemetry: &Telemetry,
+        feeds: &Feeds,
         most_sessions: usize,
     ) -> Result<Running, BindError> {
         let gate = bind::gate(&self.spec);
         let address = bound.address();
+        if let Some(desk) = &self.built.desk {
+            desk.report(&self.labels.listener, &feeds.conversations);
+        }
         let door = Door::new(DoorParts {
             labels: self.labels.clone(),
             bounds: self.bounds(most_sessions),
@@ -131,6 +136,7 @@ impl Listener {
             bans,
             counters: self.counters.clone(),
             closures: self.closures.clone(),
+            feed: feeds.sessions.clone(),
             telemetry: telemetry.clone(),
         });
         Running::start(door, bound, gate).map_err(|source| BindError { address, source })

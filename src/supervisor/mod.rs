@@ -2,7 +2,7 @@
 //!
 //! One lock guards the map of listeners. It is held for short steps that never wait, binding
 //! included, so two creates of one name or one address cannot both win. Every change is announced
-//! by a counter that watchers wait on.
+//! by a counter that others wait on, and told one by one to those who follow (see `feed`).
 
 mod asked;
 mod bans;
@@ -13,6 +13,7 @@ mod close;
 mod commands;
 mod drain;
 mod error;
+mod feed;
 mod lifecycle;
 mod listener;
 mod listing;
@@ -26,7 +27,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -39,6 +40,7 @@ pub use change::{Becomes, Change, Prepared};
 pub use close::{Closing, Visit};
 pub use drain::DrainedAll;
 pub use error::Error;
+pub use feed::ListenerEvent;
 pub use lifecycle::{Denied, Desired, Life, State};
 pub use listener::{Target, etag, fresh_uid};
 pub use listing::SessionPage;
@@ -51,6 +53,7 @@ use crate::protocol::chat::Desk;
 use crate::store::{Ban, Store};
 use crate::telemetry::Telemetry;
 use bans::BanBook;
+use feed::Feeds;
 use listener::Listener;
 
 /// Owns the listeners. A cheap handle.
@@ -65,6 +68,7 @@ struct Inner {
     bans: BanBook,
     listeners: Mutex<BTreeMap<ListenerName, Listener>>,
     changes: watch::Sender<u64>,
+    feeds: Feeds,
     /// The process is on its way out: nothing new begins.
     stopping: CancellationToken,
     /// The whole process no longer waits for anybody.
@@ -102,6 +106,7 @@ impl Supervisor {
             bans: BanBook::new(parts.store, parts.bans),
             listeners: Mutex::new(BTreeMap::new()),
             changes: watch::channel(0).0,
+            feeds: Feeds::new(),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -111,10 +116,6 @@ impl Supervisor {
         let source: std::sync::Weak<Inner> = Arc::downgrade(&supervisor.0);
         parts.telemetry.observe(source);
         supervisor
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ListenerName, Listener>> {
-        crate::net::lock(&self.0.listeners)
     }
 
     fn announce(&self) {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::listener::Listener;
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{CloseReason, Closed, Door, Running, Session, SessionId, Totals};
+use crate::net::{CloseReason, Closed, Door, Opened, Running, Session, SessionId, Totals};
 use crate::telemetry::Trace;
 
 /// A session, open or lately closed, as callers see it.
@@ -49,7 +49,8 @@ pub fn split_session_name(name: &str) -> Option<(&str, &str)> {
 }
 
 impl SessionView {
-    pub(super) fn open(listener: &ListenerName, session: Arc<Session>) -> Self {
+    /// One that lives, as it is now.
+    pub fn open(listener: &ListenerName, session: Arc<Session>) -> Self {
         Self {
             listener: listener.clone(),
             id: session.id,
@@ -66,6 +67,26 @@ impl SessionView {
             stalls: session.stalls(),
             trace: session.trace,
             live: Some(session),
+        }
+    }
+
+    pub(super) fn opened(listener: &ListenerName, opened: &Opened) -> Self {
+        Self {
+            listener: listener.clone(),
+            id: opened.id,
+            peer: opened.peer,
+            local: opened.local,
+            opened: opened.opened,
+            last_receive: None,
+            last_send: None,
+            closed: None,
+            close_detail: None,
+            closing: None,
+            totals: Totals::default(),
+            queued: (0, 0),
+            stalls: 0,
+            live: None,
+            trace: opened.trace,
         }
     }
 

@@ -119,6 +119,10 @@ instruments! {
         "Control calls that found no room, and why.";
     HttpConnections = Counter "switchboard.http.connections", "{connection}", ERROR_TYPE,
         "Connections to the HTTP side accepted; with error.type, turned away or closed and why.";
+    WatchesActive = UpDownCounter "switchboard.watch.active", "{stream}", RPC_METHOD,
+        "Watches and waits that are open.";
+    WatchEventsDropped = Counter "switchboard.watch.events.dropped", "{event}", RPC_METHOD,
+        "Events that watches missed because their clients did not read fast enough.";
     ConfigReloads = Counter "switchboard.config.reloads", "{reload}", ERROR_TYPE,
         "Reloads of the configuration; with error.type, those that changed nothing and why.";
     ConfigFailing = UpDownCounter "switchboard.config.reload.failing", "{reload}", NONE,

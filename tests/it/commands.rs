@@ -320,6 +320,20 @@ fn a_printed_call_is_the_same_call() {
 }
 
 #[test]
+fn a_call_through_a_unix_socket_is_printed_as_such() {
+    if no_grpcurl() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let path = path.to_str().unwrap();
+    let service = Service::start(&format!("{LISTENERS}[grpc]\nsocket = {path:?}\n"));
+    let endpoint = format!("unix:{path}");
+    let get = ["listener", "get", "ack", "--endpoint", &endpoint];
+    assert_eq!(printed(&service, &get)["listener"], json(&service, &get));
+}
+
+#[test]
 fn a_command_that_calls_nothing_has_no_call_to_print() {
     let service = Service::start(LISTENERS);
     for arguments in [&["config", "default"][..], &["config", "show"]] {

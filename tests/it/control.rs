@@ -9,37 +9,14 @@ use crate::support::{GrpcError, Service, Talk, grpcurl, no_grpcurl};
 const SERVED: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n\
     [listeners.desk]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
 
-/// What works; every other method of `switchboard.v1` answers UNIMPLEMENTED.
-const WORKING: [&str; 29] = [
-    "MetricService.StreamMetricSnapshots",
-    "ServerService.ListAuditEvents",
-    "ServerService.SetLogFilter",
-    "ServerService.ShutdownServer",
-    "ListenerService.CreateListener",
-    "ListenerService.UpdateListener",
-    "ConfigService.GetEffectiveConfig",
-    "ConfigService.ValidateConfig",
-    "ConfigService.DiffConfig",
-    "ConfigService.ReloadConfig",
-    "ConfigService.ExportConfig",
-    "ListenerService.GetListener",
-    "ListenerService.ListListeners",
-    "ListenerService.DeleteListener",
-    "ListenerService.StartListener",
-    "ListenerService.StopListener",
-    "SessionService.GetSession",
-    "SessionService.ListSessions",
-    "SessionService.CloseSession",
-    "SessionService.CloseSessions",
-    "SessionService.BanSource",
-    "SessionService.UnbanSource",
-    "SessionService.ListBans",
-    "SessionService.TapSession",
-    "ChatService.ListConversations",
-    "ChatService.ReplyConversation",
-    "ChatService.ListMessages",
-    "MetricService.GetMetricSnapshot",
-    "ServerService.GetServerInfo",
+/// What is still to come, and says so.
+const TO_COME: [&str; 6] = [
+    "ChatService.AttachDesk",
+    "ChatService.Broadcast",
+    "ChatService.ClaimConversation",
+    "ChatService.MuteConversation",
+    "ChatService.ReleaseConversation",
+    "ServerService.ListCommands",
 ];
 
 fn refused(service: &Service, method: &str, request: &Value) -> GrpcError {
@@ -232,10 +209,6 @@ fn what_is_not_obeyed_yet_is_refused() {
             json!({ "shell": { "sandbox": { "run_as": "nobody" } } }),
             "listener.shell.sandbox.run_as",
         ),
-        (
-            json!({ "ack": {}, "desired_state": "DESIRED_STATE_PAUSED" }),
-            "listener.desired_state",
-        ),
     ] {
         let mut listener = listener;
         listener["bind"] = json!("127.0.0.1:0");
@@ -301,7 +274,7 @@ fn every_method_answers_and_those_to_come_say_so() {
         let text = grpcurl(&[&[&*address, "list"], args].concat(), "").unwrap();
         text.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    let mut working = BTreeSet::new();
+    let mut to_come = BTreeSet::new();
     let mut methods = 0;
     let ours = list(&[]);
     for of in ours.iter().filter(|s| s.starts_with("switchboard.v1.")) {
@@ -312,18 +285,19 @@ fn every_method_answers_and_those_to_come_say_so() {
             let request = match name {
                 "ShutdownServer" => json!({ "grace": "-1s" }),
                 "StreamMetricSnapshots" => json!({ "interval": "-1s" }),
+                watch if watch.starts_with("Watch") => json!({ "resume_token": "none" }),
                 _ => json!({}),
             };
             match service.grpcurl(&format!("{of}/{name}"), &request) {
-                Err(error) if error.code == "UNIMPLEMENTED" => {}
-                Err(error) if error.code == "DEADLINE_EXCEEDED" => panic!("{method} hangs"),
-                _ => {
-                    working.insert(method.trim_start_matches("switchboard.v1.").to_owned());
+                Err(error) if error.code == "UNIMPLEMENTED" => {
+                    to_come.insert(method.trim_start_matches("switchboard.v1.").to_owned());
                 }
+                Err(error) if error.code == "DEADLINE_EXCEEDED" => panic!("{method} hangs"),
+                _ => {}
             }
         }
     }
-    assert_eq!(working, WORKING.map(str::to_owned).into());
+    assert_eq!(to_come, TO_COME.map(str::to_owned).into());
     assert!(methods > 40, "{methods} methods");
 }
 

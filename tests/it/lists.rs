@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -485,6 +486,9 @@ fn soak() -> bool {
     std::env::var_os("SWITCHBOARD_SOAK").is_some()
 }
 
+/// One crowd at a time: two have no room in the descriptors of one process.
+static ROOM: Mutex<()> = Mutex::new(());
+
 /// A service of which every session takes one descriptor here too, and its peers, who all said something.
 fn crowd(sessions: usize) -> (Service, Vec<TcpStream>) {
     let most = getrlimit(Resource::Nofile).maximum;
@@ -548,6 +552,7 @@ fn a_page_of_a_thousand_sessions_is_quick_while_messages_flow() {
     } else {
         (2_000, 60, 1_000)
     };
+    let _room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
     let (service, mut streams) = crowd(sessions);
     let client = Client::of(&service);
     let stop = AtomicBool::new(false);
@@ -614,7 +619,12 @@ fn a_page_of_a_thousand_sessions_is_quick_while_messages_flow() {
 
 #[test]
 fn paging_repeats_none_and_misses_none_that_stayed_while_others_come_and_go() {
-    let (sessions, passes) = if soak() { (15_000, 20) } else { (1_000, 5) };
+    let (sessions, size, passes) = if soak() {
+        (15_000, 970, 10)
+    } else {
+        (1_000, 97, 5)
+    };
+    let _room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
     let (service, streams) = crowd(sessions);
     let client = Client::of(&service);
     let stayed: HashSet<SocketAddr> = streams.iter().map(|s| s.local_addr().unwrap()).collect();
@@ -651,7 +661,7 @@ fn paging_repeats_none_and_misses_none_that_stayed_while_others_come_and_go() {
                 filter,
                 order_by,
                 closed,
-                size: 97,
+                size,
                 ..Asked::default()
             };
             let (found, _) = client.all_sessions(&asked);

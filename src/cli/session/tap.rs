@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::super::client::{Client, refused};
-use super::super::exit::Failure;
+use super::super::exit::{Failure, complain};
 use super::super::output::{Format, legible, print};
 use super::super::spec::duration;
 use super::super::table::{Screen, Table, word};
@@ -43,6 +43,9 @@ pub(super) async fn tap(args: TapArgs, client: &Client, format: Format) -> Resul
         };
         let mut widths = Vec::new();
         while let Some(piece) = pieces.message().await.map_err(refused)? {
+            if piece.dropped_frames > 0 {
+                complain(&format!("pieces missed: {}", piece.dropped_frames));
+            }
             if format.is_document() {
                 print(&document(format, &piece)?)?;
             } else {
@@ -89,6 +92,7 @@ mod tests {
             size_bytes: 9,
             payload: b"a\n\x1b[2J".to_vec(),
             truncated: true,
+            ..Default::default()
         };
         let expected = "TIME                      DIRECTION  BYTES  PAYLOAD\n\
                         1970-01-01T00:00:01.005Z  receive    9      a\\n\\u{1b}[2J…\n";

@@ -41,6 +41,8 @@ struct Known {
     order: BTreeMap<i64, (String, usize)>,
     bytes: usize,
     most_bytes: usize,
+    /// The longest answer that is remembered as it was.
+    longest: usize,
     last_stamp: i64,
 }
 
@@ -55,7 +57,7 @@ struct Given {
 pub(super) enum Said {
     /// Its call is under way.
     Doing(Answered),
-    /// Nothing, when a process died before it could.
+    /// Nothing, when a process died before it could, or when it was too long to be remembered.
     Done(Option<Vec<u8>>),
 }
 
@@ -69,11 +71,13 @@ impl Answers {
     /// With those that were kept.
     pub fn new(kept: Vec<Answer>, store: &Store) -> Self {
         let most_bytes = MOST_BYTES.min(store.max_bytes() / PART);
+        let most_bytes = usize::try_from(most_bytes).unwrap_or(usize::MAX);
         let mut known = Known {
             given: HashMap::new(),
             order: BTreeMap::new(),
             bytes: 0,
-            most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX),
+            most_bytes,
+            longest: most_bytes / PART as usize,
             last_stamp: 0,
         };
         known.stamp();
@@ -180,32 +184,32 @@ impl Place {
     /// be gone.
     pub(super) async fn settle(mut self, outcome: Outcome, store: &Store) {
         if let Ok(answer) = &outcome {
-            self.keep(answer, store).await;
+            let longest = lock(&self.answers.known).longest;
+            let fits = answer.len() <= longest;
+            self.keep(fits.then(|| answer.clone()), store).await;
         }
         let _ = self.outcome.send(Some(outcome));
     }
 
-    async fn keep(&mut self, answer: &[u8], store: &Store) {
+    async fn keep(&mut self, answer: Option<Vec<u8>>, store: &Store) {
         let from = {
             let mut known = lock(&self.answers.known);
-            if answer.len() as u64 > known.most_bytes as u64 / PART {
-                return;
-            }
             let before = std::mem::replace(&mut self.stamp, known.stamp());
             if let Some(given) = known.of(&self.id, before) {
                 given.stamp = self.stamp;
             }
-            known.make_room(self.stamp, self.id.clone(), answer.len())
+            let length = answer.as_ref().map_or(0, Vec::len);
+            known.make_room(self.stamp, self.id.clone(), length)
         };
         let row = Answer {
             request_id: self.id.clone(),
             fingerprint: self.fingerprint,
             stamp: self.stamp,
-            answer: Some(answer.to_vec()),
+            answer: answer.clone(),
         };
         store.remember(row, from).await;
         if let Some(given) = lock(&self.answers.known).of(&self.id, self.stamp) {
-            given.said = Said::Done(Some(answer.to_vec()));
+            given.said = Said::Done(answer);
         }
     }
 }
@@ -362,7 +366,10 @@ mod tests {
         assert!(said(&long, "1").is_some());
         let (place, _) = first(&long, "longer");
         place.settle(Ok(vec![7; 300 << 10]), &store).await;
-        first(&long, "longer");
+        assert!(matches!(
+            long.turn("longer", 1),
+            Ok((None, Said::Done(None)))
+        ));
 
         let yesterday = lock(&long.known).stamp() - 2 * AGE.as_nanos() as i64;
         let old = |id: &str, stamp| Answer {

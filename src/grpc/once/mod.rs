@@ -27,14 +27,14 @@ impl Control {
         mutation: impl Future<Output = Result<A, Status>> + Send + 'static,
     ) -> Result<Response<A>, Status> {
         let lost = || {
-            let message = "it was done, and the process ended before it was answered";
+            let message = "it was done, and what was answered is not known any more";
             let details = with_reason("ANSWER_LOST", Vec::new());
             Err(status(Code::Aborted, message, details))
         };
         self.once_or(request_id, request, lost, mutation).await
     }
 
-    /// The same; what was done by a process that died before it answered is told by `lost`.
+    /// The same; what was done, and its answer is not known any more, is told by `lost`.
     pub(super) async fn once_or<Q: Message + Name, A: Message + Default + 'static>(
         &self,
         request_id: &str,

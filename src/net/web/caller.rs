@@ -48,17 +48,19 @@ pub(super) enum Origin {
     },
 }
 
-/// What connections are counted by.
+/// What connections, and what they ask for, are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub enum Source {
+    /// An address of the network.
     Address(IpAddr),
+    /// A user of this machine.
     User(u32),
 }
 
 impl Origin {
     pub(super) fn source(self) -> Source {
         match self {
-            Self::Tcp(peer) => Source::Address(peer.ip()),
+            Self::Tcp(peer) => Source::Address(peer.ip().to_canonical()),
             Self::Unix { uid, .. } => Source::User(uid),
         }
     }
@@ -89,6 +91,11 @@ impl Caller {
             taken_back: Mutex::new(TokenBucket::new(TAKEN_BACK, now)),
             unwanted: CancellationToken::new(),
         }))
+    }
+
+    /// Who it is, whichever connection it comes over.
+    pub fn source(&self) -> Source {
+        self.0.origin.source()
     }
 
     /// Whether this connection asks no faster than it may. To be asked once a request, before any

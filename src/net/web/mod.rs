@@ -29,8 +29,8 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use authority::Named;
-pub use caller::Caller;
 use caller::Origin;
+pub use caller::{Caller, Source};
 use connection::Connection;
 use places::{Lobby, Places};
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::entry::{Entry, Pending, Slot};
+use super::inbox::Happened;
 use super::message::{Author, Message};
 use crate::net::SessionId;
 
@@ -30,6 +31,8 @@ pub(super) struct Book {
     said_bytes: usize,
     waiting_bytes: usize,
     lockstep: bool,
+    /// Conversations that were forgotten, until somebody asks.
+    forgotten: Vec<(SessionId, SocketAddr)>,
 }
 
 /// Messages of one client that may be pending at once, and the bytes of those that wait.
@@ -50,6 +53,7 @@ impl Book {
             said_bytes: 0,
             waiting_bytes: 0,
             lockstep,
+            forgotten: Vec::new(),
         }
     }
 
@@ -167,10 +171,10 @@ impl Book {
         waiting.map(|(question, _)| question.sequence).collect()
     }
 
-    /// Its peer is gone. What was said stays for a while.
-    pub(super) fn close(&mut self, id: SessionId) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
+    /// Its peer is gone; false if it was so before. What was said stays for a while.
+    pub(super) fn close(&mut self, id: SessionId) -> bool {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.open) else {
+            return false;
         };
         entry.open = false;
         self.waiting_bytes -= std::mem::take(&mut entry.waiting_bytes);
@@ -183,6 +187,20 @@ impl Book {
             }
         }
         self.forget_one(id);
+        true
+    }
+
+    /// What it is to its conversation that the last message of a peer came.
+    pub(super) fn happened(&self, id: SessionId) -> Happened {
+        match self.entries.get(&id) {
+            Some(entry) if entry.last_sequence == 1 => Happened::Began,
+            _ => Happened::Changed,
+        }
+    }
+
+    /// Conversations that were forgotten since the last time that this was asked.
+    pub(super) fn take_forgotten(&mut self) -> Vec<(SessionId, SocketAddr)> {
+        std::mem::take(&mut self.forgotten)
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Entry> {
@@ -260,6 +278,7 @@ impl Book {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.remembered -= 1;
             if !entry.open && entry.remembered == 0 {
+                self.forgotten.push((id, entry.peer));
                 self.entries.remove(&id);
             }
         }

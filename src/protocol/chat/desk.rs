@@ -5,28 +5,30 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 
 use super::book::{Book, Refused};
+use super::inbox::{Happened, Reported};
 use super::manner::Manner;
-use super::message::{Author, Body, Conversation, Message, Replied, ReplyError};
+use super::message::{Author, Body, Message, Replied, ReplyError};
 use super::{Pace, Settings};
 use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId, Transport};
 
 /// Where the conversations of one listener are answered. Outlives its runs.
 pub struct Desk {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+    pub(super) reported: OnceLock<Reported>,
     manner: Mutex<Arc<Manner>>,
     transport: Transport,
     framing: Framing,
     lockstep: bool,
 }
 
-struct State {
-    book: Book,
+pub(super) struct State {
+    pub(super) book: Book,
     peers: HashMap<SessionId, (Arc<Session>, Arc<Door>)>,
 }
 
@@ -42,6 +44,7 @@ impl Desk {
                 book: Book::new(lockstep),
                 peers: HashMap::new(),
             }),
+            reported: OnceLock::new(),
             manner: Mutex::new(Arc::new(Manner::new(settings))),
             transport: settings.transport,
             framing: settings.framing(),
@@ -85,6 +88,8 @@ impl Desk {
             .peers
             .entry(session.id)
             .or_insert_with(|| (session.clone(), door.clone()));
+        let happened = state.book.happened(session.id);
+        self.tell(&mut state.book, session.id, happened);
         true
     }
 
@@ -181,6 +186,7 @@ impl Desk {
         message: Message,
     ) -> Result<(Message, bool), Refused> {
         let (message, ready) = state.book.answer(id, in_reply_to, message)?;
+        self.tell(&mut state.book, id, Happened::Changed);
         let Some((session, door)) = state.peers.get(&id) else {
             return Ok((message, true));
         };
@@ -260,37 +266,9 @@ impl Desk {
     pub(super) fn close(&self, id: SessionId) {
         let mut state = crate::net::lock(&self.state);
         state.peers.remove(&id);
-        state.book.close(id);
-    }
-
-    /// All conversations: those that wait first, the longest wait first of all.
-    pub fn conversations(&self) -> Vec<Conversation> {
-        let state = crate::net::lock(&self.state);
-        let mut all: Vec<_> = state
-            .book
-            .entries()
-            .map(|(id, entry)| Conversation {
-                id,
-                peer: entry.peer,
-                state: entry.state(),
-                waiting_since: entry.waiting_since().map(|(_, time)| time),
-                unanswered: entry.unanswered(),
-                last: None,
-            })
-            .collect();
-        let mut last: HashMap<SessionId, &Message> = HashMap::new();
-        last.extend(
-            state
-                .book
-                .messages(None)
-                .into_iter()
-                .map(|m| (m.conversation, m)),
-        );
-        for conversation in &mut all {
-            conversation.last = last.get(&conversation.id).map(|m| (*m).clone());
+        if state.book.close(id) {
+            self.tell(&mut state.book, id, Happened::Changed);
         }
-        all.sort_by_key(|c| (c.waiting_since.is_none(), c.waiting_since, c.id));
-        all
     }
 
     /// Whether there is, or lately was, such a conversation.
@@ -312,5 +290,14 @@ impl Desk {
     /// How many conversations wait, and the longest wait.
     pub fn waiting(&self) -> (usize, Duration) {
         crate::net::lock(&self.state).book.waiting(Instant::now())
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let state = crate::net::lock(&self.state);
+        for (id, entry) in state.book.entries() {
+            self.publish(id, entry.peer, Happened::Forgotten);
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
 //!
 //! `book` is the pure state of a desk: who said what, who is owed which answer. `desk` puts it
-//! behind one lock and delivers; `stream` and `datagram` are its two thin doors; `room` is a room.
+//! behind one lock and delivers, `inbox` shows it and tells of its changes; `stream` and `datagram`
+//! are its two thin doors; `room` is a room.
 
 mod book;
 mod datagram;
 mod desk;
 mod entry;
+mod inbox;
 mod manner;
 mod message;
 mod room;
@@ -25,6 +27,7 @@ use crate::net::{Framing, Handler, Limits, Transport};
 pub(super) use room::Members;
 
 pub use desk::Desk;
+pub use inbox::{ConversationEvent, Happened};
 pub use message::{Author, Body, Conversation, ConversationState, Message, Replied, ReplyError};
 
 /// What a chat listener is told. Empty and zero mean the default.

@@ -8,6 +8,7 @@ mod failures;
 mod refusals;
 mod retention;
 mod rows;
+mod trail;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,6 +102,12 @@ async fn a_store(path: &Path) -> Kept {
             )],
             identities: vec![(format!("l{n}"), Some(identity(&format!("l{n}"), n as u64)))],
             event: Some(event(SystemTime::now())),
+            answer: Some(Answer {
+                request_id: format!("request {n}"),
+                fingerprint: n as i64,
+                stamp: n as i64,
+                answer: (n % 3 > 0).then(|| vec![7; n]),
+            }),
             ..Write::default()
         };
         store.write(write).await.unwrap();
