@@ -1,7 +1,7 @@
 //! Whoever reaches the control plane's port may send what they like: an honest client hardly notices, memory comes back,
 //! and what is too much is refused.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 
 use super::frames::{
-    CHECK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Honest, RST_STREAM, call,
-    deaf, frame, head, message, next,
+    CHECK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Honest, RST_STREAM, WATCH,
+    call, deaf, frame, head, message, next,
 };
 use super::support::{Service, Talk, eventually, memory, processor_time, soak, take_descriptors};
 
@@ -105,6 +105,33 @@ fn calls_that_are_taken_back_at_once_end_their_connection() {
             }
         }
     });
+}
+
+#[test]
+fn streams_that_are_let_go_once_they_are_answered_leave_nothing() {
+    let service = warm();
+    let all = if soak() { 100_000 } else { 2_000 };
+    withstands("watches", &service, |address| {
+        let mut sent = 0;
+        while sent < all {
+            let (mut attacker, mut stream) = (deaf(address), 1);
+            // As long as the connection is let live.
+            while sent < all && lets_go(&mut attacker, stream) {
+                (sent, stream) = (sent + 50, stream + 100);
+            }
+            sent += 50;
+        }
+    });
+}
+
+/// Fifty watches, which are reset when the first answers come; whether the connection lives.
+fn lets_go(talk: &mut Talk, first: u32) -> bool {
+    let streams = (first..).step_by(2).take(50);
+    let calls = streams.clone().flat_map(|s| call(s, WATCH, &[], b""));
+    let resets = streams.flat_map(|s| frame(RST_STREAM, 0, s, &[0, 0, 0, 8]));
+    push(talk, &calls.collect::<Vec<_>>())
+        && talk.0.read(&mut [0; 16_384]).is_ok_and(|count| count > 0)
+        && push(talk, &resets.collect::<Vec<_>>())
 }
 
 #[test]

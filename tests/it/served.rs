@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 
-use super::frames::{HEADERS, Honest, SETTINGS, call, deaf, farewell, next};
+use super::frames::{HEADERS, Honest, SETTINGS, WATCH, call, deaf, farewell, next};
 use super::support::{Service, Talk, eventually, grpcurl, no_grpcurl, run};
 use tonic::Code;
 
@@ -173,7 +173,7 @@ fn one_address_leaves_room_and_learns_why() {
 fn a_flood_of_calls_is_refused_and_counted() {
     let service = Service::start(LISTENER);
     let honest = Honest::over_tcp(service.grpc());
-    let codes = honest.asks(20_000);
+    let codes = honest.asks(40_000);
     let refused = codes
         .iter()
         .filter(|code| **code == Code::ResourceExhausted);
@@ -183,7 +183,7 @@ fn a_flood_of_calls_is_refused_and_counted() {
         refused.count() as u64
     );
     let answered = codes.iter().filter(|code| **code == Code::Ok).count();
-    assert!(answered >= 5_000, "{answered}");
+    assert!(answered >= 20_000, "{answered}");
 }
 
 #[test]
@@ -191,8 +191,7 @@ fn a_stream_has_the_time_that_it_asks_for() {
     let service = Service::start(LISTENER);
     // By hand: a client library would end it itself.
     let mut talk = deaf(service.grpc());
-    let path = "/grpc.health.v1.Health/Watch";
-    talk.send(call(1, path, &[("grpc-timeout", "50m")], b""));
+    talk.send(call(1, WATCH, &[("grpc-timeout", "50m")], b""));
     let mut heads = 0;
     let trailers = loop {
         let (kind, _, payload) = next(&mut talk);

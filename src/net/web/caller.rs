@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::TokenBucket;
 
-/// Requests a second that one connection may make, with a burst of as many: beyond what one client
-/// that waits for its answers reaches, and a fraction of what keeps the process busy.
-const REQUESTS: f64 = 5_000.0;
+/// Requests a second that one connection may make, with a burst of as many: twice what a client
+/// reaches that asks one behind the other (10,000 were measured).
+const REQUESTS: f64 = 20_000.0;
 
 /// Requests a second that it may take back before they are answered, with a burst of as many.
 /// Whoever asks only to hang up costs work that nobody wants.
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn a_burst_is_answered_and_a_flood_is_not() {
         let caller = unix();
-        let asked = (0..20_000).filter(|_| caller.may_ask()).count();
-        assert!((5_000..15_000).contains(&asked), "{asked}");
+        let asked = (0..200_000).filter(|_| caller.may_ask()).count();
+        assert!((20_000..100_000).contains(&asked), "{asked}");
     }
 
     #[test]
