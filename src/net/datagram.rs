@@ -274,11 +274,9 @@ impl Door {
     /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
     /// The drop is counted.
     pub fn passes(&self, terms: &Terms, datagram: &Datagram<'_>) -> bool {
-        let new = self.shut().filter(|_| !terms.has_sessions());
-        let welcome = match new {
-            Some((_, why)) => Err(why.word()),
-            None => terms.welcome(datagram.peer.ip()),
-        };
+        let away = self.shut().filter(|_| !terms.has_sessions());
+        let open = || away.map_or(Ok(()), |(_, why)| Err(why.word()));
+        let welcome = terms.welcome(datagram.peer.ip()).and_then(|()| open());
         if welcome.is_err() {
             // Whoever is turned away has come: those let in are the rest.
             self.counters.accepted.fetch_add(1, Ordering::Relaxed);

@@ -207,8 +207,8 @@ impl Entrance {
         let terms = self.door.terms();
         let counters = &self.door.counters;
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        if !terms.bounds.allows(canonical(peer).ip()) {
-            return counters.refuse("denied");
+        if let Err(unwelcome) = terms.welcome(canonical(peer).ip()) {
+            return counters.refuse(unwelcome);
         }
         counters.refuse(why.word());
         if let (Handler::Stream(handler), Ok(place)) =

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{info, warn};
 
 use super::{Error, ListenerName, Supervisor};
-use crate::net::{Ask, Bans, CloseReason, Networks, lock};
+use crate::net::{Ask, Bans, CloseReason, Networks, Session, lock};
 use crate::store::{Ban, BanKey, Store};
 
 /// Each door looks at all of them.
@@ -200,11 +200,13 @@ impl Supervisor {
         Ok(asked.take(limit).cloned().collect())
     }
 
-    /// Closes the sessions that a ban would have kept away: how many.
+    /// Closes the sessions that a ban would have kept away, those too that may finish what they owe: how many.
     pub fn close_banned(&self, ban: &Ban) -> usize {
+        let stays = |session: &Session| !matches!(session.asked(), Some(Ask::Cut(_)));
+        let covered = |session: &Session| ban.network.contains(&session.peer.ip());
+        let visits = self.visits_that(ban.listener.as_deref(), |s| covered(s) && stays(s));
         // Of a listener that has just been deleted there are none to close.
-        let mut visits = self.visits(ban.listener.as_deref()).unwrap_or_default();
-        visits.retain(|visit| ban.network.contains(&visit.session.peer.ip()));
+        let visits = visits.unwrap_or_default();
         let why = ban.reason.as_str().into();
         for visit in &visits {
             visit.door.note(&visit.session, &why);

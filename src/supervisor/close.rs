@@ -39,11 +39,20 @@ impl Supervisor {
     /// # Errors
     /// No such listener.
     pub fn visits(&self, listener: Option<&str>) -> Result<Vec<Visit>, Error> {
+        self.visits_that(listener, |session| session.ending().is_none())
+    }
+
+    /// The same of those that are `wanted`.
+    pub(super) fn visits_that(
+        &self,
+        listener: Option<&str>,
+        wanted: impl Fn(&Session) -> bool,
+    ) -> Result<Vec<Visit>, Error> {
         let mut visits = Vec::new();
         let mut add = |listener: &super::listener::Listener| {
             for running in listener.runs() {
                 running.door.sessions.each(|session| {
-                    if session.ending().is_none() {
+                    if wanted(session) {
                         visits.push(Visit {
                             listener: listener.name.clone(),
                             door: running.door.clone(),

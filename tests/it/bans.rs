@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use switchboard::grpc::api;
 use switchboard::grpc::api::session_service_client::SessionServiceClient;
+use switchboard::net::UNAVAILABLE;
 use tonic::transport::Endpoint;
 
 use super::limits::{ELSEWHERE, HERE, close_reason, peer_from, sessions, talk_from};
@@ -310,6 +311,52 @@ fn a_ban_closes_the_sessions_that_it_covers_when_asked_to() {
         service.count("desk", "activeSessions") == 0
     });
     asks(&mut elsewhere);
+}
+
+#[test]
+fn a_ban_cuts_what_may_still_finish() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(
+        "[listeners.sh]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n\
+         command_timeout = \"1h\"\n",
+    );
+    let mut busy = service.talk("sh");
+    busy.send("sleep 3600");
+    eventually("the command runs", || {
+        sessions(&service, "sh")[0]["receivedMessages"] == "1"
+    });
+    let request = json!({ "name": sessions(&service, "sh")[0]["name"], "grace": "3600s" });
+    let asked = ask(&service, "CloseSession", &request).unwrap();
+    assert_eq!(asked["session"]["state"], "STATE_CLOSING");
+    let close = json!({ "close_sessions": true });
+    assert_eq!(ban(&service, "sh", "127.0.0.1", &close)["closeCount"], 1);
+    busy.expect_closed();
+    assert_eq!(close_reason(&service, "sh", busy.local()), "kicked");
+}
+
+#[test]
+fn whoever_is_banned_is_so_while_a_listener_turns_all_away() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(SERVED);
+    for name in ["ack", "upper"] {
+        let pause = json!({ "name": format!("listeners/{name}"), "mode": "PAUSE_MODE_REJECT" });
+        service.call("ListenerService/PauseListener", &pause, "listener");
+    }
+    ban(&service, "-", "127.0.0.1", &json!({}));
+    // Not told what others are, and counted as what it is.
+    talk_from(HERE, service.address("ack"), None).expect_closed();
+    let banned = service.peer("upper");
+    banned.send("x");
+    for name in ["ack", "upper"] {
+        eventually("it is counted", || service.rejected(name, "banned") == 1);
+        assert_eq!(service.rejected(name, "paused"), 0);
+    }
+    talk_from(ELSEWHERE, service.address("ack"), None).expect(UNAVAILABLE);
+    assert_eq!(service.rejected("ack", "paused"), 1);
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
 
     fn restriction(&mut self) -> Result<Expression<Written<'a>>, Fault> {
         let at = self.at;
-        if self.take_word("*") {
+        if self.take("*") {
             return Ok(Expression::Everything);
         }
         let path = self.path()?;

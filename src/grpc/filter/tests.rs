@@ -163,6 +163,8 @@ fn or_binds_tighter_than_and() {
         (format!("({no} AND {no}) OR {yes}"), true),
         (format!("NOT {no} -{no} NOT ({no} OR {no})"), true),
         (format!("(({yes}))AND({yes})"), true),
+        (format!("(*) {yes}"), true),
+        (format!("NOT(*)OR {no}"), false),
     ] {
         assert_eq!(admits(&text), wanted, "{text}");
     }
