@@ -77,7 +77,10 @@ impl<L: Listening> Incoming<L> {
             if self.reserve.spend() {
                 return;
             }
-            self.refuse_one();
+            // Those who have just left may not have let go of theirs yet, and then there is room a moment later.
+            if self.pause > PAUSE.0 {
+                self.refuse_one();
+            }
         }
         self.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
         if self.pause == PAUSE.0 {
