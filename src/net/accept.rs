@@ -38,6 +38,9 @@ impl Listening for TcpListener {
     }
 }
 
+/// A want of descriptors that has lasted until the pause is so long is told to those who wait.
+const WANT: Duration = Duration::from_millis(100);
+
 /// A listening socket whose `accept` only ever answers with a connection.
 pub struct Incoming<L> {
     pub(super) listener: Arc<L>,
@@ -78,7 +81,7 @@ impl<L: Listening> Incoming<L> {
                 return;
             }
             // Those who have just left may not have let go of theirs yet, and then there is room a moment later.
-            if self.pause > PAUSE.0 {
+            if self.pause >= WANT {
                 self.refuse_one();
             }
         }
