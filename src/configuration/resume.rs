@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::Owner;
 use crate::grpc::{Caller, Configuration, Verb, Wish};
+use crate::supervisor::Error;
 
 /// The longest that the clock is left alone: it may be set meanwhile.
 const GLANCE: Duration = Duration::from_secs(10);
@@ -54,9 +55,12 @@ async fn resume(owner: &Owner, (name, etag): &(String, String)) -> bool {
         verb: Verb::Resume,
         etag: etag.clone(),
     };
-    let resumed = owner.set_desired(wish, caller).await;
-    if let Err(error) = &resumed {
-        warn!(listener = name, %error, "cannot resume it; trying again");
+    match owner.set_desired(wish, caller).await {
+        // Somebody else has changed it meanwhile, and knows what he wants.
+        Ok(_) | Err(Error::Etag { .. }) => true,
+        Err(error) => {
+            warn!(listener = name, %error, "cannot resume it; trying again");
+            false
+        }
     }
-    resumed.is_ok()
 }
