@@ -104,11 +104,12 @@ impl Entrance {
         farewells: &Arc<Semaphore>,
     ) -> Result<Doorway, (Socket, io::Error)> {
         let way = match (way, gate) {
-            (Doorway::Listening(incoming), Gate::Shut(PauseMode::Refuse, _)) => {
-                self.empty(&incoming, open, farewells);
+            (Doorway::Listening(incoming), Gate::Shut(PauseMode::Refuse, why)) => {
+                let away = (!open).then_some(why);
+                self.empty(&incoming, away, farewells);
                 match gate::reserve_beside(&*incoming.listener) {
                     Ok(reserved) => {
-                        self.empty(&incoming, open, farewells);
+                        self.empty(&incoming, away, farewells);
                         Doorway::Reserved(reserved)
                     }
                     Err(error) => {
@@ -119,7 +120,7 @@ impl Entrance {
                 }
             }
             (Doorway::Listening(incoming), Gate::Closed) => {
-                self.empty(&incoming, open, farewells);
+                self.empty(&incoming, (!open).then_some(Why::Draining), farewells);
                 Doorway::Listening(incoming)
             }
             (
@@ -171,15 +172,19 @@ impl Entrance {
 
     /// Takes those that the kernel has queued, no more than its queue can hold: a flood of new ones must not hold a
     /// drain.
-    fn empty(&self, incoming: &Incoming<TcpListener>, open: bool, farewells: &Arc<Semaphore>) {
+    fn empty(
+        &self,
+        incoming: &Incoming<TcpListener>,
+        away: Option<Why>,
+        farewells: &Arc<Semaphore>,
+    ) {
         for _ in 0..=self.door.terms().bounds.accept_backlog {
             let Some((tcp, peer)) = incoming.queued() else {
                 return;
             };
-            if open {
-                self.let_in(tcp, peer);
-            } else {
-                self.turn_away(tcp, peer, Why::Draining, farewells);
+            match away {
+                None => self.let_in(tcp, peer),
+                Some(why) => self.turn_away(tcp, peer, why, farewells),
             }
         }
     }

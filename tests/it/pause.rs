@@ -71,6 +71,13 @@ fn a_queue_waits_and_is_served_when_it_is_over() {
         .iter_mut()
         .for_each(|talk| talk.expect("received data!!\n"));
     assert_eq!(service.listener("ack").get("pauseMode"), None);
+    // Who waited for it is told, and counted, when it is not over after all.
+    pause(&service, "ack", "QUEUE");
+    let mut late = service.talk("ack");
+    pause(&service, "ack", "REFUSE");
+    let said = String::from_utf8(late.rest()).unwrap();
+    assert!(said.starts_with("unavailable: "), "{said}");
+    assert_eq!(service.rejected("ack", "paused"), 1);
 }
 
 #[test]
