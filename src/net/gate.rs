@@ -118,19 +118,6 @@ pub(super) fn reserve_beside(listener: &impl std::os::fd::AsFd) -> io::Result<So
 
 /// Listens in the place of a socket that does not.
 pub(super) fn listen_beside(reserved: &Socket, backlog: i32) -> io::Result<std::net::TcpListener> {
-    match beside(reserved, backlog) {
-        Ok(listener) => Ok(listener.into()),
-        // Perhaps there is no descriptor left for a second one.
-        Err(_) => {
-            let same = reserved.try_clone()?;
-            same.set_reuse_address(true)?;
-            same.listen(backlog)?;
-            Ok(same.into())
-        }
-    }
-}
-
-fn beside(reserved: &Socket, backlog: i32) -> io::Result<Socket> {
     let address = local(reserved)?;
     let listener = socket(address)?;
     reserved.set_reuse_port(true)?;
@@ -140,7 +127,7 @@ fn beside(reserved: &Socket, backlog: i32) -> io::Result<Socket> {
         .and_then(|()| listener.listen(backlog))
         .and_then(|()| listener.set_reuse_port(false));
     reserved.set_reuse_port(false)?;
-    listens.map(|()| listener)
+    listens.map(|()| listener.into())
 }
 
 pub(super) fn local(socket: &Socket) -> io::Result<SocketAddr> {

@@ -8,11 +8,11 @@ use tracing::{info, warn};
 use super::asked::Asked;
 use super::bind;
 use super::change::{Becomes, Socket, Step};
-use super::lifecycle::{Action, Desired, State};
+use super::lifecycle::{Action, Desired, Input, State};
 use super::listener::{Listener, Retiring, Target};
 use super::preview::{Difference, lets_go};
 use super::{ListenerName, Supervisor};
-use crate::net::{Gate, Running};
+use crate::net::{BindError, Bound, Gate, Running};
 
 /// What a listener is brought to, and how.
 pub(super) struct End<'a> {
@@ -69,7 +69,7 @@ impl Supervisor {
         if difference.kind || old.deleting {
             let mut listener = Listener::new(name, target);
             // What is left of the old one is told and closed under its name.
-            listener.retiring = old.retiring;
+            listener.retiring = std::mem::take(&mut old.retiring);
             if old.deleting {
                 // It drains already.
                 let insist = old.draining.take().map(|draining| draining.insist);
@@ -78,6 +78,7 @@ impl Supervisor {
                 let retiring = running.map(|running| Retiring { running, insist });
                 listener.retiring.extend(retiring);
             } else if let Some(running) = old.running.take() {
+                old.leave_off();
                 self.retire(&mut listener, running, self.grace(), "replaced");
             }
             return (listener, false);
@@ -112,16 +113,22 @@ impl Supervisor {
         if self.is_stopping() {
             return self.wind_down(listener, end.grace, end.reason);
         }
-        // What was refused has not come this far; a drain that ended meanwhile asks for nothing.
+        // What was refused has not come this far. Since then a drain may have ended: then its definition is what counts,
+        // and one that stops comes up again once it has stopped.
         let input = Asked::input(end.asked.as_ref(), desired);
-        let Ok((life, action)) = listener.life.step(input) else {
+        let step = listener.life.step(input);
+        let Ok((life, action)) = step.or_else(|_| listener.life.step(Input::Define(desired)))
+        else {
             return;
         };
         match (action, end.asked) {
             (Action::ThinOut, Some(Asked::Drain(drain))) => {
                 return self.thin_out(listener, drain, desired, end.reason);
             }
-            (Action::None, _) if life.state == State::Draining => return self.obey_terms(listener),
+            // One that has to have another socket ends its sessions at once instead.
+            (Action::None, _) if life.state == State::Draining && !rebind => {
+                return self.obey_terms(listener);
+            }
             _ if desired == Desired::Stopped => {
                 return self.wind_down(listener, end.grace, end.reason);
             }
@@ -135,12 +142,23 @@ impl Supervisor {
         }
         let bound = match socket {
             Socket::Bound(bound) => Ok(bound),
-            Socket::Later => {
+            Socket::None if listener.life.state == State::Failed => {
+                // It goes on trying to be what is wanted now.
+                if let Ok((life, _)) = listener.life.step(Input::BindFailed(desired)) {
+                    listener.life = life;
+                }
+                return;
+            }
+            Socket::Later | Socket::None => {
                 let bounds = listener.bounds(self.0.most_sessions);
                 bind::bind(&listener.spec, &bounds)
             }
-            Socket::None => return,
         };
+        self.serve_anew(listener, bound, end);
+    }
+
+    /// Serves on a socket in the place of the one that there may be.
+    fn serve_anew(&self, listener: &mut Listener, bound: Result<Bound, BindError>, end: &End<'_>) {
         if let Some(running) = listener.running.take() {
             let grace = end.grace.unwrap_or_else(|| self.grace());
             listener.leave_off();

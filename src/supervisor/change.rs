@@ -178,3 +178,101 @@ impl Supervisor {
         let _ = tokio::time::timeout(DOOR_PATIENCE, turned).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layer, Origin};
+    use crate::net::{Limits, PauseMode};
+    use crate::protocol::Protocol;
+    use crate::protocol::ack::Settings;
+    use crate::store::{Options, Store};
+    use crate::supervisor::{Drain, Parts, Spec};
+    use crate::telemetry::Telemetry;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    fn supervisor() -> Supervisor {
+        let options = Options {
+            path: ":memory:".into(),
+            retention: Duration::from_secs(86_400),
+            max_bytes: 64 << 20,
+        };
+        Supervisor::new(Parts {
+            node: "local".to_owned(),
+            grace: Duration::ZERO,
+            most_sessions: 9,
+            telemetry: Telemetry::quiet(),
+            store: Store::open(&options).unwrap().0,
+            bans: Vec::new(),
+        })
+    }
+
+    fn change(desired: Desired, asked: Option<Asked>) -> Vec<Change> {
+        let spec = Spec {
+            bind: "127.0.0.1:0".parse().unwrap(),
+            desired_state: desired,
+            pause_mode: PauseMode::default(),
+            resume_time: None,
+            display_name: String::new(),
+            labels: BTreeMap::new(),
+            limits: Limits::default(),
+            protocol: Protocol::Ack(Settings::default()),
+        };
+        let target = Target {
+            spec,
+            origin: Arc::new(Origin::whole(Layer::Runtime, "test")),
+            why: String::new(),
+            identity: None,
+            updated: None,
+        };
+        vec![Change {
+            name: "ack".parse().unwrap(),
+            to: Becomes::Defined {
+                target: Box::new(target),
+                asked,
+            },
+            grace: None,
+            reason: String::new(),
+        }]
+    }
+
+    async fn becomes(supervisor: &Supervisor, state: State) {
+        let mut changes = supervisor.changes();
+        let is = |_: &u64| supervisor.get("ack").unwrap().life.state == state;
+        let wait = tokio::time::timeout(Duration::from_secs(10), changes.wait_for(is));
+        wait.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_ends_while_it_is_taken_back_does_not_take_the_listener_with_it() {
+        for (asked, desired) in [
+            (Some(Asked::Resume), Desired::Active),
+            (None, Desired::Paused),
+        ] {
+            let supervisor = supervisor();
+            let prepared = supervisor.prepare(change(Desired::Active, None)).unwrap();
+            supervisor.commit(prepared).await;
+            let address = supervisor.get("ack").unwrap().bound.unwrap();
+            let peer = tokio::net::TcpStream::connect(address).await.unwrap();
+            while supervisor.get("ack").unwrap().status.active_sessions == 0 {
+                tokio::task::yield_now().await;
+            }
+            let drain = Drain {
+                deadline: Duration::from_secs(60),
+                pace_over: None,
+                idle_first: false,
+                mode: PauseMode::Queue,
+            };
+            let drains = change(Desired::Stopped, Some(Asked::Drain(drain)));
+            supervisor.commit(supervisor.prepare(drains).unwrap()).await;
+            let taken_back = supervisor.prepare(change(desired, asked)).unwrap();
+            drop(peer);
+            becomes(&supervisor, State::Stopped).await;
+            supervisor.commit(taken_back).await;
+            let life = supervisor.get("ack").unwrap().life;
+            assert_eq!(life.desired, desired);
+            assert!(!life.reconciling(), "{life:?}");
+        }
+    }
+}

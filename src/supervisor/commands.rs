@@ -26,7 +26,7 @@ impl Supervisor {
     }
 
     /// Binds and serves; what cannot is tried again.
-    fn bring_up(&self, listener: &mut Listener) {
+    pub(super) fn bring_up(&self, listener: &mut Listener) {
         let bounds = listener.bounds(self.0.most_sessions);
         let served =
             bind::bind(&listener.spec, &bounds).and_then(|bound| self.serve(listener, bound));
@@ -98,13 +98,19 @@ impl Supervisor {
         }
     }
 
-    /// The pause that ends next by itself: when, whose, and its etag.
-    pub fn next_resume(&self) -> Option<(SystemTime, String, String)> {
+    /// Pauses that end by themselves: whose time has come by `now`, with their etags, and when that of the next comes.
+    pub fn resumes(&self, now: SystemTime) -> (Vec<(String, String)>, Option<SystemTime>) {
         let listeners = self.lock();
         let paused = listeners.values().filter(|l| l.life.state == State::Paused);
-        let ends = paused.filter_map(|l| Some((l.spec.resume_time?, l)));
-        let (at, listener) = ends.min_by_key(|(at, _)| *at)?;
-        Some((at.0, listener.name.to_string(), listener.etag()))
+        let (mut due, mut next) = (Vec::new(), None::<SystemTime>);
+        for listener in paused {
+            match listener.spec.resume_time {
+                Some(at) if at.0 <= now => due.push((listener.name.to_string(), listener.etag())),
+                Some(at) => next = Some(next.map_or(at.0, |next| next.min(at.0))),
+                None => {}
+            }
+        }
+        (due, next)
     }
 
     /// One listener, if it is still what the caller knows.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::lifecycle::{Action, Input};
+use super::lifecycle::{Action, Desired, Input};
 use super::listener::{Listener, Retiring, over};
 use super::view::{Draining, LONGEST_GRACE};
 use super::{ListenerName, Supervisor};
@@ -48,6 +48,9 @@ impl Supervisor {
             self.hasten(listener, grace);
         }
         listener.life = life;
+        if let Some(failure) = &mut listener.failure {
+            failure.next_try = None;
+        }
     }
 
     /// Spawns the task that ends a run whose door is closed.
@@ -143,6 +146,9 @@ impl Supervisor {
             self.end_of_drain(listener);
             if listener.deleting {
                 listeners.remove(&name);
+            } else if listener.spec.desired_state != Desired::Stopped && !self.is_stopping() {
+                // It was taken back too late for the drain, and not for good.
+                self.bring_up(listener);
             }
         }
         drop(listeners);

@@ -249,6 +249,29 @@ fn a_taken_port_fails_one_listener_until_it_is_free() {
 }
 
 #[test]
+fn what_failed_is_tried_again_as_what_is_wanted_now_or_not_at_all() {
+    if no_grpcurl() {
+        return;
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = Service::start(&format!(
+        "[listeners.ack]\nprotocol = \"ack\"\nbind = \"{}\"\n",
+        taken.local_addr().unwrap()
+    ));
+    let wanted = json!({ "desired_state": "DESIRED_STATE_PAUSED" });
+    crate::update::update(&service, "ack", &wanted);
+    let shown = service.listener("ack");
+    assert_eq!(shown["state"], "STATE_FAILED");
+    assert_eq!(shown["desiredState"], "DESIRED_STATE_PAUSED");
+    assert!(shown["lastFailure"]["nextRetryTime"].is_string(), "{shown}");
+    let stopped = stop(&service, "ack", "0s");
+    assert_eq!(stopped["state"], "STATE_STOPPED");
+    let failure = &stopped["lastFailure"];
+    assert_eq!(failure["reason"], "ADDRESS_IN_USE");
+    assert!(failure.get("nextRetryTime").is_none(), "{failure}");
+}
+
+#[test]
 fn a_taken_port_is_told_to_whoever_starts_a_listener() {
     if no_grpcurl() {
         return;

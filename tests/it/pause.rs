@@ -222,6 +222,28 @@ fn a_pause_ends_by_itself_when_it_was_to() {
 }
 
 #[test]
+fn a_pause_that_cannot_end_holds_up_no_other() {
+    if no_grpcurl() {
+        return;
+    }
+    let pinned = [
+        ("SWITCHBOARD__LISTENERS__UP__DESIRED_STATE", "paused"),
+        (
+            "SWITCHBOARD__LISTENERS__UP__RESUME_TIME",
+            "2020-01-01T00:00:00Z",
+        ),
+    ];
+    let service = Service::start_with(LISTENERS, &[], &pinned);
+    assert_eq!(service.listener("up")["state"], "STATE_PAUSED");
+    let soon = json!({ "auto_resume_after": "0.2s" });
+    tell(&service, "Pause", "ack", &soon);
+    eventually("the other resumes", || {
+        service.listener("ack")["state"] == "STATE_ACTIVE"
+    });
+    assert_eq!(service.listener("up")["state"], "STATE_PAUSED");
+}
+
+#[test]
 fn what_does_not_serve_cannot_be_paused_and_what_is_paused_can_be_paused() {
     if no_grpcurl() {
         return;

@@ -294,6 +294,35 @@ fn another_address_is_served_while_the_old_one_drains() {
 }
 
 #[test]
+fn who_moves_while_he_drains_opens_at_the_new_address() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(ACK);
+    for (last, end) in [(2, "PAUSED"), (3, "STOPPED")] {
+        let mut idle = Talk::to(service.bound("ack"));
+        asks(&mut idle, ANSWER);
+        let final_state = format!("DESIRED_STATE_{end}");
+        let drain = json!({ "name": "ack", "deadline": "3600s", "final_state": final_state });
+        service.call("ListenerService/DrainListener", &drain, "listener");
+        let elsewhere = json!({ "bind": format!("127.0.0.{last}:0") });
+        takes_effect(&service, "ack", &elsewhere, "rebind", &["bind"]);
+        idle.expect_closed();
+        eventually("the drain is over", || {
+            service.listener("ack")["state"] == format!("STATE_{end}")
+        });
+        service.call(
+            "ListenerService/StartListener",
+            &json!({ "name": "ack" }),
+            "listener",
+        );
+        let address = service.bound("ack");
+        assert_eq!(address.ip().to_string(), format!("127.0.0.{last}"));
+        asks(&mut Talk::to(address), ANSWER);
+    }
+}
+
+#[test]
 fn an_address_that_is_found_taken_only_once_the_old_one_is_let_go_is_tried_again() {
     if no_grpcurl() {
         return;
