@@ -92,9 +92,9 @@ impl api::chat_service_server::ChatService for Control {
         let after = page::cursor(list, &asked.page_token)?;
         let mut selection = Selection::new(size, after.and_then(|cursor| read_moment(&cursor)));
         let (listener, desk, id) = self.history(&asked.parent)?;
-        let show = |said: Message| {
+        let show = |said: Arc<Message>| {
             let label = self.supervisor.session_label(said.conversation);
-            message(conversation_name(&listener, &label), &desk, said)
+            message(conversation_name(&listener, &label), &desk, &said)
         };
         page::each(desk.messages(id), |said| {
             if filter.is_empty() || filter.admits(&show(said.clone())) {
@@ -138,7 +138,7 @@ impl Control {
             .map_err(|error| refusal::reply(&error, &asked.name))?;
         let name = conversation_name(&listener, &self.supervisor.session_label(id));
         Ok(api::ReplyConversationResponse {
-            message: Some(message(name, &desk, replied.message)),
+            message: Some(message(name, &desk, &replied.message)),
             warnings: replied.warnings,
         })
     }

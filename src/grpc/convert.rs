@@ -285,13 +285,13 @@ pub(super) fn conversation(
         state: state.into(),
         waiting_since_time: view.waiting_since.map(time),
         unanswered_messages: count(view.unanswered),
-        last_message: view.last.map(|last| message(name.clone(), desk, last)),
+        last_message: view.last.map(|last| message(name.clone(), desk, &last)),
         name,
         ..api::Conversation::default()
     }
 }
 
-pub(super) fn message(conversation: String, desk: &Desk, said: Message) -> api::ChatMessage {
+pub(super) fn message(conversation: String, desk: &Desk, said: &Message) -> api::ChatMessage {
     use api::chat_message::Author as A;
     let author = match said.author {
         Author::Peer => A::Peer,
@@ -302,9 +302,9 @@ pub(super) fn message(conversation: String, desk: &Desk, said: Message) -> api::
         conversation,
         sequence: said.sequence,
         author: author.into(),
-        operator: said.operator,
+        operator: said.operator.clone(),
         text: desk.text(&said.raw),
-        raw: said.raw,
+        raw: said.raw.clone(),
         message_time: Some(time(said.time)),
         in_reply_to: said.in_reply_to,
     }

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use switchboard::grpc::api;
+use switchboard::grpc::api::listener_service_client::ListenerServiceClient;
+use switchboard::grpc::api::metric_service_client::MetricServiceClient;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -101,6 +104,7 @@ pub(crate) fn farewell(talk: &mut Talk) -> (u32, String) {
 /// A client that asks how the service is.
 pub(crate) struct Honest {
     pub(crate) runtime: Runtime,
+    channel: Channel,
     client: HealthClient<Channel>,
 }
 
@@ -110,8 +114,13 @@ impl Honest {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let endpoint = Endpoint::from_shared(url.to_owned()).unwrap();
         let endpoint = endpoint.connect_timeout(TIMEOUT);
-        let client = HealthClient::new(runtime.block_on(endpoint.connect())?);
-        Ok(Self { runtime, client })
+        let channel = runtime.block_on(endpoint.connect())?;
+        let client = HealthClient::new(channel.clone());
+        Ok(Self {
+            runtime,
+            channel,
+            client,
+        })
     }
 
     pub(crate) fn over_tcp(address: SocketAddr) -> Self {
@@ -172,20 +181,57 @@ impl Honest {
                     let mut updates = watch.await.unwrap().into_inner();
                     let mut last = updates.message().await.unwrap().unwrap().status();
                     begun.send(()).unwrap();
-                    let end = loop {
-                        match updates.message().await {
-                            Ok(Some(update)) => last = update.status(),
-                            Ok(None) => break Status::ok(""),
-                            Err(status) => break status,
-                        }
-                    };
+                    let end = end(&mut updates, |update| last = update.status()).await;
                     assert_eq!(last, ServingStatus::NotServing);
-                    assert_eq!(end.code(), Code::Unavailable, "{end:?}");
-                    let details = end.get_error_details();
-                    assert_eq!(details.error_info().unwrap().reason, "SERVER_DRAINING");
+                    drained(&end);
                 });
             }
             watches.join_all().await;
         });
     }
+
+    /// The same of what changes and of what is measured, which say nothing of how it is.
+    pub(crate) fn follows(&self, count: usize, begun: &Sender<()>) {
+        self.runtime.block_on(async {
+            let mut streams = tokio::task::JoinSet::new();
+            for turn in 0..count {
+                let (channel, begun) = (self.channel.clone(), begun.clone());
+                streams.spawn(async move {
+                    let end = if turn % 2 == 0 {
+                        let mut client = ListenerServiceClient::new(channel);
+                        let request = api::WatchListenersRequest::default();
+                        let mut updates =
+                            client.watch_listeners(request).await.unwrap().into_inner();
+                        begun.send(()).unwrap();
+                        end(&mut updates, |_| {}).await
+                    } else {
+                        let mut client = MetricServiceClient::new(channel);
+                        let request = api::StreamMetricSnapshotsRequest::default();
+                        let stream = client.stream_metric_snapshots(request).await;
+                        begun.send(()).unwrap();
+                        end(&mut stream.unwrap().into_inner(), |_| {}).await
+                    };
+                    drained(&end);
+                });
+            }
+            streams.join_all().await;
+        });
+    }
+}
+
+/// How a stream ends; what comes before is told.
+async fn end<T>(updates: &mut Streaming<T>, mut heard: impl FnMut(T)) -> Status {
+    loop {
+        match updates.message().await {
+            Ok(Some(update)) => heard(update),
+            Ok(None) => return Status::ok(""),
+            Err(status) => return status,
+        }
+    }
+}
+
+fn drained(end: &Status) {
+    assert_eq!(end.code(), Code::Unavailable, "{end:?}");
+    let details = end.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "SERVER_DRAINING");
 }

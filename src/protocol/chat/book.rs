@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::entry::{Entry, Pending, Slot};
@@ -20,14 +22,14 @@ pub(super) enum Refused {
     Closed,
     NothingWaits,
     NoSuchMessage,
-    AnsweredAlready(Box<Message>),
+    AnsweredAlready(Arc<Message>),
 }
 
 /// All conversations of one listener, and what was said in them lately.
 #[derive(Debug)]
 pub(super) struct Book {
     entries: BTreeMap<SessionId, Entry>,
-    said: VecDeque<Message>,
+    said: VecDeque<Arc<Message>>,
     said_bytes: usize,
     waiting_bytes: usize,
     lockstep: bool,
@@ -72,22 +74,20 @@ impl Book {
         if crowded {
             return false;
         }
-        entry.last_sequence += 1;
         entry.waiting_bytes += raw.len();
         self.waiting_bytes += raw.len();
-        let sequence = entry.last_sequence;
-        let question = Message {
+        let question = entry.say(Message {
             conversation: id,
-            sequence,
+            sequence: 0,
             author: Author::Peer,
             operator: String::new(),
             raw: raw.to_vec(),
             time,
             in_reply_to: 0,
             request_id: String::new(),
-        };
+        });
         entry.pending.push_back(Pending {
-            sequence,
+            sequence: question.sequence,
             slot: Slot::Waiting { question, since },
         });
         true
@@ -100,7 +100,7 @@ impl Book {
         id: SessionId,
         in_reply_to: u64,
         mut message: Message,
-    ) -> Result<(Message, Vec<Vec<u8>>), Refused> {
+    ) -> Result<(Arc<Message>, Vec<Vec<u8>>), Refused> {
         let entry = self.entries.get_mut(&id).ok_or(Refused::NoConversation)?;
         if !entry.open {
             return Err(Refused::Closed);
@@ -109,18 +109,17 @@ impl Book {
         if place.is_none() && (in_reply_to != 0 || self.lockstep) {
             return Err(self.refused(id, in_reply_to));
         }
-        entry.last_sequence += 1;
-        message.sequence = entry.last_sequence;
         let mut ready = vec![message.raw.clone()];
+        let mut question = None;
         if let Some(place) = place {
             message.in_reply_to = entry.pending[place].sequence;
-            let (question, released) = entry.release(place, message.raw.clone(), self.lockstep);
-            ready = released;
-            if let Some(question) = question {
-                entry.waiting_bytes -= question.raw.len();
-                self.waiting_bytes -= question.raw.len();
-                self.remember(question);
-            }
+            (question, ready) = entry.release(place, message.raw.clone(), self.lockstep);
+        }
+        let message = entry.say(message);
+        if let Some(question) = question {
+            entry.waiting_bytes -= question.raw.len();
+            self.waiting_bytes -= question.raw.len();
+            self.remember(question);
         }
         self.remember(message.clone());
         Ok((message, ready))
@@ -131,9 +130,9 @@ impl Book {
         if in_reply_to == 0 {
             return Refused::NothingWaits;
         }
-        let answers = |m: &&Message| m.conversation == id && m.in_reply_to == in_reply_to;
+        let answers = |m: &&Arc<Message>| m.conversation == id && m.in_reply_to == in_reply_to;
         match self.said.iter().find(answers) {
-            Some(answer) => Refused::AnsweredAlready(Box::new(answer.clone())),
+            Some(answer) => Refused::AnsweredAlready(answer.clone()),
             None if self
                 .entries
                 .get(&id)
@@ -146,7 +145,7 @@ impl Book {
     }
 
     /// The first answer that was given under this request id, if it is one.
-    pub(super) fn repeated(&self, id: SessionId, request_id: &str) -> Option<&Message> {
+    pub(super) fn repeated(&self, id: SessionId, request_id: &str) -> Option<&Arc<Message>> {
         if request_id.is_empty() {
             return None;
         }
@@ -157,7 +156,7 @@ impl Book {
 
     /// Conversations with a message that nobody answered since `before`, and that message.
     pub(super) fn overdue(&self, before: Instant) -> Vec<(SessionId, u64)> {
-        let late = |(question, since): (&Message, Instant)| {
+        let late = |(question, since): (&Arc<Message>, Instant)| {
             (since <= before).then_some((question.conversation, question.sequence))
         };
         let open = self.entries.values().filter(|entry| entry.open);
@@ -207,12 +206,18 @@ impl Book {
         self.entries.get(&id)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = (SessionId, &Entry)> {
-        self.entries.iter().map(|(id, entry)| (*id, entry))
+    /// Conversations behind `after`, or all, by id.
+    pub(super) fn entries(
+        &self,
+        after: Option<SessionId>,
+    ) -> impl Iterator<Item = (SessionId, &Entry)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.entries.range((from, Bound::Unbounded));
+        behind.map(|(id, entry)| (*id, entry))
     }
 
     /// What was said and what waits, oldest first; in one conversation or in all.
-    pub(super) fn messages(&self, id: Option<SessionId>) -> Vec<&Message> {
+    pub(super) fn messages(&self, id: Option<SessionId>) -> Vec<Arc<Message>> {
         let waiting = self
             .entries
             .values()
@@ -221,13 +226,14 @@ impl Book {
         let all = self.said.iter().chain(waiting);
         let mut wanted: Vec<_> = all
             .filter(|m| id.is_none_or(|id| m.conversation == id))
+            .cloned()
             .collect();
         wanted.sort_by_key(|m| (m.time, m.conversation, m.sequence));
         wanted
     }
 
     /// The message of this number, if it waits.
-    pub(super) fn question(&self, id: SessionId, sequence: u64) -> Option<&Message> {
+    pub(super) fn question(&self, id: SessionId, sequence: u64) -> Option<&Arc<Message>> {
         let mut waiting = self.entries.get(&id)?.waiting();
         waiting
             .find(|(question, _)| question.sequence == sequence)
@@ -235,14 +241,14 @@ impl Book {
     }
 
     /// What the peer of a conversation said last, as far as it is known.
-    pub(super) fn last_heard(&self, id: SessionId) -> Option<&Message> {
+    pub(super) fn last_heard(&self, id: SessionId) -> Option<&Arc<Message>> {
         let waiting = self
             .entries
             .get(&id)?
             .waiting()
             .next_back()
             .map(|(question, _)| question);
-        let heard = |m: &&Message| m.conversation == id && m.author == Author::Peer;
+        let heard = |m: &&Arc<Message>| m.conversation == id && m.author == Author::Peer;
         waiting.or_else(|| self.said.iter().rev().find(heard))
     }
 
@@ -258,9 +264,9 @@ impl Book {
         })
     }
 
-    fn remember(&mut self, message: Message) {
+    fn remember(&mut self, message: Arc<Message>) {
         if let Some(entry) = self.entries.get_mut(&message.conversation) {
-            entry.remembered += 1;
+            entry.remember(&message);
         }
         self.said_bytes += message.raw.len() + MESSAGE_COST;
         self.said.push_back(message);
@@ -382,6 +388,28 @@ mod tests {
         }
         assert!(book.said_bytes <= REMEMBERED_BYTES);
         assert_eq!(book.entries.len(), book.said.len());
+    }
+
+    #[test]
+    fn the_last_message_is_known_while_it_is_remembered() {
+        let mut book = Book::new(false);
+        let last = |book: &Book| {
+            let last = book.get(ID).unwrap().last();
+            last.map(|m| String::from_utf8(m.raw.clone()).unwrap())
+        };
+        hear(&mut book, "a");
+        hear(&mut book, "b");
+        assert_eq!(last(&book).as_deref(), Some("b"));
+        answer(&mut book, 2, "B").unwrap();
+        assert_eq!(last(&book).as_deref(), Some("B"));
+        for id in 10..20_010u128 {
+            book.hear(SessionId(id), ([127, 0, 0, 1], 9).into(), &[7; 1000], now());
+            book.close(SessionId(id));
+        }
+        // What waits is not forgotten.
+        assert_eq!(last(&book).as_deref(), Some("a"));
+        book.close(ID);
+        assert_eq!(last(&book).as_deref(), Some("a"));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Desk {
         id: SessionId,
         in_reply_to: u64,
         message: Message,
-    ) -> Result<(Message, bool), Refused> {
+    ) -> Result<(Arc<Message>, bool), Refused> {
         let (message, ready) = state.book.answer(id, in_reply_to, message)?;
         self.tell(&mut state.book, id, Happened::Changed);
         let Some((session, door)) = state.peers.get(&id) else {
@@ -277,9 +277,8 @@ impl Desk {
     }
 
     /// What was said, oldest first: in one conversation or in all.
-    pub fn messages(&self, id: Option<SessionId>) -> Vec<Message> {
-        let state = crate::net::lock(&self.state);
-        state.book.messages(id).into_iter().cloned().collect()
+    pub fn messages(&self, id: Option<SessionId>) -> Vec<Arc<Message>> {
+        crate::net::lock(&self.state).book.messages(id)
     }
 
     /// What a message says, every control and direction character made visible.
@@ -296,7 +295,7 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         let state = crate::net::lock(&self.state);
-        for (id, entry) in state.book.entries() {
+        for (id, entry) in state.book.entries(None) {
             self.publish(id, entry.peer, Happened::Forgotten);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use super::message::{ConversationState, Message};
@@ -16,7 +17,10 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) enum Slot {
     /// Nobody has answered it.
-    Waiting { question: Message, since: Instant },
+    Waiting {
+        question: Arc<Message>,
+        since: Instant,
+    },
     /// Answered, and held back: an earlier message is not.
     Held(Vec<u8>),
 }
@@ -29,6 +33,8 @@ pub(super) struct Entry {
     pub(super) last_sequence: u64,
     pub(super) pending: VecDeque<Pending>,
     pub(super) waiting_bytes: usize,
+    /// What was said last, as long as that is remembered.
+    last: Weak<Message>,
     /// Its messages among those that were said.
     pub(super) remembered: usize,
 }
@@ -41,6 +47,7 @@ impl Entry {
             last_sequence: 0,
             pending: VecDeque::new(),
             waiting_bytes: 0,
+            last: Weak::new(),
             remembered: 0,
         }
     }
@@ -53,8 +60,32 @@ impl Entry {
         }
     }
 
+    /// Something is said in it.
+    pub(super) fn say(&mut self, mut message: Message) -> Arc<Message> {
+        self.last_sequence += 1;
+        message.sequence = self.last_sequence;
+        let said = Arc::new(message);
+        self.last = Arc::downgrade(&said);
+        said
+    }
+
+    /// One of its messages is among those that were said.
+    pub(super) fn remember(&mut self, said: &Arc<Message>) {
+        self.remembered += 1;
+        let last = self.last.upgrade();
+        if last.is_none_or(|last| last.sequence < said.sequence) {
+            self.last = Arc::downgrade(said);
+        }
+    }
+
+    /// The last message that is still known.
+    pub(super) fn last(&self) -> Option<Arc<Message>> {
+        let waits = || self.waiting().next_back().map(|(last, _)| last.clone());
+        self.last.upgrade().or_else(waits)
+    }
+
     /// Messages that nobody has answered, oldest first.
-    pub(super) fn waiting(&self) -> impl DoubleEndedIterator<Item = (&Message, Instant)> {
+    pub(super) fn waiting(&self) -> impl DoubleEndedIterator<Item = (&Arc<Message>, Instant)> {
         self.pending
             .iter()
             .filter_map(|pending| match &pending.slot {
@@ -89,7 +120,7 @@ impl Entry {
         place: usize,
         answer: Vec<u8>,
         lockstep: bool,
-    ) -> (Option<Message>, Vec<Vec<u8>>) {
+    ) -> (Option<Arc<Message>>, Vec<Vec<u8>>) {
         let slot = std::mem::replace(&mut self.pending[place].slot, Slot::Held(answer));
         let question = match slot {
             Slot::Waiting { question, .. } => Some(question),

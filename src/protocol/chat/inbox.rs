@@ -1,6 +1,5 @@
 //! What is seen of a desk from outside: its conversations as they are, and every change of one for whoever follows.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,7 +7,7 @@ use std::time::SystemTime;
 use super::book::Book;
 use super::desk::Desk;
 use super::entry::Entry;
-use super::message::{Conversation, Message};
+use super::message::Conversation;
 use crate::net::{Feed, SessionId};
 
 /// What happened to a conversation.
@@ -72,31 +71,17 @@ impl Desk {
         });
     }
 
-    /// All conversations: those that wait first, the longest wait first of all.
+    /// All conversations.
     pub fn conversations(&self) -> Vec<Conversation> {
         let state = crate::net::lock(&self.state);
-        let mut last: HashMap<SessionId, &Message> = HashMap::new();
-        last.extend(
-            state
-                .book
-                .messages(None)
-                .into_iter()
-                .map(|m| (m.conversation, m)),
-        );
-        let mut all: Vec<_> = state
-            .book
-            .entries()
-            .map(|(id, entry)| seen(id, entry, last.get(&id).copied()))
-            .collect();
-        all.sort_by_key(|c| (c.waiting_since.is_none(), c.waiting_since, c.id));
-        all
+        let entries = state.book.entries(None);
+        entries.map(|(id, entry)| seen(id, entry)).collect()
     }
 
     /// One of them.
     pub fn conversation(&self, id: SessionId) -> Option<Conversation> {
         let state = crate::net::lock(&self.state);
-        let said = state.book.messages(Some(id));
-        Some(seen(id, state.book.get(id)?, said.last().copied()))
+        state.book.get(id).map(|entry| seen(id, entry))
     }
 
     /// At most `limit` of them behind `after`, by id; and what `moment` says while none can change.
@@ -107,19 +92,18 @@ impl Desk {
         moment: impl FnOnce() -> T,
     ) -> (Vec<SessionId>, T) {
         let state = crate::net::lock(&self.state);
-        let ids = state.book.entries().map(|(id, _)| id);
-        let page = ids.filter(|id| Some(*id) > after).take(limit).collect();
-        (page, moment())
+        let ids = state.book.entries(after).map(|(id, _)| id);
+        (ids.take(limit).collect(), moment())
     }
 }
 
-fn seen(id: SessionId, entry: &Entry, last: Option<&Message>) -> Conversation {
+fn seen(id: SessionId, entry: &Entry) -> Conversation {
     Conversation {
         id,
         peer: entry.peer,
         state: entry.state(),
         waiting_since: entry.waiting_since().map(|(_, time)| time),
         unanswered: entry.unanswered(),
-        last: last.cloned(),
+        last: entry.last(),
     }
 }

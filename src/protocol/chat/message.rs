@@ -1,6 +1,7 @@
 //! What callers see of a desk: messages, conversations, replies and why one is refused.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::net::SessionId;
@@ -62,7 +63,7 @@ pub struct Conversation {
     /// Messages that nobody answered.
     pub unanswered: usize,
     /// The last message, if it is still known.
-    pub last: Option<Message>,
+    pub last: Option<Arc<Message>>,
 }
 
 /// What an operator sends.
@@ -78,7 +79,7 @@ pub enum Body<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replied {
     /// The message that it became.
-    pub message: Message,
+    pub message: Arc<Message>,
     /// What its author should know.
     pub warnings: Vec<String>,
 }
@@ -95,7 +96,7 @@ pub enum ReplyError {
     /// The conversation has no message of this number.
     NoSuchMessage(u64),
     /// Somebody was first; this is what was answered.
-    Answered(Box<Message>),
+    Answered(Arc<Message>),
     /// An empty answer would be none.
     Empty,
     /// Longer than one answer may be.
