@@ -39,6 +39,16 @@ pub(super) struct How {
     pub(super) grace: Option<Duration>,
 }
 
+impl Edit {
+    /// What the drains that it begins are told to be for.
+    fn reason(&self) -> &str {
+        match &*self.caller.reason {
+            "" => self.caller.method,
+            reason => reason,
+        }
+    }
+}
+
 /// An edit that was checked, with its sockets.
 struct Checked {
     runtime: Vec<Assignment>,
@@ -139,11 +149,7 @@ impl State {
         if let Some(identity) = &edit.identity {
             identities.insert(edit.name.clone(), identity.clone());
         }
-        let reason = match &*edit.caller.reason {
-            "" => edit.caller.method,
-            reason => reason,
-        };
-        let mut wanted = changes(&self.running, &configured, &identities, reason);
+        let mut wanted = changes(&self.running, &configured, &identities, edit.reason());
         self.adjust(&mut wanted, edit, &configured, &identities);
         let refused = |refused: Vec<(ListenerName, Error)>| {
             let first = refused.into_iter().next();
@@ -179,7 +185,7 @@ impl State {
                     asked: None,
                 },
                 grace: None,
-                reason: edit.caller.reason.clone(),
+                reason: edit.reason().to_owned(),
             },
             (None, None) => return,
         };

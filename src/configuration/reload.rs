@@ -4,7 +4,7 @@ use tracing::{error, info};
 
 use super::plan::{changes, changing, ending};
 use super::state::{State, tell};
-use crate::config::{Layers, Problem, Problems, Reason, Scope};
+use crate::config::{Layer, Layers, Problem, Problems, Reason, Scope};
 use crate::grpc::{ReloadOptions, Reloaded, Warning};
 use crate::settings::{Configured, configure};
 use crate::supervisor::{Error, ListenerName, Prepared};
@@ -126,6 +126,7 @@ impl State {
                     _ => format!("listeners.{name}"),
                 };
                 let place = configured.origins.get(&key).map(|s| (*s.origin).clone());
+                let place = place.filter(|origin| origin.layer != Layer::Default);
                 Problem::new(Reason::Invalid, key, error.to_string(), place)
             };
             Error::Configuration(Problems::new(refused.into_iter().map(problem).collect()))
