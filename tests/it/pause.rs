@@ -166,13 +166,12 @@ fn what_is_paused_stays_so_over_a_restart() {
         return;
     }
     let store = "[store]\npath = \"switchboard.db\"\n";
-    // A port of the kernel's choice would be another one after the restart.
-    let port = TcpListener::bind("127.0.0.1:0")
+    // A port of the kernel's choice would be another one after the restart. This address is nobody else's.
+    let bind = TcpListener::bind("127.0.0.78:0")
         .unwrap()
         .local_addr()
-        .unwrap()
-        .port();
-    let listener = format!("[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:{port}\"\n");
+        .unwrap();
+    let listener = format!("[listeners.ack]\nprotocol = \"ack\"\nbind = \"{bind}\"\n");
     let home = Service::home_for(&(listener + store));
     let mut service = Service::start_in(home, &[], &[]);
     let reason = json!({ "mode": "PAUSE_MODE_REFUSE", "reason": "maintenance" });

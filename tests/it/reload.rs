@@ -310,7 +310,8 @@ fn a_port_of_another_kind_is_no_room_to_move_to() {
     if no_grpcurl() {
         return;
     }
-    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // On an address of its own: nobody else has the port of the other kind.
+    let other = UdpSocket::bind("127.0.0.77:0").unwrap();
     let chat = |transport: &str| {
         let bind = other.local_addr().unwrap();
         format!(
