@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::convert::{layer, listener_name, state};
+use super::verbs::allowed;
 use crate::config::{Problem, Problems};
 use crate::store::WriteError;
 use crate::supervisor::{Error, State, Violation, shown};
@@ -295,22 +296,6 @@ pub(super) fn explained(bare: &Status, word: &str) -> Status {
         _ => bare.message(),
     };
     status(bare.code(), message, with_reason(word, Vec::new()))
-}
-
-/// What may be asked of a listener in this state.
-fn allowed(state: State) -> &'static str {
-    match state {
-        State::Active => "PauseListener, DrainListener, StopListener, DeleteListener with force",
-        State::Paused => {
-            "ResumeListener, StartListener, PauseListener, DrainListener, StopListener, DeleteListener with force"
-        }
-        State::Draining => "ResumeListener, DrainListener, StopListener, DeleteListener with force",
-        State::Stopping => {
-            "StopListener, DeleteListener with force, once it has stopped StartListener"
-        }
-        State::Stopped => "StartListener, DeleteListener",
-        State::Failed => "StartListener, StopListener, DeleteListener",
-    }
 }
 
 /// A status on its way out; `?` makes one of the supervisor's refusals.

@@ -10,7 +10,7 @@ use super::listeners::{caller, length, refused};
 use super::status::invalid;
 use super::{Caller, Control, Verb, Wish, api};
 use crate::net::PauseMode;
-use crate::supervisor::{Moment, Violation};
+use crate::supervisor::{Moment, State, Violation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -208,6 +208,22 @@ fn read_drain(asked: &api::DrainListenerRequest) -> Result<Verb, Vec<Violation>>
             pauses,
         }),
         wrong => Err(wrong),
+    }
+}
+
+/// What may be asked of a listener in this state.
+pub(super) fn allowed(state: State) -> &'static str {
+    match state {
+        State::Active => "PauseListener, DrainListener, StopListener, DeleteListener with force",
+        State::Paused => {
+            "ResumeListener, StartListener, PauseListener, DrainListener, StopListener, DeleteListener with force"
+        }
+        State::Draining => "ResumeListener, DrainListener, StopListener, DeleteListener with force",
+        State::Stopping => {
+            "StopListener, DeleteListener with force, once it has stopped StartListener"
+        }
+        State::Stopped => "StartListener, DeleteListener",
+        State::Failed => "StartListener, StopListener, DeleteListener",
     }
 }
 
