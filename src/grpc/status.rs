@@ -10,7 +10,7 @@ use super::convert::{layer, listener_name, state};
 use super::verbs::allowed;
 use crate::config::{Problem, Problems};
 use crate::store::WriteError;
-use crate::supervisor::{Error, State, Violation, shown};
+use crate::supervisor::{Error, Violation, shown};
 
 /// Whose reasons these are.
 const DOMAIN: &str = "switchboard";
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::config::{Layer, Origin, Reason};
     use crate::net::TooManyTaps;
-    use crate::supervisor::Denied;
+    use crate::supervisor::{Denied, State};
     use std::sync::Arc;
 
     #[test]
