@@ -91,7 +91,7 @@ impl api::chat_service_server::ChatService for Control {
         let list = ("messages", &asked.parent, &asked.filter);
         let after = page::cursor(list, &asked.page_token)?;
         let mut selection = Selection::new(size, after.and_then(|cursor| read_moment(&cursor)));
-        let (listener, desk, id) = self.history(&asked.parent)?;
+        let (listener, desk, id) = self.history("parent", &asked.parent)?;
         let show = |said: Arc<Message>| {
             let label = self.supervisor.session_label(said.conversation);
             message(conversation_name(&listener, &label), &desk, &said)
@@ -161,20 +161,24 @@ impl Control {
 
     /// The desk and the session of `listeners/L/conversations/C`.
     fn conversation(&self, name: &str) -> Result<(String, Arc<Desk>, SessionId), Status> {
-        match self.history(name)? {
+        match self.history("name", name)? {
             (listener, desk, Some(id)) => Ok((listener, desk, id)),
             _ => Err(refusal::no_conversation(name)),
         }
     }
 
-    /// The same; no session for `listeners/L/conversations/-`.
-    fn history(&self, name: &str) -> Result<(String, Arc<Desk>, Option<SessionId>), Status> {
+    /// The same of a name in the request's `field`; no session for `listeners/L/conversations/-`.
+    fn history(
+        &self,
+        field: &str,
+        name: &str,
+    ) -> Result<(String, Arc<Desk>, Option<SessionId>), Status> {
         let parts = name
             .strip_prefix("listeners/")
             .and_then(|n| n.split_once("/conversations/"));
         let Some((listener, label)) = parts else {
             let rule = "a conversation's name is `listeners/LISTENER/conversations/SESSION`";
-            return Err(invalid_field("NAME_INVALID", "name", rule));
+            return Err(invalid_field("NAME_INVALID", field, rule));
         };
         let desk = self.supervisor.desk(listener).map_err(refused)?;
         if label == "-" {

@@ -10,14 +10,11 @@ use super::filter::Filter;
 use super::listeners::{grace, refused};
 use super::sessions::parent;
 use super::status::{invalid, invalid_field, status, with_reason};
-use super::{Caller, Control, api};
+use super::{Caller, Control, api, page};
 use crate::supervisor::{Closing, Supervisor, Violation, Visit};
 
 /// Names that are told of all that match.
 const SAMPLE: usize = 100;
-
-/// Sessions that are held against a filter before other tasks have their turn.
-const TURN: usize = 500;
 
 /// No close is spread over more than a day.
 const LONGEST_PACE: Duration = Duration::from_secs(86_400);
@@ -120,16 +117,14 @@ fn bounds(asked: &api::CloseSessionsRequest) -> Result<(Option<usize>, Duration)
 /// Those that a filter admits.
 async fn matching(visits: Vec<Visit>, filter: &Filter, supervisor: &Supervisor) -> Vec<Visit> {
     let mut matching = Vec::new();
-    for (index, visit) in visits.into_iter().enumerate() {
-        if index % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
-        }
+    page::each(visits, |visit| {
         let view = visit.view();
         // It may have ended meanwhile.
         if view.closing.is_none() && filter.admits(&session(view, supervisor)) {
             matching.push(visit);
         }
-    }
+    })
+    .await;
     matching
 }
 

@@ -54,14 +54,15 @@ pub(super) fn reply(error: &ReplyError, name: &str) -> Status {
 
 /// Somebody was first.
 fn answered(first: &Message) -> Status {
-    let by = if first.operator.is_empty() {
+    let operator = shown(&first.operator);
+    let by = if operator.is_empty() {
         "the listener itself"
     } else {
-        &first.operator
+        &operator
     };
     let message = format!("message {} is answered already, by {by}", first.in_reply_to);
     let metadata = vec![
-        ("answered_by", first.operator.clone()),
+        ("answered_by", operator.clone()),
         ("answer_sequence", first.sequence.to_string()),
     ];
     status(

@@ -24,17 +24,52 @@ pub(super) fn with_reason(reason: &str, metadata: Metadata) -> ErrorDetails {
     ErrorDetails::with_error_info(reason, DOMAIN, metadata)
 }
 
+/// A status travels in headers, of which common clients read 8 KiB: what its message may take of them, and how many bytes
+/// the violations in its details have, which are a third longer there.
+const MOST_OF_MESSAGE: usize = 3_500;
+const MOST_OF_VIOLATIONS: usize = 2_600;
+
 pub(super) fn status(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
-    Status::with_error_details(code, message, details)
+    Status::with_error_details(code, cut(message.into()), details)
 }
 
-/// Most violations that are told, and most characters of each: a status travels in headers.
+/// As much of a message as headers have room for.
+fn cut(mut message: String) -> String {
+    // It stands there as it is, with what is not plain as %XX, and once more among the details.
+    let in_headers = |c: char| {
+        let plain = c.is_ascii_graphic() && !"\"#%<>`?{}".contains(c);
+        let length = c.len_utf8();
+        (4 * length).div_ceil(3) + if plain { 1 } else { 3 * length }
+    };
+    let mut taken = 0;
+    let beyond = message.char_indices().find(|(_, c)| {
+        taken += in_headers(*c);
+        taken > MOST_OF_MESSAGE
+    });
+    if let Some((at, _)) = beyond {
+        message.truncate(at);
+        message.push('…');
+    }
+    message
+}
+
+/// Most violations that are told, and most characters of each.
 const MOST_TOLD: (usize, usize) = (20, 300);
 
 /// Every field that is wrong, at once.
 pub(super) fn invalid(reason: &str, mut violations: Vec<Violation>) -> Status {
-    let more = violations.len().saturating_sub(MOST_TOLD.0);
-    violations.truncate(MOST_TOLD.0);
+    let mut taken = 0;
+    for violation in &mut violations {
+        violation.description = start(&violation.description, MOST_TOLD.1);
+        violation.field = start(&violation.field, MOST_TOLD.1);
+    }
+    let told = violations.iter().take(MOST_TOLD.0).take_while(|v| {
+        taken += v.field.len() + v.description.len();
+        taken <= MOST_OF_VIOLATIONS
+    });
+    let told = told.count();
+    let more = violations.len() - told;
+    violations.truncate(told);
     if more > 0 {
         let description = format!("and {more} more are wrong");
         violations.push(Violation {
@@ -45,13 +80,16 @@ pub(super) fn invalid(reason: &str, mut violations: Vec<Violation>) -> Status {
     let mut details = with_reason(reason, Vec::new());
     let mut lines = Vec::new();
     for Violation { field, description } in violations {
-        let description: String = description.chars().take(MOST_TOLD.1).collect();
         // What is wrong as a whole has no field.
         let colon = if field.is_empty() { "" } else { ": " };
         lines.push(format!("{field}{colon}{description}"));
         details.add_bad_request_violation(field, description);
     }
     status(Code::InvalidArgument, lines.join("; "), details)
+}
+
+fn start(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
 }
 
 /// One field that is wrong.
@@ -224,9 +262,10 @@ fn of_change(error: Error, reason: &str, message: &str) -> ErrorDetails {
             listeners,
         } => {
             let details = with_reason(reason, vec![("sessions", sessions.to_string())]);
-            listeners.iter().fold(details, |details, name| {
+            let told = listeners.iter().take(MOST_TOLD.0);
+            told.fold(details, |details, name| {
                 let name = listener_name(name.as_str());
-                precondition(details, "SESSIONS", &name, message)
+                precondition(details, "SESSIONS", &name, "its sessions would end")
             })
         }
         _ => bare(),
@@ -290,6 +329,48 @@ mod tests {
     use crate::net::TooManyTaps;
     use crate::supervisor::Denied;
     use std::sync::Arc;
+
+    #[test]
+    fn a_refusal_fits_the_headers_that_clients_read() {
+        let wrong = |field: &str, description: &str| Violation {
+            field: field.to_owned(),
+            description: description.to_owned(),
+        };
+        let long = wrong(&"\u{1d11e}".repeat(400), &"\u{1d11e}".repeat(400));
+        let usual = wrong("listener.limits.allow_cidrs", &"`x` ".repeat(20));
+        let names: Vec<_> = (0..1_000).map(|n| format!("a-listener-{n}")).collect();
+        let closing = Error::WouldClose {
+            sessions: 9_000,
+            listeners: names.iter().map(|name| name.parse().unwrap()).collect(),
+        };
+        let etag = Error::Etag {
+            given: "é".repeat(100_000),
+            current: "b".into(),
+        };
+        for status in [
+            invalid("X_INVALID", vec![long; 40]),
+            invalid("X_INVALID", vec![usual; 40]),
+            Failure::from(closing).0,
+            Failure::from(etag).0,
+            status(Code::Aborted, "é".repeat(100_000), with_reason("X", vec![])),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            status.add_header(&mut headers).unwrap();
+            let length = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+                name.as_str().len() + value.len() + 32
+            };
+            let all: usize = headers.iter().map(length).sum();
+            assert!(all < 7_900, "{all}");
+            let details = status.get_error_details();
+            assert!(details.error_info().is_some());
+            if let Some(wrong) = details.bad_request() {
+                let told = wrong.field_violations.len();
+                let last = wrong.field_violations.last();
+                let more = format!("and {} more are wrong", 41 - told);
+                assert_eq!(last.unwrap().description, more);
+            }
+        }
+    }
 
     #[test]
     fn every_refusal_has_its_code_its_reason_and_its_detail() {

@@ -70,10 +70,6 @@ impl Bans {
     pub(super) fn hold(&self, source: IpAddr) -> bool {
         self.all.hold(source) || self.own.hold(source)
     }
-
-    pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.all, &other.all) && Arc::ptr_eq(&self.own, &other.own)
-    }
 }
 
 #[cfg(test)]

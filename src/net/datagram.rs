@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::ban::Bans;
 use super::door::{Door, canonical};
 use super::gate::{Gate, PauseMode};
 use super::handler::Handler;
@@ -38,6 +39,7 @@ pub struct Datagram<'a> {
 pub struct Batch<'a> {
     /// What all of them obey.
     pub terms: &'a Terms,
+    bans: &'a Bans,
     socket: &'a Arc<DatagramSocket>,
     buffer: &'a [u8],
     arrivals: &'a [Arrival],
@@ -217,9 +219,10 @@ impl Receiver {
 
     /// Has the protocol answer what came.
     async fn answer(&mut self) {
-        let terms = self.door.terms();
+        let (terms, bans) = (self.door.terms(), self.door.bans());
         let mut batch = Batch {
             terms: &terms,
+            bans: &bans,
             socket: &self.socket,
             buffer: &self.buffer,
             arrivals: &self.arrivals,
@@ -273,10 +276,11 @@ fn failure(error: &io::Error) -> &'static str {
 impl Door {
     /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
     /// The drop is counted.
-    pub fn passes(&self, terms: &Terms, datagram: &Datagram<'_>) -> bool {
+    pub fn passes(&self, batch: &Batch<'_>, datagram: &Datagram<'_>) -> bool {
+        let (terms, source) = (batch.terms, datagram.peer.ip());
         let away = self.shut().filter(|_| !terms.has_sessions());
         let open = || away.map_or(Ok(()), |(_, why)| Err(why.word()));
-        let welcome = terms.welcome(datagram.peer.ip()).and_then(|()| open());
+        let welcome = terms.welcome(batch.bans, source).and_then(|()| open());
         if welcome.is_err() {
             // Whoever is turned away has come: those let in are the rest.
             self.counters.accepted.fetch_add(1, Ordering::Relaxed);

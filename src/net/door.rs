@@ -56,6 +56,8 @@ pub struct Door {
     pub telemetry: Telemetry,
     feed: Arc<Feed<SessionEvent>>,
     terms: Mutex<Arc<Terms>>,
+    /// Not of the terms, which sessions keep: there may be many, and they change often.
+    bans: Mutex<Bans>,
     /// How it is shut, as [`Gate::number`] has it.
     shut: AtomicU8,
     ids: Ids,
@@ -76,7 +78,7 @@ impl Door {
     /// A door that nobody has come through yet.
     pub fn new(parts: DoorParts) -> Arc<Self> {
         use std::hash::{BuildHasher, RandomState};
-        let terms = Terms::new(parts.bounds, parts.handler, parts.bans, None);
+        let terms = Terms::new(parts.bounds, parts.handler, None);
         Arc::new(Self {
             labels: parts.labels,
             counters: parts.counters,
@@ -85,6 +87,7 @@ impl Door {
             telemetry: parts.telemetry,
             feed: parts.feed,
             terms: Mutex::new(Arc::new(terms)),
+            bans: Mutex::new(parts.bans),
             shut: AtomicU8::new(0),
             // Ids differ between processes and runs even if their clocks agree.
             ids: Ids::new(RandomState::new().hash_one(Instant::now())),
@@ -100,17 +103,17 @@ impl Door {
     /// clock, whoever comes in and every datagram obey the new terms from their next look on.
     pub(super) fn set_terms(&self, bounds: Bounds, handler: Handler) {
         let mut terms = super::lock(&self.terms);
-        let bans = terms.bans.clone();
-        *terms = Arc::new(Terms::new(bounds, handler, bans, Some(&terms)));
+        *terms = Arc::new(Terms::new(bounds, handler, Some(&terms)));
+    }
+
+    /// Who is kept away now.
+    pub(super) fn bans(&self) -> Bans {
+        super::lock(&self.bans).clone()
     }
 
     /// Exchanges who is kept away. Those who are in stay; of datagrams each is a new look.
     pub fn set_bans(&self, bans: Bans) {
-        let mut terms = super::lock(&self.terms);
-        if !terms.bans.is(&bans) {
-            let (bounds, handler) = (terms.bounds.clone(), terms.handler.clone());
-            *terms = Arc::new(Terms::new(bounds, handler, bans, Some(&terms)));
-        }
+        *super::lock(&self.bans) = bans;
     }
 
     /// What the ids of its sessions have in common, see [`SessionId::run`].
@@ -142,20 +145,22 @@ impl Door {
         // Over TCP the entrance has kept those away that came since.
         let away = self.shut().filter(|_| matches!(route, Route::Datagram(_)));
         let open = away.map_or(Ok(()), |(_, why)| Err(why.word()));
-        let allowed = open.and_then(|()| terms.permit(peer.ip())).and_then(|()| {
-            let make = || {
-                let id = self.ids.next();
-                let trace = self
-                    .telemetry
-                    .session_setup(&self.labels, id.0, began.elapsed());
-                let (local, outbox) = (canonical(local), bounds.outbox_bytes);
-                let session = Session::new(id, (peer, local), route, trace, outbox);
-                self.feed.publish(|| self.opened(&session));
-                session
-            };
-            let (max, per_source) = (bounds.max_sessions, bounds.max_sessions_per_source);
-            self.sessions.enter(peer.ip(), max, per_source, make)
-        });
+        let allowed = open
+            .and_then(|()| terms.permit(&self.bans(), peer.ip()))
+            .and_then(|()| {
+                let make = || {
+                    let id = self.ids.next();
+                    let trace = self
+                        .telemetry
+                        .session_setup(&self.labels, id.0, began.elapsed());
+                    let (local, outbox) = (canonical(local), bounds.outbox_bytes);
+                    let session = Session::new(id, (peer, local), route, trace, outbox);
+                    self.feed.publish(|| self.opened(&session));
+                    session
+                };
+                let (max, per_source) = (bounds.max_sessions, bounds.max_sessions_per_source);
+                self.sessions.enter(peer.ip(), max, per_source, make)
+            });
         match &allowed {
             Ok(session) => {
                 debug!(listener = %self.labels.listener, session = %session.id, peer = %peer, "session opened");

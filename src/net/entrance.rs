@@ -212,7 +212,7 @@ impl Entrance {
         let terms = self.door.terms();
         let counters = &self.door.counters;
         counters.accepted.fetch_add(1, Ordering::Relaxed);
-        if let Err(unwelcome) = terms.welcome(canonical(peer).ip()) {
+        if let Err(unwelcome) = terms.welcome(&self.door.bans(), canonical(peer).ip()) {
             return counters.refuse(unwelcome);
         }
         counters.refuse(why.word());

@@ -20,8 +20,6 @@ pub struct Terms {
     pub bounds: Bounds,
     /// The running protocol.
     pub handler: Handler,
-    /// Who is kept away.
-    pub(super) bans: Bans,
     /// The rate of new sessions.
     accepts: Option<Arc<Mutex<TokenBucket>>>,
     /// Rates of peers without a session.
@@ -39,7 +37,7 @@ impl fmt::Debug for Terms {
 impl Terms {
     /// Terms that follow those `before`: a rate that stays goes on where it was, for else every
     /// change of anything would give each peer a new burst.
-    pub(super) fn new(bounds: Bounds, handler: Handler, bans: Bans, before: Option<&Self>) -> Self {
+    pub(super) fn new(bounds: Bounds, handler: Handler, before: Option<&Self>) -> Self {
         let peerless = matches!(handler, Handler::Datagram(_));
         let accepts = match before {
             Some(old) if old.bounds.max_accepts_per_second == bounds.max_accepts_per_second => {
@@ -61,15 +59,14 @@ impl Terms {
         Self {
             bounds,
             handler,
-            bans,
             accepts,
             peers,
         }
     }
 
     /// Whether anybody may come from this address; else the word for why not.
-    pub(super) fn welcome(&self, source: IpAddr) -> Result<(), &'static str> {
-        if self.bans.hold(source) {
+    pub(super) fn welcome(&self, bans: &Bans, source: IpAddr) -> Result<(), &'static str> {
+        if bans.hold(source) {
             return Err("banned");
         }
         if !self.bounds.allows(source) {
@@ -80,8 +77,8 @@ impl Terms {
 
     /// Whether a peer may come in now, as far as its address and the rate say; else the limit's
     /// word.
-    pub(super) fn permit(&self, peer: IpAddr) -> Result<(), &'static str> {
-        self.welcome(peer)?;
+    pub(super) fn permit(&self, bans: &Bans, peer: IpAddr) -> Result<(), &'static str> {
+        self.welcome(bans, peer)?;
         match &self.accepts {
             Some(bucket) if !super::lock(bucket).take(Instant::now()) => Err("accept_rate"),
             _ => Ok(()),

@@ -32,7 +32,7 @@ impl StreamHandler for Says {
 impl DatagramHandler for Says {
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
         for datagram in batch.datagrams() {
-            if door.passes(batch.terms, &datagram) {
+            if door.passes(batch, &datagram) {
                 batch.answers.push(&datagram, |out| {
                     out.extend_from_slice(self.0.as_bytes());
                     true
@@ -166,6 +166,23 @@ fn a_lowered_number_of_sessions_ends_nobody_and_keeps_new_ones_out() {
 }
 
 #[test]
+fn who_is_in_keeps_no_bans_of_the_past() {
+    let listener = Listener::start(Limits::default(), over_tcp("x"));
+    let mut past = Vec::new();
+    let mut inside = Vec::new();
+    for _ in 0..3 {
+        let bans = Bans::default();
+        past.push(Arc::downgrade(&bans.all));
+        listener.1.door.set_bans(bans);
+        let mut peer = listener.connect();
+        assert_eq!(answer(&mut peer, "?"), "x");
+        inside.push(peer);
+    }
+    let kept = past.iter().filter(|all| all.upgrade().is_some());
+    assert_eq!(kept.count(), 1);
+}
+
+#[test]
 fn a_rate_that_stays_is_not_filled_up_by_a_change() {
     let rated = |rate| Limits {
         max_accepts_per_second: rate,
@@ -224,7 +241,7 @@ fn a_taker_that_takes_nothing_keeps_its_place_for_its_time_and_no_longer() {
     let listener = Listener::start(Limits::default(), over_tcp("x"));
     let mut peer = listener.connect();
     assert_eq!(answer(&mut peer, "?"), "x");
-    let (taps, soon) = (Taps::default(), Duration::from_millis(200));
+    let (taps, soon) = (Taps::default(), Duration::from_secs(1));
     let over = Instant::now() + soon;
     let mut first = tap_until(&listener, &taps, over).unwrap();
     let later = Instant::now() + Duration::from_secs(60);

@@ -79,7 +79,7 @@ impl DatagramHandler for Uppercase {
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
         for datagram in batch.datagrams() {
             door.counters.ended.received(datagram.data.len());
-            if !door.passes(batch.terms, &datagram) {
+            if !door.passes(batch, &datagram) {
                 continue;
             }
             batch

@@ -49,22 +49,16 @@ impl Supervisor {
         wanted: impl Fn(&Session) -> bool,
     ) -> Result<Vec<Visit>, Error> {
         let mut visits = Vec::new();
-        let mut add = |listener: &super::listener::Listener| {
-            for running in listener.runs() {
-                running.door.sessions.each(|session| {
-                    if wanted(session) {
-                        visits.push(Visit {
-                            listener: listener.name.clone(),
-                            door: running.door.clone(),
-                            session: session.clone(),
-                        });
-                    }
-                });
-            }
-        };
-        match listener {
-            Some(name) => self.find(name, add)?,
-            None => self.lock().values().for_each(&mut add),
+        for (listener, door) in self.doors(listener)? {
+            door.sessions.each(|session| {
+                if wanted(session) {
+                    visits.push(Visit {
+                        listener: listener.clone(),
+                        door: door.clone(),
+                        session: session.clone(),
+                    });
+                }
+            });
         }
         visits.sort_by_key(|visit| visit.session.id);
         Ok(visits)

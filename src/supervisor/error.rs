@@ -112,7 +112,8 @@ impl fmt::Display for Error {
             Self::Etag { given, current } => {
                 write!(
                     f,
-                    "the listener has changed: its etag is {current}, not {given}; look again"
+                    "the listener has changed: its etag is {current}, not {}; look again",
+                    shown(given)
                 )
             }
             Self::ShellForbidden => f.write_str(

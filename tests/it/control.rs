@@ -91,6 +91,9 @@ fn every_refusal_has_its_code_its_reason_and_its_detail() {
     let resource = error.detail("ResourceInfo");
     assert_eq!(resource["resourceType"], "switchboard.v1.Listener");
     assert_eq!(resource["resourceName"], "listeners/absent");
+    // What is wrong is told of the field that it is in.
+    let error = refused(&service, "ChatService/ListMessages", &on("desk"));
+    assert_eq!(error.fields(), ["parent"].into());
 }
 
 #[test]

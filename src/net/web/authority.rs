@@ -116,6 +116,8 @@ fn name(payload: &mut [u8], flags: u8) -> Option<()> {
     const PRIORITY: u8 = 0x20;
     /// Where `:authority` stands in the static table.
     const AUTHORITY: usize = 1;
+    /// `:authority` in Huffman's code.
+    const SPELT: &[u8] = b"\xb8\x3b\x53\x39\xec\x32\x7d\x7f";
     let mut at = usize::from(flags & PADDED != 0) + 5 * usize::from(flags & PRIORITY != 0);
     while at < payload.len() {
         let bits = match payload[at].leading_zeros() {
@@ -129,11 +131,15 @@ fn name(payload: &mut [u8], flags: u8) -> Option<()> {
         if matches!(bits, 7 | 5) {
             continue;
         }
-        if index == 0 {
-            text(payload, &mut at)?;
-        }
+        // Some clients spell the name out.
+        let is_authority = if index == 0 {
+            let (name, huffman) = text(payload, &mut at)?;
+            *name == *(if huffman { SPELT } else { b":authority" })
+        } else {
+            index == AUTHORITY
+        };
         let (value, huffman) = text(payload, &mut at)?;
-        if index == AUTHORITY {
+        if is_authority {
             if huffman {
                 name_coded(value);
             } else {
@@ -231,6 +237,25 @@ mod tests {
         let mut usual = block(true, &bytes(0b01_0111));
         name(&mut usual, 0);
         assert_eq!(usual, block(true, &bytes(0b01_0111)));
+    }
+
+    #[test]
+    fn an_authority_is_found_however_its_name_is_written() {
+        let spelt = |name: &[u8], value: &[u8]| {
+            let length = value.len() as u8;
+            [&[0x83, 0x40], name, &[length], value, &[0x84]].concat()
+        };
+        let plain = b"\x0a:authority";
+        let coded = b"\x88\xb8\x3b\x53\x39\xec\x32\x7d\x7f";
+        for written in [&plain[..], coded] {
+            let mut block = spelt(written, b"tmp%2Fb.sock");
+            name(&mut block, 0);
+            assert_eq!(block, spelt(written, b"tmp-2Fb.sock"));
+        }
+        let other = spelt(b"\x05:path", b"/a/b");
+        let mut block = other.clone();
+        name(&mut block, 0);
+        assert_eq!(block, other);
     }
 
     #[test]

@@ -67,13 +67,16 @@ impl Book {
         raw: &[u8],
         (since, time): (Instant, SystemTime),
     ) -> bool {
-        let entry = self.entries.entry(id).or_insert_with(|| Entry::new(peer));
-        let crowded = entry.pending.len() >= MAX_PENDING.0
-            || entry.waiting_bytes + raw.len() > MAX_PENDING.1
+        let own = self.entries.get(&id);
+        let (pending, waiting) = own.map_or((0, 0), |e| (e.pending.len(), e.waiting_bytes));
+        let crowded = pending >= MAX_PENDING.0
+            || waiting + raw.len() > MAX_PENDING.1
             || self.waiting_bytes + raw.len() > MAX_WAITING;
         if crowded {
+            // One that never began is no conversation.
             return false;
         }
+        let entry = self.entries.entry(id).or_insert_with(|| Entry::new(peer));
         entry.waiting_bytes += raw.len();
         self.waiting_bytes += raw.len();
         let question = entry.say(Message {
@@ -376,6 +379,9 @@ mod tests {
         let mut book = Book::new(true);
         let heard = (0..1000).filter(|_| hear(&mut book, "x")).count();
         assert_eq!(heard, MAX_PENDING.0);
+        let (id, long) = (SessionId(2), vec![0; MAX_PENDING.1 + 1]);
+        assert!(!book.hear(id, ([127, 0, 0, 1], 9).into(), &long, now()));
+        assert!(book.get(id).is_none() && !book.close(id));
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl DatagramHandler for Visits {
 
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
         for datagram in batch.datagrams() {
-            if !door.passes(batch.terms, &datagram) {
+            if !door.passes(batch, &datagram) {
                 continue;
             }
             let Some(session) = self.session(door, batch, &datagram) else {
