@@ -4,11 +4,13 @@
 //! does not listen keeps it. Linux lets two sockets be bound to one address while both allow `SO_REUSEPORT`, and both
 //! allow it for just as long as one takes over from the other: at no moment is there none.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
+use tracing::debug;
 
 /// How new peers are kept away while a listener is paused, or drains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,6 +115,7 @@ pub(super) fn reserve_beside(listener: &impl std::os::fd::AsFd) -> io::Result<So
         .and_then(|()| reserved.set_reuse_address(false))
         .and_then(|()| reserved.set_reuse_port(false));
     listening.set_reuse_port(false)?;
+    share_no_more(address);
     bound.map(|()| reserved)
 }
 
@@ -127,7 +130,26 @@ pub(super) fn listen_beside(reserved: &Socket, backlog: i32) -> io::Result<std::
         .and_then(|()| listener.listen(backlog))
         .and_then(|()| listener.set_reuse_port(false));
     reserved.set_reuse_port(false)?;
+    share_no_more(address);
     listens.map(|()| listener.into())
+}
+
+/// Has the kernel forget that sockets of this port shared it. It remembers that by port, not by socket, and would let
+/// in whoever else of this user wants to share, until one is bound to the port, at whatever address, that does not.
+fn share_no_more(shared: SocketAddr) {
+    let within_loopback = RandomState::new().hash_one(shared) as u32 & 0x00ff_ffff;
+    let v4 = IpAddr::from(Ipv4Addr::from(0x7f00_0000 | within_loopback));
+    let others = [v4, Ipv6Addr::LOCALHOST.into()];
+    let bound = others
+        .into_iter()
+        .filter(|ip| !shared.ip().is_unspecified() || ip.is_ipv4() != shared.is_ipv4())
+        .any(|ip| {
+            let other = SocketAddr::new(ip, shared.port());
+            socket(other).is_ok_and(|passing| passing.bind(&other.into()).is_ok())
+        });
+    if !bound {
+        debug!(%shared, "others of this user may share the port");
+    }
 }
 
 pub(super) fn local(socket: &Socket) -> io::Result<SocketAddr> {
@@ -200,6 +222,28 @@ mod tests {
         });
         assert_eq!(taken.load(Ordering::Relaxed), 0);
         drop(inside);
+    }
+
+    #[test]
+    fn nobody_else_shares_a_port_that_has_refused() {
+        for at in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let reserved = reserve(at.parse().unwrap()).unwrap();
+            let address = local(&reserved).unwrap();
+            let may_share = || {
+                let rival = socket(address).unwrap();
+                rival.set_reuse_port(true).unwrap();
+                let bound = rival.bind(&address.into());
+                bound.and_then(|()| rival.listen(1)).is_ok()
+            };
+            assert!(!may_share(), "{at}, reserved");
+            let listener = listen_beside(&reserved, 1).unwrap();
+            drop(reserved);
+            assert!(!may_share(), "{at}, listening");
+            let reserved = reserve_beside(&listener).unwrap();
+            drop(listener);
+            assert!(!may_share(), "{at}, refusing");
+            drop(listen_beside(&reserved, 1).unwrap());
+        }
     }
 
     #[test]
