@@ -45,7 +45,7 @@ enum Action {
     /// Show what was said in one conversation, or at a whole listener
     History {
         /// A conversation's name or id, or a listener
-        #[arg(value_name = "CONVERSATION|LISTENER", add = complete::sessions())]
+        #[arg(value_name = "CONVERSATION|LISTENER", add = complete::conversations())]
         of: String,
         #[command(flatten)]
         selection: Selection,
@@ -55,7 +55,7 @@ enum Action {
 #[derive(Debug, Args)]
 struct ReplyArgs {
     /// listeners/LISTENER/conversations/ID, or the id alone
-    #[arg(add = complete::sessions())]
+    #[arg(add = complete::conversations())]
     conversation: String,
     /// The answer; `-` reads it from stdin
     text: String,

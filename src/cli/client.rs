@@ -37,7 +37,7 @@ pub(super) struct ControlArgs {
         help_heading = "Control plane"
     )]
     endpoint: String,
-    /// How long to wait for an answer; by default 30s, and where there is a grace as much longer
+    /// How long to wait for an answer; by default 30s, longer where sessions have a grace, and `wait` and watches have no end
     #[arg(long, global = true, value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[arg(help_heading = "Control plane")]
     timeout: Option<Duration>,

@@ -14,6 +14,7 @@ use super::exit::Failure;
 use super::list::List;
 use super::name::{ANY_LISTENER, id};
 use super::output::print;
+use super::spec;
 use super::table::word;
 use crate::grpc::api;
 
@@ -81,6 +82,38 @@ pub(super) fn sessions() -> ArgValueCandidates {
         offered(asked, |session| {
             (id(&session.name).to_owned(), session.peer)
         })
+    })
+}
+
+/// The ids of the conversations that there are, and whom each is with.
+pub(super) fn conversations() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let asked = api::ListConversationsRequest {
+            parent: ANY_LISTENER.to_owned(),
+            ..Default::default()
+        };
+        offered(asked, |conversation| {
+            (id(&conversation.name).to_owned(), conversation.peer)
+        })
+    })
+}
+
+/// The networks that are kept away, and why.
+pub(super) fn networks() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let asked = api::ListBansRequest {
+            parent: ANY_LISTENER.to_owned(),
+            ..Default::default()
+        };
+        offered(asked, |ban| (ban.cidr, ban.reason))
+    })
+}
+
+/// What can be spoken.
+pub(super) fn protocols() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let known = spec::words().unwrap_or_default();
+        known.into_iter().map(CompletionCandidate::new).collect()
     })
 }
 

@@ -105,14 +105,11 @@ fn listener(listener: &api::Listener) -> String {
 /// `active 127.0.0.1:4711`, or `closed 127.0.0.1:4711: idle`.
 fn session(session: &api::Session) -> String {
     let state = word(session.state().as_str_name(), "STATE_");
-    let reason = word(session.close_reason().as_str_name(), "CLOSE_REASON_");
-    let mut out = format!("{state} {}", session.peer);
-    for more in [&reason, &session.close_detail] {
-        if !more.is_empty() {
-            out += &format!(": {more}");
-        }
+    let now = format!("{state} {}", session.peer);
+    match &*session.ended() {
+        "" => now,
+        why => format!("{now}: {why}"),
     }
-    out
 }
 
 #[cfg(test)]

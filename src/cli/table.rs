@@ -191,6 +191,17 @@ pub(super) fn age(then: Option<Timestamp>, now: SystemTime) -> String {
     })
 }
 
+/// How long until then, rounded up, so that what was to last an hour has an hour left when it begins; empty when that
+/// is never.
+pub(super) fn left(then: Option<Timestamp>, now: SystemTime) -> String {
+    let then = then.and_then(|then| SystemTime::try_from(then).ok());
+    then.map_or_else(String::new, |then| {
+        let long = then.duration_since(now).unwrap_or_default();
+        let begun = u64::from(long.subsec_nanos() > 0);
+        span(Duration::from_secs(long.as_secs().saturating_add(begun)))
+    })
+}
+
 /// `150us`, `1.5ms`, `59s`, `3m`, `5h`, `2d`.
 pub(super) fn span(long: Duration) -> String {
     match long.as_secs() {
@@ -303,6 +314,13 @@ mod tests {
         let short = [15, 1_530].map(|long| span(Duration::from_micros(long)));
         assert_eq!(short, ["15us", "1.5ms"]);
         assert_eq!(age(None, SystemTime::now()), "");
+        let then = |seconds| Some(Timestamp { seconds, nanos: 0 });
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(400);
+        assert_eq!(
+            [then(3_600), then(1), then(0)].map(|then| left(then, now)),
+            ["1h", "1s", "0s"]
+        );
+        assert_eq!(left(None, now), "");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::call::Call;
 use super::client::{Client, refused};
 use super::document::{self, reflected};
-use super::exit::{Failure, UNAVAILABLE, complain};
+use super::exit::{Failure, NOT_FOUND, OK, UNAVAILABLE, complain};
 use super::output::{Format, Resource, View, legible, print};
 use super::table::{Screen, word};
 use crate::grpc::api::{self, ChangeType};
@@ -108,6 +108,37 @@ pub(super) async fn show<W: Watch>(
         print(&feed.take::<W>(answer)?)
     });
     until_interrupted(followed).await
+}
+
+/// The same of a single one, which ends with it; one that is not there is an error that says so by its `name`.
+pub(super) async fn show_one<W: Watch>(
+    client: &Client,
+    format: Format,
+    asked: W,
+    name: &str,
+) -> Result<(), Failure> {
+    let mut feed = Feed::new(format);
+    let mut found = false;
+    let followed = follow(client, asked, |answer| {
+        let told = W::event(answer);
+        let missing = told.change == ChangeType::Synced && !found;
+        // A snapshot that is asked for anew finds it anew.
+        found = told.change == ChangeType::Existing;
+        if missing {
+            let message = format!("{name} is not there");
+            return Err(Failure::Here(NOT_FOUND, message));
+        }
+        told.tell_missed();
+        print(&feed.take::<W>(answer)?)?;
+        match told.change {
+            ChangeType::Deleted => Err(Failure::Told(OK)),
+            _ => Ok(()),
+        }
+    });
+    match until_interrupted(followed).await {
+        Err(Failure::Told(OK)) => Ok(()),
+        ended => ended,
+    }
 }
 
 /// Runs what has no end of its own; Ctrl-C is [`Failure::Interrupted`].

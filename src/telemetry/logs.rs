@@ -159,7 +159,8 @@ impl Logs {
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// A word alone that is no level would be taken for a target, all of which is logged, and nothing else at all.
+/// A word alone that is no level, or a target without one, would be taken for a target all of which is logged, and
+/// nothing else at all.
 fn misspelt(directives: &str) -> Option<&str> {
     let is_word = |part: &&str| {
         part.chars()
@@ -170,7 +171,9 @@ fn misspelt(directives: &str) -> Option<&str> {
         level || matches!(*part, "" | "0" | "1" | "2" | "3" | "4" | "5")
     };
     let mut parts = directives.split(',').map(str::trim);
-    parts.find(|part| is_word(part) && !is_level(part))
+    let is_bare = |part: &&str| part.ends_with('=') || (is_word(part) && !is_level(part));
+    let bare = parts.find(is_bare);
+    bare.map(|part| part.trim_end_matches('='))
 }
 
 /// The directives, with the OpenTelemetry crates silenced: they log two lines for every failed export, for as long as
@@ -393,6 +396,7 @@ mod tests {
         for (bad, word) in [
             ("debugg", "debugg"),
             ("info,switchboard::net", "switchboard::net"),
+            ("switchboard::net=,info", "switchboard::net"),
         ] {
             let told = filter(bad).unwrap_err();
             assert!(told.contains(&format!("`{word}` is no level")), "{told}");

@@ -48,6 +48,22 @@ fn names_of_listeners_and_sessions_are_offered() {
     assert_eq!(ids.len(), 1, "{ids:?}");
     let listed = service.cli(&["session", "ls", "-o", "name"], &[]).stdout;
     assert!(listed.trim_end().ends_with(&ids[0]), "{listed} {ids:?}");
+    // Who acknowledges has no conversation.
+    let talks = offered(&["switchboard", "chat", "reply", "local-"], &endpoint);
+    assert_eq!(talks, [""; 0]);
+}
+
+#[test]
+fn protocols_and_banned_networks_are_offered() {
+    let service = Service::start(LISTENERS);
+    let endpoint = service.grpc().to_string();
+    let create = ["switchboard", "listener", "create", "x", "--protocol", ""];
+    let protocols = offered(&create, &endpoint);
+    assert_eq!(protocols, ["shell", "uppercase", "chat", "ack"]);
+    let banned = service.cli(&["session", "ban", "192.0.2.0/24"], &[]);
+    assert_eq!(banned.code, 0, "{}", banned.stderr);
+    let networks = offered(&["switchboard", "session", "unban", "1"], &endpoint);
+    assert_eq!(networks, ["192.0.2.0/24"]);
 }
 
 #[test]

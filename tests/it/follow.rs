@@ -53,6 +53,11 @@ impl Follower {
         serde_json::from_str(&self.line().unwrap()).unwrap()
     }
 
+    /// The exit code of one that ends by itself.
+    fn code(mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap()
+    }
+
     /// Presses Ctrl-C; the exit code.
     fn interrupt(mut self) -> i32 {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
@@ -245,4 +250,43 @@ fn bans_are_made_shown_and_lifted() {
     succeeds(&service, "session unban 127.0.0.2/32 --listener ack");
     let none = succeeds(&service, "session bans -o json").stdout;
     assert_eq!(none, "{\n  \"bans\": []\n}\n");
+    // Whether one stood is not known: nothing is called lifted.
+    let again = succeeds(&service, "session unban 127.0.0.2/32 --listener ack");
+    assert_eq!(again.stderr, "no ban from ack stands: 127.0.0.2/32\n");
+    let all = succeeds(&service, "session unban 127.0.0.2/32");
+    assert_eq!(
+        all.stderr,
+        "no ban from all listeners stands: 127.0.0.2/32\n"
+    );
+}
+
+#[test]
+fn who_follows_one_is_told_that_it_is_not_there_and_when_it_has_ended() {
+    let service = Service::start(LISTENERS);
+    let nobody = ["listener", "get", "nobody", "--watch"];
+    let nobody = service.cli(&nobody, &[]);
+    assert_eq!((nobody.code, &*nobody.stdout), (3, ""));
+    assert_eq!(nobody.stderr, "error: listeners/nobody is not there\n");
+    let mut talk = service.talk("ack");
+    talk.send("hello");
+    talk.expect("received data!!");
+    let name = succeeds(&service, "session ls -o name").stdout;
+    let get = format!("session get {} --watch", name.trim_end());
+    let mut session = Follower::of(&service, &get);
+    session.until("existing");
+    succeeds(
+        &service,
+        &format!("session close {} --reason enough", name.trim_end()),
+    );
+    assert!(session.until("deleted").ends_with("kicked: enough\n"));
+    assert_eq!(session.line(), None);
+    assert_eq!(session.code(), 0);
+    // It is remembered, and there is nothing to follow.
+    let line: Vec<_> = get.split(' ').collect();
+    assert_eq!(service.cli(&line, &[]).code, 3);
+    let mut listener = Follower::of(&service, "listener get ack --watch -o name");
+    listener.until("listeners/ack");
+    succeeds(&service, "listener delete ack --force");
+    while listener.line().is_some() {}
+    assert_eq!(listener.code(), 0);
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::super::ServeArgs;
 use super::super::client::{Client, ControlArgs};
-use super::super::exit::Failure;
+use super::super::exit::{Failure, NOT_FOUND};
 use super::super::origin::place;
 use super::super::output;
 use super::super::table::Table;
@@ -35,6 +35,10 @@ pub(super) struct ShowArgs {
 pub(super) async fn show(args: &ShowArgs, control: &ControlArgs) -> Result<(), Failure> {
     let format = control.output;
     let answer = effective(args, control).await?;
+    if answer.settings.is_empty() && !args.drifted {
+        let message = format!("no key is {0:?}, or below it", args.key_prefix);
+        return Err(Failure::Here(NOT_FOUND, message));
+    }
     if format.is_document() {
         return output::whole(format, &answer);
     }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::super::client::Client;
+use super::super::complete;
 use super::super::effect::{effects, warnings};
 use super::super::exit::{Failure, complain};
 use super::super::mutation::Once;
@@ -19,7 +20,7 @@ pub(super) struct CreateArgs {
     /// A lower-case letter, then letters, digits and hyphens; at most 63
     name: String,
     /// What is spoken there: ack, shell, uppercase or chat
-    #[arg(long)]
+    #[arg(long, add = complete::protocols())]
     protocol: String,
     /// Where: host:port or [v6]:port; port 0 lets the kernel choose
     #[arg(long, value_name = "ADDRESS")]

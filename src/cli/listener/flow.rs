@@ -31,7 +31,7 @@ pub(super) struct PauseArgs {
 pub(super) struct DrainArgs {
     #[command(flatten)]
     which: Which,
-    /// When the sessions that are left are cut; by default after the service's own grace
+    /// When the sessions that are left are cut; by default after the service's own grace, or --pace if that is longer
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     deadline: Option<Duration>,
     /// Close sessions evenly over this long; by default they are left to leave

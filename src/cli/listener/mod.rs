@@ -36,7 +36,7 @@ enum Action {
     Get {
         #[command(flatten)]
         which: Which,
-        /// Then a line for each change
+        /// Then a line for each change, until it is deleted
         #[arg(short, long)]
         watch: bool,
     },
@@ -68,7 +68,7 @@ enum Action {
     },
     /// Keep new peers away and end the sessions without haste; `wait` waits for the end
     Drain(DrainArgs),
-    /// Wait until something holds; exits with 5 when it does not within --timeout
+    /// Wait until something holds, an hour at most; exits with 5 when it does not within --timeout
     Wait(WaitArgs),
     /// Show them all, then a line for each change, as `ls --watch` does
     Watch(WatchArgs),
@@ -159,8 +159,12 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
     match verb.action {
         Action::Ls(args) => ls(args, client, format).await,
         Action::Get { which, watch: true } => {
-            let filter = format!("name = {:?}", which.name());
-            watch(filter, None, client, format).await
+            let name = which.name();
+            let asked = api::WatchListenersRequest {
+                filter: format!("name = {name:?}"),
+                ..Default::default()
+            };
+            watch::show_one(client, format, asked, &name).await
         }
         Action::Get { which, .. } => output::answered(format, get(client, which.name()).await?),
         Action::Create(args) => define::create(*args, client, format).await,

@@ -1,11 +1,9 @@
 //! Listeners as rows of a table.
 
-use std::time::SystemTime;
-
 use super::super::name::id;
 use super::super::origin::place;
 use super::super::output::{Resource, View};
-use super::super::table::{Table, age, size, span, word};
+use super::super::table::{Table, age, left, size, word};
 use crate::grpc::api;
 use crate::grpc::api::listener::Protocol;
 
@@ -86,8 +84,6 @@ impl api::Listener {
         });
         let failure = self.last_failure.as_ref();
         let retry = failure.and_then(|failure| failure.next_retry_time);
-        let retry = retry.and_then(|retry| SystemTime::try_from(retry).ok());
-        let retry = retry.map(|retry| span(retry.duration_since(view.now).unwrap_or_default()));
         [
             queue.unwrap_or_default(),
             word(self.desired_state().as_str_name(), "DESIRED_STATE_"),
@@ -98,7 +94,7 @@ impl api::Listener {
                 .as_ref()
                 .map_or_else(String::new, |origin| place(origin, view.now)),
             self.desired_state_reason.clone(),
-            retry.unwrap_or_default(),
+            left(retry, view.now),
             failure.map_or_else(String::new, |f| format!("{}: {}", f.reason, f.message)),
         ]
     }
@@ -126,7 +122,7 @@ mod tests {
     use super::super::super::table::Screen;
     use super::*;
     use crate::grpc::api::listener::{DesiredState, State};
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     fn failed() -> api::Listener {
         api::Listener {

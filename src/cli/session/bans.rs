@@ -1,6 +1,6 @@
 //! `session ban`, `unban` and `bans`: networks that are kept away.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ use super::super::mutation::{Once, Why};
 use super::super::name::{ANY_LISTENER, id, parent};
 use super::super::output::{self, Format, Resource, View};
 use super::super::spec::duration;
-use super::super::table::{Table, span};
+use super::super::table::{Table, left};
 use crate::grpc::api;
 
 #[derive(Debug, Args)]
@@ -35,6 +35,7 @@ pub(super) struct BanArgs {
 #[derive(Debug, Args)]
 pub(super) struct UnbanArgs {
     /// The network, as `bans` shows it
+    #[arg(add = complete::networks())]
     network: String,
     /// The listener that it was banned from; by default the ban from all is lifted
     #[arg(long, add = complete::listeners())]
@@ -81,7 +82,13 @@ pub(super) async fn unban(args: UnbanArgs, client: &Client, format: Format) -> R
         request_id: args.once.request_id,
     };
     client.call(asked).await?;
-    output::gone(format, "lifted", &args.network)
+    // Lifting what does not stand succeeds too, so no more is known than this.
+    let from = args.listener.as_deref().map_or("all listeners", id);
+    output::gone(
+        format,
+        &format!("no ban from {from} stands:"),
+        &args.network,
+    )
 }
 
 /// Lists them.
@@ -105,14 +112,15 @@ impl Resource for api::Ban {
                 ANY_LISTENER => "all",
                 parent => id(parent),
             };
-            let end = ban
-                .expire_time
-                .and_then(|end| SystemTime::try_from(end).ok());
-            let left = end.map(|end| end.duration_since(view.now).unwrap_or_default());
+            let left = left(ban.expire_time, view.now);
             table.row([
                 ban.cidr.clone(),
                 listener.to_owned(),
-                left.map_or_else(|| "never".to_owned(), span),
+                if left.is_empty() {
+                    "never".to_owned()
+                } else {
+                    left
+                },
                 ban.actor.clone(),
                 ban.reason.clone(),
             ]);

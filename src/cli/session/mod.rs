@@ -35,7 +35,7 @@ enum Action {
     Get {
         #[command(flatten)]
         which: Which,
-        /// Then a line for each change
+        /// Then a line when it ends
         #[arg(short, long)]
         watch: bool,
     },
@@ -125,8 +125,12 @@ async fn ls(args: LsArgs, client: &Client, format: Format) -> Result<(), Failure
 async fn get(which: &Which, watched: bool, client: &Client, format: Format) -> Result<(), Failure> {
     let name = which.locate(client).await?;
     if watched {
-        let filter = format!("name = {name:?}");
-        return watch(qualified(listener(&name)), filter, client, format).await;
+        let asked = api::WatchSessionsRequest {
+            parent: qualified(listener(&name)),
+            filter: format!("name = {name:?}"),
+            ..Default::default()
+        };
+        return watch::show_one(client, format, asked, &name).await;
     }
     let asked = api::GetSessionRequest {
         name,

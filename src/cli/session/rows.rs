@@ -32,7 +32,7 @@ impl Resource for api::Session {
                 cells.push(session.trace_id.clone());
             }
             if reasons {
-                cells.push(word(session.close_reason().as_str_name(), "CLOSE_REASON_"));
+                cells.push(session.ended());
             }
             table.row(cells);
         }
@@ -41,6 +41,15 @@ impl Resource for api::Session {
 }
 
 impl api::Session {
+    /// Why it ended, `kicked: flood`; empty while it goes on.
+    pub(in super::super) fn ended(&self) -> String {
+        let reason = word(self.close_reason().as_str_name(), "CLOSE_REASON_");
+        match &*self.close_detail {
+            "" => reason,
+            detail => format!("{reason}: {detail}"),
+        }
+    }
+
     fn cells(&self, view: &View) -> Vec<String> {
         let moved = [self.open_time, self.last_receive_time, self.last_send_time];
         let moved = moved
@@ -119,12 +128,14 @@ mod tests {
         let mut closed = session(50);
         closed.set_state(State::Closed);
         closed.set_close_reason(CloseReason::ClientClosed);
-        let text = text(&[session(40), closed], false);
+        let mut kicked = closed.clone();
+        kicked.set_close_reason(CloseReason::Kicked);
+        kicked.close_detail = "flood".into();
+        let text = text(&[session(40), closed, kicked], false);
         assert!(text.contains("STATE   REASON\n"), "{text}");
-        assert!(
-            text.ends_with("-     3B  0B   0B     closed  client_closed\n"),
-            "{text}"
-        );
+        let ends = ["client_closed", "kicked: flood"];
+        let ends = ends.map(|end| format!("-     3B  0B   0B     closed  {end}\n"));
+        assert!(text.ends_with(&ends.concat()), "{text}");
     }
 
     #[test]

@@ -56,6 +56,12 @@ fn misplaced(key: &str, wrong: &str) -> Failure {
     Failure::usage(format_args!("{key}: {wrong}"))
 }
 
+/// The words for what can be spoken.
+pub(super) fn words() -> Result<Vec<String>, Failure> {
+    let known = protocols(&descriptor("Listener")?);
+    Ok(known.iter().map(|field| field.name().to_owned()).collect())
+}
+
 /// The fields that say what is spoken.
 fn protocols(listener: &MessageDescriptor) -> Vec<FieldDescriptor> {
     let mut oneofs = listener.oneofs();
