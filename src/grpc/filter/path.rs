@@ -30,6 +30,10 @@ pub(in crate::grpc) enum Shape {
 /// Longest name that another is suggested for: a long one is no slip, and looking for it takes long.
 const LONGEST_SLIP: usize = 64;
 
+/// Fields that are filled in once it is known what is shown. To a filter they would never be there, and what it does
+/// not want would be all that there is.
+const UNSEEN: [&str; 1] = ["switchboard.v1.Session.tcp_info"];
+
 impl Path {
     /// The way along `names`, in proto or JSON casing; names behind a map are its key together.
     pub(in crate::grpc) fn find(of: &MessageDescriptor, names: &[String]) -> Result<Self, String> {
@@ -41,6 +45,12 @@ impl Path {
                 .get_field_by_name(name)
                 .or_else(|| message.get_field_by_json_name(name));
             let field = found.ok_or_else(|| unknown(&message, name))?;
+            if UNSEEN.contains(&field.full_name()) {
+                let name = field.name();
+                return Err(format!(
+                    "`{name}` is asked only of what is shown, and cannot be looked for"
+                ));
+            }
             fields.push(field.clone());
             if let Some(entry) = field.kind().as_message().filter(|_| field.is_map()) {
                 let value = entry.map_entry_value_field().kind();

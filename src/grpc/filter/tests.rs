@@ -275,6 +275,14 @@ fn a_wrong_text_is_told_where_it_is_wrong_and_what_would_be_right() {
 }
 
 #[test]
+fn what_is_only_asked_of_what_is_shown_is_not_looked_for() {
+    for text in ["NOT tcp_info.retransmits > 0", "tcpInfo:*"] {
+        let refused = Filter::read::<api::Session>("filter", text).unwrap_err();
+        assert!(refused.message().contains("cannot be looked for"), "{text}");
+    }
+}
+
+#[test]
 fn what_a_text_may_be_is_bounded() {
     let nested = |depth: usize| format!("{}name = x{}", "(".repeat(depth), ")".repeat(depth));
     assert!(Filter::read::<api::Listener>("filter", &nested(32)).is_ok());
