@@ -19,6 +19,9 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 /// How often a condition on what a listener counts is looked at. A change is looked at when it happens.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The fields of a listener that hold what is counted.
+const COUNTED: [&str; 2] = ["status", "drain"];
+
 pub(in super::super) async fn wait(
     control: &Control,
     request: Request<api::WaitListenerRequest>,
@@ -32,6 +35,9 @@ pub(in super::super) async fn wait(
     let supervisor = &control.supervisor;
     let uid = supervisor.get(name).map_err(refused)?.uid;
     let _place = control.watches.place(&request, Method::WaitListener)?;
+    // A look at what is counted walks every session, and nothing else changes without a word.
+    let counted = COUNTED.iter().any(|field| asked.condition.contains(field));
+    let look_every = if counted { LOOK_EVERY } else { LONGEST };
     let mut changes = supervisor.changes();
     loop {
         changes.mark_unchanged();
@@ -52,7 +58,7 @@ pub(in super::super) async fn wait(
         tokio::select! {
             // It only fails when the supervisor is gone, and we hold it.
             _ = changes.changed() => {}
-            () = tokio::time::sleep_until(ends_at.min(now + LOOK_EVERY)) => {}
+            () = tokio::time::sleep_until(ends_at.min(now + look_every)) => {}
             () = control.closing.cancelled() => return Err(refused(Error::Stopping)),
         }
     }
