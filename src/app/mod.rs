@@ -30,13 +30,13 @@ use measure::Measured;
 use signals::Signals;
 use sites::sites;
 
-/// How long calls under way may take once the listeners have drained, and how long telemetry may
-/// take to hand over the last of what it has.
+/// How long calls under way may take once the listeners have drained.
 const CALLS_GRACE: Duration = Duration::from_secs(1);
-const FLUSH_GRACE: Duration = Duration::from_secs(2);
 
-/// How long the store may take to bring its file in order; what it has answered is on disk anyway.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// How long everything may take that comes behind the drain, those calls with it: what is under way is finished, the
+/// store brings its file in order (what it has answered is on disk anyway), telemetry hands over the last of what it
+/// has. A disk and a collector that both hang are waited for together, and not one after the other.
+const LAST: Duration = Duration::from_millis(1_900);
 
 /// What a process is started with: the places of its configuration, what stood there, and what that means.
 pub struct Start {
@@ -187,29 +187,31 @@ impl App {
         info!(sessions, cut, "listeners drained");
         // 6. The control plane goes last, so that the drain could be watched; it has its own time.
         stop.cancel();
+        let over = Instant::now() + LAST;
         let timer = tokio::spawn(insist_after(CALLS_GRACE, insist));
         let joined = calls.await.map_err(|e| e.to_string());
         report(joined.and_then(|r| r.map_err(|e| e.to_string())));
         report(pages.await.map_err(|e| e.to_string()));
         timer.abort();
         hurry.abort();
-        finish(answers.tasks()).await;
+        finish(answers.tasks(), over).await;
         disown.cancel();
-        finish(&owned).await;
+        finish(&owned, over).await;
         info!("stopped");
         // 7. What is left to keep and to tell goes.
-        hand_over(store, telemetry).await;
+        hand_over(store, telemetry, over).await;
     }
 }
 
 /// Off the runtime's threads, and not for long.
-async fn hand_over(store: Store, telemetry: Telemetry) {
-    if !store.close(CLOSE_GRACE).await {
+async fn hand_over(store: Store, telemetry: Telemetry, over: Instant) {
+    let left = over.saturating_duration_since(Instant::now());
+    let flushed = tokio::task::spawn_blocking(move || telemetry.flush(left));
+    // If even that failed there is nothing left to tell it with.
+    let (closed, _) = tokio::join!(store.close(left), flushed);
+    if !closed {
         warn!("the store is left as it is; all that was answered is in it");
     }
-    let flushed = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_GRACE));
-    // If even that failed there is nothing left to tell it with.
-    let _ = flushed.await;
 }
 
 /// Telemetry in this process's name, and what there is to tell of it.
@@ -241,9 +243,9 @@ fn options(store: &settings::Store) -> Options {
 }
 
 /// Waits for what is under way. Nothing whose disk does not answer was answered either.
-async fn finish(tasks: &TaskTracker) {
+async fn finish(tasks: &TaskTracker, over: Instant) {
     tasks.close();
-    if tokio::time::timeout(CLOSE_GRACE, tasks.wait())
+    if tokio::time::timeout_at(over.into(), tasks.wait())
         .await
         .is_err()
     {
