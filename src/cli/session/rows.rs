@@ -135,7 +135,7 @@ mod tests {
         assert!(text.contains("STATE   REASON\n"), "{text}");
         let ends = ["client_closed", "kicked: flood"];
         let ends = ends.map(|end| format!("-     3B  0B   0B     closed  {end}\n"));
-        assert!(text.ends_with(&ends.concat()), "{text}");
+        assert!(ends.iter().all(|end| text.contains(end)), "{text}");
     }
 
     #[test]
