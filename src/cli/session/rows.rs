@@ -133,10 +133,9 @@ mod tests {
         kicked.close_detail = "flood".into();
         let text = text(&[session(40), closed, kicked], false);
         assert!(text.contains("STATE   REASON\n"), "{text}");
-        for end in ["client_closed", "kicked: flood"] {
-            let row = format!("-     3B  0B   0B     closed  {end}\n");
-            assert!(text.contains(&row), "{text}");
-        }
+        let ends = ["client_closed", "kicked: flood"];
+        let ends = ends.map(|end| format!("-     3B  0B   0B     closed  {end}\n"));
+        assert!(ends.iter().all(|end| text.contains(end)), "{text}");
     }
 
     #[test]

@@ -170,8 +170,13 @@ impl Desk {
     fn warnings(&self, raw: &[u8]) -> Vec<String> {
         if self.lockstep && raw.len() > ONE_RECV {
             let length = raw.len();
+            // A stream keeps what was not read; the rest of a datagram is gone.
+            let rest = match self.transport {
+                Transport::Udp => "loses the rest",
+                Transport::Tcp => "reads the rest as its next answer",
+            };
             return vec![format!(
-                "the answer has {length} bytes; a client that calls recv({ONE_RECV}) once reads the rest as its next answer"
+                "the answer has {length} bytes; a client that calls recv({ONE_RECV}) once {rest}"
             )];
         }
         Vec::new()

@@ -291,8 +291,8 @@ fn what_asks_the_service_says_when_there_is_none_and_what_does_not_needs_none() 
     assert_eq!(run(&service, &["config", "export", "--format", "ini"]).0, 2);
     assert_eq!(run(&service, &["config", "show", "--drifted"]).0, 2);
     for nothing in [
-        &["config", "show", "--running", "listeners.b"][..],
-        &["config", "show", "listeners.b", "-o", "json"],
+        &["config", "show", "--running", "listeners.c"][..],
+        &["config", "show", "listeners.c", "-o", "json"],
     ] {
         let (code, stdout, stderr) = run(&service, nothing);
         assert_eq!((code, &*stdout), (3, ""), "{nothing:?}");
