@@ -91,7 +91,9 @@ impl api::chat_service_server::ChatService for Control {
         let list = ("messages", &asked.parent, &asked.filter);
         let after = page::cursor(list, &asked.page_token)?;
         let mut selection = Selection::new(size, after.and_then(|cursor| read_moment(&cursor)));
-        let (listener, desk, id) = self.history("parent", &asked.parent)?;
+        let rule = "name a conversation, `listeners/chat/conversations/SESSION`, or all of a listener by `-` for SESSION";
+        let wrong = || invalid_field("PARENT_INVALID", "parent", rule);
+        let (listener, desk, id) = self.history(&asked.parent, wrong)?;
         let show = |said: Arc<Message>| {
             let label = self.supervisor.session_label(said.conversation);
             message(conversation_name(&listener, &label), &desk, &said)
@@ -161,25 +163,23 @@ impl Control {
 
     /// The desk and the session of `listeners/L/conversations/C`.
     fn conversation(&self, name: &str) -> Result<(String, Arc<Desk>, SessionId), Status> {
-        match self.history("name", name)? {
+        let rule = "a conversation's name is `listeners/LISTENER/conversations/SESSION`";
+        match self.history(name, || invalid_field("NAME_INVALID", "name", rule))? {
             (listener, desk, Some(id)) => Ok((listener, desk, id)),
             _ => Err(refusal::no_conversation(name)),
         }
     }
 
-    /// The same of a name in the request's `field`; no session for `listeners/L/conversations/-`.
+    /// The same; no session for `listeners/L/conversations/-`. What is neither is refused as `wrong`.
     fn history(
         &self,
-        field: &str,
         name: &str,
+        wrong: impl FnOnce() -> Status,
     ) -> Result<(String, Arc<Desk>, Option<SessionId>), Status> {
         let parts = name
             .strip_prefix("listeners/")
             .and_then(|n| n.split_once("/conversations/"));
-        let Some((listener, label)) = parts else {
-            let rule = "a conversation's name is `listeners/LISTENER/conversations/SESSION`";
-            return Err(invalid_field("NAME_INVALID", field, rule));
-        };
+        let (listener, label) = parts.ok_or_else(wrong)?;
         let desk = self.supervisor.desk(listener).map_err(refused)?;
         if label == "-" {
             return Ok((listener.to_owned(), desk, None));

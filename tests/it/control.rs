@@ -65,6 +65,7 @@ fn every_refusal_has_its_code_its_reason_and_its_detail() {
         ("ChatService/ReplyConversation", reply("listeners/desk/conversations/local-x"), "NOT_FOUND", "CONVERSATION_NOT_FOUND", "ResourceInfo"),
         ("ChatService/ReplyConversation", reply("desk"), "INVALID_ARGUMENT", "NAME_INVALID", "BadRequest"),
         ("ChatService/ListMessages", on("listeners/desk/conversations/local-x"), "NOT_FOUND", "CONVERSATION_NOT_FOUND", "ResourceInfo"),
+        ("ChatService/ListMessages", on("listeners/desk"), "INVALID_ARGUMENT", "PARENT_INVALID", "BadRequest"),
         ("MetricService/GetMetricSnapshot", json!({ "filter": "metrics = x" }), "INVALID_ARGUMENT", "FILTER_INVALID", "BadRequest"),
         ("ServerService/SetLogFilter", json!({ "directive": "debugg" }), "INVALID_ARGUMENT", "LOG_FILTER_INVALID", "BadRequest"),
         ("ServerService/SetLogFilter", json!({ "directive": "info", "revert_after": "0s" }), "INVALID_ARGUMENT", "REVERT_AFTER_INVALID", "BadRequest"),
