@@ -54,17 +54,14 @@ enum Kind {
     Stream,
 }
 
-/// Unary methods that wait for sessions to end, or for a condition.
-const WAITING: [&str; 9] = [
+/// Unary methods that wait for sessions to end, or for a condition. Those that make sessions end, and wait for none, find
+/// room when these have taken all of theirs.
+const WAITING: [&str; 5] = [
     "UpdateListener",
     "DeleteListener",
     "StopListener",
-    "DrainListener",
     "WaitListener",
-    "CloseSession",
-    "CloseSessions",
     "ReloadConfig",
-    "ShutdownServer",
 ];
 
 fn kind(method: &str, streams: bool) -> Kind {
@@ -80,10 +77,23 @@ fn kind(method: &str, streams: bool) -> Kind {
     }
 }
 
+/// Room that a call takes up.
+type Permit = Option<Arc<OwnedSemaphorePermit>>;
+
+tokio::task_local! {
+    /// That of the call which the task is at.
+    static HELD: Permit;
+}
+
+/// The room of the call that is being answered, to be held by whatever goes on when its caller has left.
+pub(super) fn held() -> Permit {
+    HELD.try_with(Permit::clone).ok().flatten()
+}
+
 /// What a call was given.
 pub(super) struct Turn {
     kind: Kind,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Permit,
     time: Option<Duration>,
     closing: CancellationToken,
 }
@@ -126,7 +136,7 @@ impl Load {
         };
         let permit = match room.map(|room| room.clone().try_acquire_owned()) {
             None => None,
-            Some(Ok(permit)) => Some(permit),
+            Some(Ok(permit)) => Some(Arc::new(permit)),
             Some(Err(_)) => return Err(self.refuse(reason, Code::Unavailable, message)),
         };
         let asked = request.headers().get("grpc-timeout");
@@ -154,6 +164,7 @@ impl Turn {
         self,
         call: impl Future<Output = Result<http::Response<Body>, E>>,
     ) -> Result<http::Response<Body>, E> {
+        let call = HELD.scope(self.permit.clone(), call);
         let Some(time) = self.time else {
             return call.await.map(|answer| self.bound(answer, None));
         };
@@ -190,7 +201,7 @@ struct Bounded {
     end: Option<Pin<Box<Sleep>>>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Permit,
 }
 
 impl hyper::body::Body for Bounded {
@@ -299,6 +310,27 @@ mod tests {
             let exists = |s| known(&format!("/switchboard.v1.{s}Service/{name}")).0 != "_OTHER";
             assert!(of.into_iter().any(exists), "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_outlasts_its_call_keeps_its_room() {
+        let load = Load::new(Arc::default(), CancellationToken::new());
+        let request = http::Request::new(());
+        let turn = load.admit("a/StopListener", false, &request).ok().unwrap();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let call = turn.take(async {
+            let _ = tell.send(held());
+            std::future::pending::<Result<http::Response<Body>, ()>>().await
+        });
+        let kept = tokio::select! {
+            _ = call => panic!("it has no end"),
+            kept = told => kept.unwrap(),
+        };
+        // Its caller has left.
+        assert!(kept.is_some() && held().is_none());
+        assert_eq!(load.long.available_permits(), LONG - 1);
+        drop(kept);
+        assert_eq!(load.long.available_permits(), LONG);
     }
 
     #[test]

@@ -24,6 +24,9 @@ const MAX_BYTES: usize = 4 << 20;
 /// Lines are gathered up to this size, so that a burst costs few system calls.
 const BATCH_BYTES: usize = 64 << 10;
 
+/// Bytes of directives: each event that is new is held against all of them.
+const MAX_DIRECTIVES: usize = 4 << 10;
+
 static LOGS: OnceLock<Logs> = OnceLock::new();
 
 struct Logs {
@@ -178,7 +181,11 @@ fn misspelt(directives: &str) -> Option<&str> {
 
 /// The directives, with the OpenTelemetry crates silenced: they log two lines for every failed export, for as long as
 /// the collector is away. The loss counter and one line for each outage say the same. Whoever names them gets them.
+/// Values of fields are what they are and no patterns: a short one of those could take minutes and gigabytes to read.
 pub(super) fn filter(directives: &str) -> Result<EnvFilter, String> {
+    if directives.len() > MAX_DIRECTIVES {
+        return Err(format!("it is longer than {MAX_DIRECTIVES} bytes"));
+    }
     if let Some(word) = misspelt(directives) {
         let levels = LEVELS.join(", ");
         return Err(format!(
@@ -186,6 +193,7 @@ pub(super) fn filter(directives: &str) -> Result<EnvFilter, String> {
         ));
     }
     EnvFilter::builder()
+        .with_regex(false)
         .parse(format!("opentelemetry=off,{directives}"))
         .map_err(|error| format!("{directives:?}: {error}"))
 }
@@ -402,6 +410,17 @@ mod tests {
             assert!(told.contains(&format!("`{word}` is no level")), "{told}");
         }
         assert!(filter("info,switchboard=loud").is_err());
+    }
+
+    #[test]
+    fn directives_are_read_at_once_whatever_they_say() {
+        let pattern = "(0|1)".repeat(40);
+        let before = Instant::now();
+        filter(&format!("info,t[s{{f=(0|1)*1{pattern}}}]=debug")).unwrap();
+        filter(&"t=debug,".repeat(512)).unwrap();
+        let told = filter(&"t=debug,".repeat(513)).unwrap_err();
+        assert!(told.contains("4096"), "{told}");
+        assert!(before.elapsed() < Duration::from_secs(5));
     }
 
     /// A pipe that nobody reads until it is told to.

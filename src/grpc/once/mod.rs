@@ -12,6 +12,7 @@ mod answers;
 use prost::{Message, Name};
 use tonic::{Code, Response, Status};
 
+use super::load::held;
 use super::status::{internal, status, with_reason};
 use super::{Caller, Control};
 use crate::store::Answer;
@@ -43,6 +44,12 @@ impl Control {
         mutation: impl Future<Output = Result<A, Status>> + Send + 'static,
     ) -> Result<Response<A>, Status> {
         let tasks = self.answers.tasks();
+        // Who leaves in the middle leaves the room taken: what it has begun is still under way.
+        let room = held();
+        let mutation = async move {
+            let _room = room;
+            mutation.await
+        };
         if request_id.is_empty() {
             let done = tasks.spawn(mutation).await;
             let done = done.unwrap_or_else(|_| Err(internal(BROKE_OFF)));
