@@ -45,7 +45,7 @@ impl Control {
     ) -> Result<Response<A>, Status> {
         let tasks = self.answers.tasks();
         // Who leaves in the middle leaves the room taken: what it has begun is still under way.
-        let room = held();
+        let (room, mutation) = (held(), Box::pin(mutation));
         let mutation = async move {
             let _room = room;
             mutation.await
