@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::status::{Failure, status, with_reason};
+use super::status::{Failure, quota, status, with_reason};
 use crate::net::{Counters, web};
 use crate::supervisor::Error;
 
@@ -152,8 +152,8 @@ impl Load {
 
     fn refuse(&self, reason: &'static str, code: Code, message: &str) -> Box<http::Response<Body>> {
         self.refused.refuse(reason);
-        let mut details = with_reason("OVERLOADED", vec![("limit", reason.to_owned())]);
-        details.set_retry_info(Some(PAUSE));
+        let details = with_reason("OVERLOADED", vec![("limit", reason.to_owned())]);
+        let details = quota(details, reason, message, PAUSE);
         Box::new(status(code, message, details).into_http())
     }
 }

@@ -12,7 +12,7 @@ use tonic::{Code, Request, Response, Status};
 use super::convert::time;
 use super::filter::Filter;
 use super::listeners::refused;
-use super::status::{internal, invalid_field, status, with_reason};
+use super::status::{internal, invalid_field, quota, status, with_reason};
 use super::{Control, api, page};
 use crate::supervisor;
 use crate::telemetry::{Kind, Series};
@@ -184,9 +184,8 @@ fn every(asked: Option<prost_types::Duration>) -> Result<Duration, Status> {
 
 fn too_many() -> Status {
     let message = format!("{STREAMS} streams of metrics are open, which is all that may be");
-    let mut details = with_reason("WATCHER_LIMIT", vec![("limit", STREAMS.to_string())]);
-    details.add_quota_failure_violation("metric streams", &message);
-    details.set_retry_info(Some(DEFAULT_INTERVAL));
+    let bare = with_reason("WATCHER_LIMIT", vec![("limit", STREAMS.to_string())]);
+    let details = quota(bare, "metric streams", &message, DEFAULT_INTERVAL);
     status(Code::ResourceExhausted, message, details)
 }
 

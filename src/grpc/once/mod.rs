@@ -9,8 +9,6 @@
 
 mod answers;
 
-use std::pin::Pin;
-
 use prost::{Message, Name};
 use tonic::{Code, Response, Status};
 
@@ -23,46 +21,35 @@ use answers::{BROKE_OFF, Said, outcome};
 
 impl Control {
     /// Does what `request` asks, unless it was done under its id before.
-    pub(super) fn once<Q: Message + Name, A: Message + Default + 'static>(
+    pub(super) async fn once<Q: Message + Name, A: Message + Default + 'static>(
         &self,
         request_id: &str,
         request: &Q,
         mutation: impl Future<Output = Result<A, Status>> + Send + 'static,
-    ) -> impl Future<Output = Result<Response<A>, Status>> {
+    ) -> Result<Response<A>, Status> {
         let lost = || {
             let message = "it was done, and what was answered is not known any more";
             let details = with_reason("ANSWER_LOST", Vec::new());
             Err(status(Code::Aborted, message, details))
         };
-        self.once_or(request_id, request, lost, mutation)
+        self.once_or(request_id, request, lost, mutation).await
     }
 
     /// The same; what was done, and its answer is not known any more, is told by `lost`.
-    pub(super) fn once_or<Q: Message + Name, A: Message + Default + 'static>(
+    pub(super) async fn once_or<Q: Message + Name, A: Message + Default + 'static>(
         &self,
         request_id: &str,
         request: &Q,
         lost: impl FnOnce() -> Result<A, Status>,
         mutation: impl Future<Output = Result<A, Status>> + Send + 'static,
-    ) -> impl Future<Output = Result<Response<A>, Status>> {
-        // Who leaves in the middle leaves the room taken: what it has begun is still under way.
-        let room = held();
-        // On the heap, where it is not moved with whoever waits for it.
-        let mutation = Box::pin(async move {
-            let _room = room;
-            mutation.await
-        });
-        self.first_or_again(request_id, request, lost, mutation)
-    }
-
-    async fn first_or_again<Q: Message + Name, A: Message + Default + 'static>(
-        &self,
-        request_id: &str,
-        request: &Q,
-        lost: impl FnOnce() -> Result<A, Status>,
-        mutation: Pin<Box<impl Future<Output = Result<A, Status>> + Send + 'static>>,
     ) -> Result<Response<A>, Status> {
         let tasks = self.answers.tasks();
+        // Who leaves in the middle leaves the room taken: what it has begun is still under way.
+        let (room, mutation) = (held(), Box::pin(mutation));
+        let mutation = async move {
+            let _room = room;
+            mutation.await
+        };
         if request_id.is_empty() {
             let done = tasks.spawn(mutation).await;
             let done = done.unwrap_or_else(|_| Err(internal(BROKE_OFF)));

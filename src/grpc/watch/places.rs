@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::{Code, Request, Status};
 
-use super::super::status::{status, with_reason};
+use super::super::status::{quota, status, with_reason};
 use crate::net::{lock, web};
 use crate::telemetry::{self, Instrument, Sink, Telemetry};
 
@@ -100,9 +100,9 @@ impl Watches {
 }
 
 fn full(subject: &str, message: String) -> Status {
-    let mut details = with_reason("WATCHER_LIMIT", Vec::new());
-    details.add_quota_failure_violation(subject, &*message);
-    details.set_retry_info(Some(Duration::from_secs(5)));
+    let again = Duration::from_secs(5);
+    let bare = with_reason("WATCHER_LIMIT", Vec::new());
+    let details = quota(bare, subject, &message, again);
     status(Code::ResourceExhausted, message, details)
 }
 

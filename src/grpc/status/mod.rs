@@ -1,5 +1,7 @@
 //! The one table from refusals to gRPC codes, with the details that grpcurl prints.
 
+mod fit;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -25,72 +27,21 @@ pub(super) fn with_reason(reason: &str, metadata: Metadata) -> ErrorDetails {
     ErrorDetails::with_error_info(reason, DOMAIN, metadata)
 }
 
-/// A status travels in headers, of which common clients read 8 KiB: what its message may take of them, and how many bytes
-/// the violations in its details have, which are a third longer there.
-const MOST_OF_MESSAGE: usize = 3_500;
-const MOST_OF_VIOLATIONS: usize = 2_600;
-
 pub(super) fn status(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
-    Status::with_error_details(code, cut(message.into()), details)
+    Status::with_error_details(code, fit::message(message.into()), details)
 }
-
-/// As much of a message as headers have room for.
-fn cut(mut message: String) -> String {
-    // It stands there as it is, with what is not plain as %XX, and once more among the details.
-    let in_headers = |c: char| {
-        let plain = c.is_ascii_graphic() && !"\"#%<>`?{}".contains(c);
-        let length = c.len_utf8();
-        (4 * length).div_ceil(3) + if plain { 1 } else { 3 * length }
-    };
-    let mut taken = 0;
-    let beyond = message.char_indices().find(|(_, c)| {
-        taken += in_headers(*c);
-        taken > MOST_OF_MESSAGE
-    });
-    if let Some((at, _)) = beyond {
-        message.truncate(at);
-        message.push('…');
-    }
-    message
-}
-
-/// Most violations that are told, and most characters of each.
-const MOST_TOLD: (usize, usize) = (20, 300);
 
 /// Every field that is wrong, at once.
-pub(super) fn invalid(reason: &str, mut violations: Vec<Violation>) -> Status {
-    let mut taken = 0;
-    for violation in &mut violations {
-        violation.description = start(&violation.description, MOST_TOLD.1);
-        violation.field = start(&violation.field, MOST_TOLD.1);
-    }
-    let told = violations.iter().take(MOST_TOLD.0).take_while(|v| {
-        taken += v.field.len() + v.description.len();
-        taken <= MOST_OF_VIOLATIONS
-    });
-    let told = told.count();
-    let more = violations.len() - told;
-    violations.truncate(told);
-    if more > 0 {
-        let description = format!("and {more} more are wrong");
-        violations.push(Violation {
-            field: String::new(),
-            description,
-        });
-    }
+pub(super) fn invalid(reason: &str, violations: Vec<Violation>) -> Status {
     let mut details = with_reason(reason, Vec::new());
     let mut lines = Vec::new();
-    for Violation { field, description } in violations {
+    for Violation { field, description } in fit::violations(violations) {
         // What is wrong as a whole has no field.
         let colon = if field.is_empty() { "" } else { ": " };
         lines.push(format!("{field}{colon}{description}"));
         details.add_bad_request_violation(field, description);
     }
     status(Code::InvalidArgument, lines.join("; "), details)
-}
-
-fn start(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
 }
 
 /// One field that is wrong.
@@ -132,10 +83,20 @@ pub(super) fn precondition(
     details
 }
 
-fn quota(mut details: ErrorDetails, subject: &str, message: &str) -> ErrorDetails {
+/// As much as there may be is there; when to ask again whether others have left room.
+pub(super) fn quota(
+    mut details: ErrorDetails,
+    subject: &str,
+    message: &str,
+    again: Duration,
+) -> ErrorDetails {
     details.add_quota_failure_violation(subject, message);
+    details.set_retry_info(Some(again));
     details
 }
+
+/// When room may have been made that only callers make.
+const MADE_ROOM: Duration = Duration::from_secs(5);
 
 /// The table: every refusal has its code and its reason.
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
@@ -182,9 +143,7 @@ impl From<Error> for Failure {
                 } else {
                     "server"
                 };
-                bare.add_quota_failure_violation(subject, &message);
-                bare.set_retry_info(Some(too_many.free_within));
-                bare
+                quota(bare, subject, &message, too_many.free_within)
             }
             Error::Bind(bind) => precondition(bare, "ADDRESS", &bind.address.to_string(), &message),
             Error::NoDesk(name) => precondition(bare, "PROTOCOL", &listener_name(&name), &message),
@@ -249,8 +208,8 @@ fn of_change(error: Error, reason: &str, message: &str) -> ErrorDetails {
             precondition(bare(), "PERSISTENCE", &listener_name(&name), message)
         }
         Error::StoreInMemory => precondition(bare(), "PERSISTENCE", "store.path", message),
-        Error::TooMany(_) => quota(bare(), "listeners", message),
-        Error::TooManyBans(_) => quota(bare(), "bans", message),
+        Error::TooMany(_) => quota(bare(), "listeners", message, MADE_ROOM),
+        Error::TooManyBans(_) => quota(bare(), "bans", message, MADE_ROOM),
         Error::NotKept(error) => {
             let mut details = with_reason(reason, vec![("cause", error.reason().to_owned())]);
             if error == WriteError::Busy {
@@ -263,7 +222,7 @@ fn of_change(error: Error, reason: &str, message: &str) -> ErrorDetails {
             listeners,
         } => {
             let details = with_reason(reason, vec![("sessions", sessions.to_string())]);
-            let told = listeners.iter().take(MOST_TOLD.0);
+            let told = listeners.iter().take(fit::MOST_TOLD);
             told.fold(details, |details, name| {
                 let name = listener_name(name.as_str());
                 precondition(details, "SESSIONS", &name, "its sessions would end")
@@ -482,6 +441,9 @@ mod tests {
                 || details.precondition_failure().is_some()
                 || details.retry_info().is_some()
                 || details.quota_failure().is_some();
+            if code == Code::ResourceExhausted {
+                assert!(details.quota_failure().is_some() && details.retry_info().is_some());
+            }
             let bare = [Code::PermissionDenied, Code::Internal].contains(&code);
             assert!(detailed || bare, "{reason}");
         }
