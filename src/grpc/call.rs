@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use prost::Message;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -55,7 +55,12 @@ impl Service<http::Request<Incoming>> for Layered {
         let (method, streams) = known(request.uri().path());
         let turn = match self.load.admit(method, streams, &request) {
             Ok(turn) => turn,
-            Err(refusal) => return Box::pin(std::future::ready(Ok(*refusal))),
+            Err(refusal) => {
+                return Box::pin(async move {
+                    pass_over(request.into_body()).await;
+                    Ok(*refusal)
+                });
+            }
         };
         let (mut routes, telemetry) = (self.routes.clone(), self.telemetry.clone());
         Box::pin(async move {
@@ -81,6 +86,18 @@ impl Service<http::Request<Incoming>> for Layered {
             Ok(answer)
         })
     }
+}
+
+/// How long what a refused call says may still be under way.
+const UNREAD: Duration = Duration::from_millis(250);
+
+/// Reads what a refused call says, and forgets it. Unread it would be reset, and HTTP/2 ends a connection on which much
+/// comes for what was reset: an honest client that asks too fast would lose the answers to all of its calls.
+async fn pass_over(mut said: Incoming) {
+    let read =
+        async { while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut said).poll_frame(cx)).await {} };
+    // Whoever goes on talking is not listened to.
+    let _ = tokio::time::timeout(UNREAD, read).await;
 }
 
 /// A future whose panic is an answer.
