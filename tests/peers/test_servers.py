@@ -40,9 +40,9 @@ class Case(unittest.TestCase):
     def setUpClass(cls):
         binary()
 
-    def visits(self, expected, protocol, port, lines, *flags, **how):
+    def visits(self, expected, protocol, port, lines, *flags, ends=0, **how):
         code, stdout, stderr = visit(protocol, port, lines, *flags, **how)
-        self.assertEqual((code, stdout), (0, expected), stderr)
+        self.assertEqual((code, stdout), (ends, expected), stderr)
         return stderr
 
 
@@ -99,10 +99,10 @@ class AwkwardServers(Case):
         with peculiar_server(answering(struct.pack("<i", 9), b'{"len":3}', b"hey")) as port:
             self.visits(b"hey", "shell", port, ["anything"])
 
-    def test_an_error_in_the_header_is_shown(self):
+    def test_an_error_in_the_header_is_shown_and_is_a_failure(self):
         error = {"code": "not_permitted", "message": "we do not run that here"}
         with peculiar_server(answering(frame(b"", error=error))) as port:
-            self.assertIn(error["message"], self.visits(b"", "shell", port, ["anything"]))
+            self.assertIn(error["message"], self.visits(b"", "shell", port, ["anything"], ends=1))
 
     def test_framings(self):
         with peculiar_server(answering(b"yes\nno", b"\n")) as port:
