@@ -47,7 +47,10 @@ impl Control {
             grace: grace(asked.grace)?,
             why,
         };
-        let visits = self.supervisor.visits(listener).map_err(refused)?;
+        let visits = self
+            .supervisor
+            .visits(listener, |_| true)
+            .map_err(refused)?;
         let visits = match &filter {
             None => visits,
             Some(filter) => matching(visits, filter, &self.supervisor).await,
@@ -118,9 +121,8 @@ fn bounds(asked: &api::CloseSessionsRequest) -> Result<(Option<usize>, Duration)
 async fn matching(visits: Vec<Visit>, filter: &Filter, supervisor: &Supervisor) -> Vec<Visit> {
     let mut matching = Vec::new();
     page::each(visits, |visit| {
-        let view = visit.view();
         // It may have ended meanwhile.
-        if view.closing.is_none() && filter.admits(&session(view, supervisor)) {
+        if visit.is_there() && filter.admits(&session(visit.view(), supervisor)) {
             matching.push(visit);
         }
     })

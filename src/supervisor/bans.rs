@@ -202,9 +202,8 @@ impl Supervisor {
 
     /// Closes the sessions that a ban would have kept away, those too that may finish what they owe: how many.
     pub fn close_banned(&self, ban: &Ban) -> usize {
-        let stays = |session: &Session| !matches!(session.asked(), Some(Ask::Cut(_)));
         let covered = |session: &Session| ban.network.contains(&session.peer.ip());
-        let visits = self.visits_that(ban.listener.as_deref(), |s| covered(s) && stays(s));
+        let visits = self.visits(ban.listener.as_deref(), covered);
         // Of a listener that has just been deleted there are none to close.
         let visits = visits.unwrap_or_default();
         let why = ban.reason.as_str().into();

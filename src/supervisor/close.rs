@@ -27,6 +27,11 @@ pub struct Closing {
 }
 
 impl Visit {
+    /// Whether it is still open.
+    pub fn is_there(&self) -> bool {
+        self.door.session(self.session.id).is_some()
+    }
+
     /// The session as it is now.
     pub fn view(&self) -> SessionView {
         SessionView::open(&self.listener, self.session.clone())
@@ -34,24 +39,21 @@ impl Visit {
 }
 
 impl Supervisor {
-    /// Sessions of one listener, or of all, that nobody has asked to end yet; oldest first.
+    /// Sessions of one listener, or of all, that are `wanted`, oldest first; those too that may still finish what they
+    /// owe, and not those that are cut.
     ///
     /// # Errors
     /// No such listener.
-    pub fn visits(&self, listener: Option<&str>) -> Result<Vec<Visit>, Error> {
-        self.visits_that(listener, |session| session.ending().is_none())
-    }
-
-    /// The same of those that are `wanted`.
-    pub(super) fn visits_that(
+    pub fn visits(
         &self,
         listener: Option<&str>,
         wanted: impl Fn(&Session) -> bool,
     ) -> Result<Vec<Visit>, Error> {
+        let stays = |session: &Session| !matches!(session.asked(), Some(Ask::Cut(_)));
         let mut visits = Vec::new();
         for (listener, door) in self.doors(listener)? {
             door.sessions.each(|session| {
-                if wanted(session) {
+                if stays(session) && wanted(session) {
                     visits.push(Visit {
                         listener: listener.clone(),
                         door: door.clone(),

@@ -42,6 +42,32 @@ fn open(service: &Service) -> u64 {
 }
 
 #[test]
+fn what_may_still_finish_is_closed_too() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(
+        "[listeners.sh]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n\
+         command_timeout = \"1h\"\n",
+    );
+    let mut busy = service.talk("sh");
+    busy.send("sleep 3600");
+    eventually("the command runs", || {
+        sessions(&service, "sh")[0]["receivedMessages"] == "1"
+    });
+    let closed = |filter, more| counted(&close(&service, "sh", filter, &more).unwrap());
+    let long = json!({ "force": true, "grace": "3600s" });
+    assert_eq!(closed("state = STATE_ACTIVE", long), (1, 1));
+    assert_eq!(closed("state = STATE_ACTIVE", json!({})), (0, 0));
+    assert_eq!(
+        closed("state = STATE_CLOSING", json!({ "force": true })),
+        (1, 1)
+    );
+    busy.expect_closed();
+    assert_eq!(closed("*", json!({})), (0, 0));
+}
+
+#[test]
 fn nothing_is_closed_that_is_not_meant() {
     if no_grpcurl() {
         return;
