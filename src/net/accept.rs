@@ -17,7 +17,9 @@ use super::counters::Counters;
 
 /// Shortest and longest pause after a failed accept. Without one, a process that is out of
 /// descriptors spins: the listener stays readable (277,294 failures in a second were measured).
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Whoever comes when there are descriptors again waits for the rest of a pause: well below the second or so that
+/// clients give a connection.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(800));
 
 /// A listening socket, of whatever family.
 pub trait Listening: AsFd {
