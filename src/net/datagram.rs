@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::sync::watch;
@@ -39,7 +39,9 @@ pub struct Datagram<'a> {
 pub struct Batch<'a> {
     /// What all of them obey.
     pub terms: &'a Terms,
-    bans: &'a Bans,
+    /// When they were received; all clocks of the batch are this one.
+    pub now: Instant,
+    pub(super) bans: &'a Bans,
     socket: &'a Arc<DatagramSocket>,
     buffer: &'a [u8],
     arrivals: &'a [Arrival],
@@ -222,6 +224,7 @@ impl Receiver {
         let (terms, bans) = (self.door.terms(), self.door.bans());
         let mut batch = Batch {
             terms: &terms,
+            now: Instant::now(),
             bans: &bans,
             socket: &self.socket,
             buffer: &self.buffer,
@@ -270,25 +273,5 @@ fn failure(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMSGSIZE) => "answer_too_large",
         _ => "send_failed",
-    }
-}
-
-impl Door {
-    /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
-    /// The drop is counted.
-    pub fn passes(&self, batch: &Batch<'_>, datagram: &Datagram<'_>) -> bool {
-        let (terms, source) = (batch.terms, datagram.peer.ip());
-        let away = self.shut().filter(|_| !terms.has_sessions());
-        let open = || away.map_or(Ok(()), |(_, why)| Err(why.word()));
-        let welcome = terms.welcome(batch.bans, source).and_then(|()| open());
-        if welcome.is_err() {
-            // Whoever is turned away has come: those let in are the rest.
-            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        }
-        let passed = welcome.and_then(|()| terms.pass(datagram));
-        if let Err(refusal) = passed {
-            self.counters.refuse(refusal);
-        }
-        passed.is_ok()
     }
 }

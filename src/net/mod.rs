@@ -11,6 +11,7 @@
 //! ```
 
 mod accept;
+mod admission;
 mod ban;
 mod bind;
 mod buffer;

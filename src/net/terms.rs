@@ -86,12 +86,12 @@ impl Terms {
     }
 
     /// Whether a datagram may reach its protocol, by its size and its sender's rate; else the limit's word.
-    pub(super) fn pass(&self, datagram: &Datagram<'_>) -> Result<(), &'static str> {
+    pub(super) fn pass(&self, datagram: &Datagram<'_>, now: Instant) -> Result<(), &'static str> {
         if datagram.data.len() > self.bounds.max_message_bytes {
             return Err("message_too_large");
         }
         match &self.peers {
-            Some(rates) if !rates.take(datagram.peer.ip(), Instant::now()) => Err("rate_limited"),
+            Some(rates) if !rates.take(datagram.peer.ip(), now) => Err("rate_limited"),
             _ => Ok(()),
         }
     }
