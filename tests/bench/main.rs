@@ -1,0 +1,30 @@
+//! Micro-benchmarks of what is done for every message, connection or event: pure functions, no sockets.
+//!
+//! `cargo bench` measures, `cargo test --bench hot` only runs each once. What a benchmark is about is asserted where it
+//! is set up, so that one that measures something else fails in both.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark that cannot go on has failed"
+)]
+
+mod counting;
+mod filtering;
+mod framing;
+mod limits;
+mod naming;
+mod outbox;
+mod reporting;
+mod uppercase;
+
+use std::time::Duration;
+
+/// Longest time that one benchmark takes. The machine is rarely quiet for longer, and the median is steady by then.
+const LONGEST: Duration = Duration::from_millis(400);
+
+fn main() {
+    divan::Divan::default()
+        .max_time(LONGEST)
+        .config_with_args()
+        .main();
+}
