@@ -4,8 +4,10 @@ use divan::{Bencher, black_box};
 use switchboard::grpc::Filter;
 use switchboard::grpc::api::{Listener, ListenerStatus, listener};
 
-const SHORT: &str = "state = STATE_ACTIVE";
-const LONG: &str = r#"(state = STATE_ACTIVE OR state = STATE_PAUSED) AND labels.team = "edge" AND NOT bind : ":80" AND status.active_sessions > 10"#;
+const NOTHING: &str = "";
+const STATE: &str = "state = STATE_ACTIVE";
+const FIVE: &str = r#"(state = STATE_ACTIVE OR state = STATE_PAUSED) AND labels.team = "edge" AND NOT bind : ":80"
+    AND status.active_sessions > 10"#;
 
 fn edge() -> Listener {
     Listener {
@@ -21,15 +23,38 @@ fn edge() -> Listener {
     }
 }
 
-#[divan::bench(args = [SHORT, LONG])]
-fn read(text: &str) -> Filter {
-    Filter::read::<Listener>("filter", text).unwrap()
+fn read(bencher: Bencher<'_, '_>, text: &str) {
+    bencher.bench_local(|| Filter::read::<Listener>("filter", black_box(text)).unwrap());
 }
 
-#[divan::bench(args = ["", SHORT, LONG])]
+#[divan::bench]
+fn read_one_comparison(bencher: Bencher<'_, '_>) {
+    read(bencher, STATE);
+}
+
+#[divan::bench]
+fn read_five_comparisons(bencher: Bencher<'_, '_>) {
+    read(bencher, FIVE);
+}
+
 fn admits(bencher: Bencher<'_, '_>, text: &str) {
     let filter = Filter::read::<Listener>("filter", text).unwrap();
     let message = edge();
     assert!(filter.admits(&message));
     bencher.bench_local(|| filter.admits(black_box(&message)));
+}
+
+#[divan::bench]
+fn admits_by_nothing(bencher: Bencher<'_, '_>) {
+    admits(bencher, NOTHING);
+}
+
+#[divan::bench]
+fn admits_by_one_comparison(bencher: Bencher<'_, '_>) {
+    admits(bencher, STATE);
+}
+
+#[divan::bench]
+fn admits_by_five_comparisons(bencher: Bencher<'_, '_>) {
+    admits(bencher, FIVE);
 }

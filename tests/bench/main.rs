@@ -19,12 +19,13 @@ mod uppercase;
 
 use std::time::Duration;
 
-/// Longest time that one benchmark takes. The machine is rarely quiet for longer, and the median is steady by then.
-const LONGEST: Duration = Duration::from_millis(400);
+/// How long one benchmark takes at least and at most: its median is steady by then, and all of them are done in seconds.
+const TAKES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 fn main() {
     divan::Divan::default()
-        .max_time(LONGEST)
+        .min_time(TAKES[0])
+        .max_time(TAKES[1])
         .config_with_args()
         .main();
 }
