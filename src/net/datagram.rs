@@ -11,11 +11,11 @@ use tokio::io::Interest;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::ban::Bans;
 use super::door::{Door, canonical};
 use super::gate::{Gate, PauseMode};
 use super::handler::Handler;
 use super::kernel::{self, Arrival, BATCH, Departure, Local, SLOT};
+use super::networks::Bans;
 use super::terms::Terms;
 use super::udp::{DatagramSocket, PeerSocket};
 
@@ -42,7 +42,7 @@ pub struct Batch<'a> {
     /// When they were received; all clocks of the batch are this one.
     pub now: Instant,
     pub(super) bans: &'a Bans,
-    socket: &'a Arc<DatagramSocket>,
+    pub(super) socket: &'a Arc<DatagramSocket>,
     buffer: &'a [u8],
     arrivals: &'a [Arrival],
     /// Where answers are gathered.
