@@ -5,8 +5,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::str::FromStr;
 
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
+use tracing::warn;
 
 use super::{gate, kernel};
 
@@ -201,6 +203,40 @@ pub fn bind_datagram(address: Address) -> Result<Bound, BindError> {
 }
 
 fn datagram_socket(address: SocketAddr, shares: bool) -> io::Result<Socket> {
+    let socket = unbound_datagram_socket(address)?;
+    socket.set_reuse_address(shares)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// More sockets of the address that `first` has, until there are `count`: the kernel shares out the peers among them,
+/// and each peer stays with one. Until now the address was `first`'s alone, so no other process has it; from now on
+/// processes of the same user may have a part of it, but only those that ask to share. Where there cannot be so many
+/// (for want of descriptors, say) there are fewer.
+pub(super) fn share(first: UdpSocket, count: usize) -> Vec<UdpSocket> {
+    let mut sockets = vec![first];
+    while sockets.len() < count {
+        match datagram_socket_beside(&sockets[0]) {
+            Ok(socket) => sockets.push(socket.into()),
+            Err(error) => {
+                warn!(%error, sockets = sockets.len(), "one address has fewer sockets than there are cores");
+                break;
+            }
+        }
+    }
+    sockets
+}
+
+fn datagram_socket_beside(first: &UdpSocket) -> io::Result<Socket> {
+    let address = first.local_addr()?;
+    let socket = unbound_datagram_socket(address)?;
+    socket2::SockRef::from(first).set_reuse_port(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn unbound_datagram_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -211,17 +247,19 @@ fn datagram_socket(address: SocketAddr, shares: bool) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    socket.set_reuse_address(shares)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.set_send_buffer_size(RECEIVE_BUFFER)?;
-    socket.bind(&address.into())?;
+    // Whoever may have more than the system's limit has it.
+    if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
+        socket.set_recv_buffer_size(BUFFER)?;
+    }
+    socket.set_send_buffer_size(BUFFER)?;
     if address.ip().is_unspecified() {
         kernel::tell_destination(&socket, address.is_ipv6())?;
     }
     Ok(socket)
 }
-/// Asked for; the kernel gives at most `net.core.rmem_max`.
-const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Asked for each way; without a privilege the kernel gives at most `net.core.rmem_max` and `wmem_max`.
+const BUFFER: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::mem::discriminant;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::{Incoming, Reserve};
-use super::bind::Bound;
+use super::bind::{self, Bound};
 use super::close::{Ask, CloseReason};
 use super::datagram::serve_datagrams;
 use super::door::Door;
@@ -33,11 +34,11 @@ pub struct Running {
     pub address: SocketAddr,
     /// Its socket while it listens; nobody else may keep that open.
     listening: Arc<Mutex<Weak<TcpListener>>>,
-    /// Its socket over UDP while it is read.
-    receiving: Weak<DatagramSocket>,
-    /// What is asked of its door, and what that does.
+    /// Its sockets over UDP while they are read.
+    receiving: Vec<Weak<DatagramSocket>>,
+    /// What is asked of its door, and what that does: at each of its sockets.
     gate: watch::Sender<Gate>,
-    arranged: watch::Receiver<Gate>,
+    arranged: Vec<watch::Receiver<Gate>>,
     sweeping: CancellationToken,
     entrance: TaskTracker,
     sweeper: TaskTracker,
@@ -81,6 +82,11 @@ fn doorway(bound: Bound, door: &Door, listening: &Mutex<Weak<TcpListener>>) -> i
     }
 }
 
+/// The cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 fn other_kind() -> io::Error {
     io::Error::other("the socket is not of the protocol's kind")
 }
@@ -88,27 +94,27 @@ fn other_kind() -> io::Error {
 impl Running {
     /// Runs `door` on a bound socket, open or shut. Must be called within the runtime.
     pub fn start(door: Arc<Door>, bound: Bound, gate: Gate) -> io::Result<Self> {
-        let (arranged, told) = watch::channel(gate);
         let mut running = Self {
             door: door.clone(),
             address: bound.address(),
             listening: Arc::default(),
-            receiving: Weak::new(),
+            receiving: Vec::new(),
             gate: watch::channel(gate).0,
-            arranged: told,
+            arranged: Vec::new(),
             sweeping: CancellationToken::new(),
             entrance: TaskTracker::new(),
             sweeper: TaskTracker::new(),
             sessions: TaskTracker::new(),
         };
         door.set_shut(gate);
-        let asked = running.gate.subscribe();
         match (bound, &door.terms().handler) {
-            (Bound::Datagram(socket), Handler::Datagram(_)) => {
-                let socket = Arc::new(DatagramSocket::new(socket)?);
-                running.receiving = Arc::downgrade(&socket);
-                let serving = serve_datagrams(socket, door.clone(), asked, arranged);
-                running.entrance.spawn(serving);
+            (Bound::Datagram(socket), Handler::Datagram(handler)) => {
+                // Whoever has a session may reach it by two addresses, and is heard in order.
+                let alone = handler.has_sessions();
+                let count = if alone { 1 } else { cores() };
+                for socket in bind::share(socket, count) {
+                    running.receive(socket)?;
+                }
             }
             (Bound::Datagram(_), _) | (_, Handler::Datagram(_)) => return Err(other_kind()),
             (bound, Handler::Stream(_)) => {
@@ -117,8 +123,8 @@ impl Running {
                 let entrance = Entrance {
                     door: door.clone(),
                     tasks: running.sessions.clone(),
-                    gate: asked,
-                    arranged,
+                    gate: running.gate.subscribe(),
+                    arranged: running.arranges(gate),
                     listening: running.listening.clone(),
                     local,
                 };
@@ -127,6 +133,24 @@ impl Running {
         }
         running.sweeper.spawn(door.sweep(running.sweeping.clone()));
         Ok(running)
+    }
+
+    /// Receives from one more socket.
+    fn receive(&mut self, socket: std::net::UdpSocket) -> io::Result<()> {
+        let socket = Arc::new(DatagramSocket::new(socket)?);
+        self.receiving.push(Arc::downgrade(&socket));
+        let asked = self.gate.subscribe();
+        let arranged = self.arranges(*asked.borrow());
+        let serving = serve_datagrams(socket, self.door.clone(), asked, arranged);
+        self.entrance.spawn(serving);
+        Ok(())
+    }
+
+    /// Where one more socket says what it does.
+    fn arranges(&mut self, gate: Gate) -> watch::Sender<Gate> {
+        let (arranges, arranged) = watch::channel(gate);
+        self.arranged.push(arranged);
+        arranges
     }
 
     /// Exchanges what is obeyed while it runs. Clocks, whoever comes in, and datagrams obey the new
@@ -162,8 +186,8 @@ impl Running {
     /// # Errors
     /// When the kernel does not tell.
     pub fn count_drops(&self) -> io::Result<()> {
-        let socket = self.receiving.upgrade();
-        socket.map_or(Ok(()), |socket| socket.count_drops(&self.door.counters))
+        let mut sockets = self.receiving.iter().filter_map(Weak::upgrade);
+        sockets.try_for_each(|socket| socket.count_drops(&self.door.counters))
     }
 
     /// Opens the door, or shuts it; one that is closed stays closed.
@@ -181,12 +205,10 @@ impl Running {
     /// Resolves once its door does what was last asked of it.
     pub async fn arranged(&self) {
         let asked = || *self.gate.borrow();
-        // It only fails when the entrance is gone, and then the door is closed.
-        let _ = self
-            .arranged
-            .clone()
-            .wait_for(|gate| *gate == asked())
-            .await;
+        for mut arranged in self.arranged.iter().cloned() {
+            // It only fails when the entrance is gone, and then the door is closed.
+            let _ = arranged.wait_for(|gate| *gate == asked()).await;
+        }
     }
 
     /// Closes the door: no new peer comes in.

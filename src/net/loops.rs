@@ -34,6 +34,11 @@ impl Place {
         place
     }
 
+    /// Where it is bound.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.0
+    }
+
     /// Whether peers may come from beyond this machine.
     pub(super) fn is_public(&self) -> bool {
         !self.0.ip().is_loopback()

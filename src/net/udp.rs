@@ -76,7 +76,8 @@ impl PeerSocket {
             peer,
             local: self.from,
             data,
+            segment: None,
         };
-        kernel::send(&*self.socket, &[departure]).is_ok_and(|sent| sent == 1)
+        kernel::send(&*self.socket, [departure]).is_ok_and(|sent| sent == 1)
     }
 }

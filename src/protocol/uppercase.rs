@@ -78,7 +78,6 @@ struct Uppercase {
 impl DatagramHandler for Uppercase {
     fn batch(&self, door: &Arc<Door>, batch: &mut Batch<'_>) {
         for datagram in batch.datagrams() {
-            door.counters.ended.received(datagram.data.len());
             if !door.passes(batch, &datagram) {
                 continue;
             }
@@ -99,10 +98,12 @@ impl Uppercase {
     /// Appends the answer to `out`, or says why there is none (what was appended is then void).
     fn answer(&self, question: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         let start = out.len();
-        match (std::str::from_utf8(question), self.invalid) {
-            (Ok(text), _) => upper(text, out),
-            (Err(_), Invalid::Drop) => return Err("invalid_utf8"),
-            (Err(_), Invalid::Replace) => upper(&String::from_utf8_lossy(question), out),
+        if !upper_ascii(question, out) {
+            match (std::str::from_utf8(question), self.invalid) {
+                (Ok(text), _) => upper(text, out),
+                (Err(_), Invalid::Drop) => return Err("invalid_utf8"),
+                (Err(_), Invalid::Replace) => upper(&String::from_utf8_lossy(question), out),
+            }
         }
         let length = out.len() - start;
         if length > MAX_DATAGRAM {
@@ -115,18 +116,32 @@ impl Uppercase {
     }
 }
 
+/// Appends `text` in upper case if all of it is ASCII, and nothing otherwise. One pass that looks and maps at once, a
+/// vector at a time.
+fn upper_ascii(text: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    out.extend_from_slice(text);
+    let mut all = 0;
+    for byte in &mut out[start..] {
+        all |= *byte;
+        *byte = byte.to_ascii_uppercase();
+    }
+    if !all.is_ascii() {
+        out.truncate(start);
+    }
+    all.is_ascii()
+}
+
 /// Appends `text` in upper case, by the full mapping of Unicode.
 fn upper(text: &str, out: &mut Vec<u8>) {
-    let start = out.len();
-    let ascii = text
-        .as_bytes()
-        .iter()
-        .position(|b| !b.is_ascii())
-        .unwrap_or(text.len());
-    out.extend_from_slice(&text.as_bytes()[..ascii]);
-    out[start..].make_ascii_uppercase();
-    for c in text[ascii..].chars().flat_map(char::to_uppercase) {
-        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    for c in text.chars() {
+        if c.is_ascii() {
+            out.push(c.to_ascii_uppercase() as u8);
+        } else {
+            for upper in c.to_uppercase() {
+                out.extend_from_slice(upper.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
     }
 }
 

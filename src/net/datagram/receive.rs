@@ -1,0 +1,232 @@
+//! The datagram loop. A listener has one for each of its sockets.
+//!
+//! What a batch is read into belongs to the thread, not to the listener: it is used from one call of the kernel to the
+//! next, and a listener that hears nothing owns nothing.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::{Answers, Batch};
+use crate::net::counters::Totals;
+use crate::net::door::Door;
+use crate::net::gate::{Gate, PauseMode};
+use crate::net::handler::Handler;
+use crate::net::kernel::{self, Arrival, BATCH, SLOT};
+use crate::net::udp::DatagramSocket;
+
+/// After a failure to receive.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Batches that are still answered when the door closes: what had come by then, and no flood.
+const LAST_BATCHES: usize = 64;
+
+/// What one thread reads batches into.
+#[derive(Default)]
+struct Inbox {
+    /// A slot for each datagram; only what was once written to is memory.
+    buffer: Vec<u8>,
+    arrivals: Vec<Arrival>,
+    answers: Answers,
+}
+
+thread_local! {
+    static INBOX: RefCell<Inbox> = RefCell::default();
+}
+
+/// Receives for `door` until its gate is closed. Peers without sessions are new with every datagram; those with
+/// sessions go on while the gate is shut, so their socket is read, and the door keeps new ones away.
+pub(in crate::net) async fn serve_datagrams(
+    socket: Arc<DatagramSocket>,
+    door: Arc<Door>,
+    mut gate: watch::Receiver<Gate>,
+    arranged: watch::Sender<Gate>,
+) {
+    let mut receiver = Receiver {
+        socket,
+        door,
+        unsent: Answers::default(),
+    };
+    let mut reads = false;
+    loop {
+        let asked = *gate.borrow_and_update();
+        if asked == Gate::Closed {
+            if reads {
+                receiver.finish().await;
+            }
+            // Whoever waits for it waits for the socket to be closed, too.
+            drop(receiver);
+            arranged.send_replace(asked);
+            return;
+        }
+        reads = receiver.arrange(asked);
+        arranged.send_replace(asked);
+        let changed = if reads {
+            let mut changed = pin!(gate.changed());
+            loop {
+                tokio::select! {
+                    biased;
+                    changed = &mut changed => break changed,
+                    () = receiver.receive() => {}
+                }
+                receiver.send_rest().await;
+                // There is more, and others are served by this thread.
+                tokio::task::yield_now().await;
+            }
+        } else {
+            gate.changed().await
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// One socket and its loop.
+struct Receiver {
+    socket: Arc<DatagramSocket>,
+    door: Arc<Door>,
+    /// Answers that the kernel had no room for.
+    unsent: Answers,
+}
+
+impl Drop for Receiver {
+    /// What the kernel dropped is known for as long as the socket is.
+    fn drop(&mut self) {
+        // Where the kernel does not tell, nobody is told.
+        let _ = self.socket.count_drops(&self.door.counters);
+    }
+}
+
+impl Receiver {
+    /// Whether the socket is read while the gate is so. A socket that is connected, to itself, gets nothing from
+    /// others: the kernel tells them that nobody is there, and the port stays ours. It would know only one of our
+    /// addresses then; on a wildcard peers are dropped instead.
+    fn arrange(&self, gate: Gate) -> bool {
+        let Handler::Datagram(handler) = &self.door.terms().handler else {
+            return false;
+        };
+        if handler.has_sessions() {
+            return true;
+        }
+        let own = self.socket.local_addr().ok();
+        let own = own.filter(|own| !own.ip().is_unspecified());
+        let refuses = matches!(gate, Gate::Shut(PauseMode::Refuse, _));
+        let turned = match own {
+            Some(own) if refuses => rustix::net::connect(&*self.socket, &own),
+            Some(_) => rustix::net::connect_unspec(&*self.socket),
+            None => Ok(()),
+        };
+        if let Err(error) = turned {
+            warn!(listener = %self.door.labels.listener, %error, "cannot refuse datagrams; they are dropped instead");
+            return !matches!(gate, Gate::Shut(PauseMode::Queue, _));
+        }
+        match gate {
+            Gate::Shut(PauseMode::Queue, _) => false,
+            Gate::Shut(PauseMode::Refuse, _) => own.is_none(),
+            _ => true,
+        }
+    }
+
+    /// Answers what comes, until a whole batch did: then there may be more. Cancel safe.
+    async fn receive(&mut self) {
+        let Self {
+            socket,
+            door,
+            unsent,
+        } = self;
+        loop {
+            let turn = socket.async_io(Interest::READABLE, || take(socket, door, unsent));
+            match turn.await {
+                Ok(()) => return,
+                // An ICMP error of an earlier answer is told here; it is no reason to stop.
+                Err(error) => {
+                    let counter = &door.counters.accept_errors;
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    warn!(listener = %door.labels.listener, %error, "receiving datagrams failed");
+                    // One that stays must not spin.
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Sends what the kernel had no room for, when it has.
+    async fn send_rest(&mut self) {
+        let Self {
+            socket,
+            door,
+            unsent,
+        } = self;
+        while !unsent.is_empty() {
+            let send = || unsent.send(socket, &door.counters);
+            // It only ever fails for want of room.
+            let _ = socket.async_io(Interest::WRITABLE, send).await;
+            *unsent = Answers::default();
+        }
+    }
+
+    /// Answers what had come when the door closed.
+    async fn finish(&mut self) {
+        for _ in 0..LAST_BATCHES {
+            if take(&self.socket, &self.door, &mut self.unsent).is_err() {
+                return;
+            }
+            self.send_rest().await;
+        }
+    }
+}
+
+/// Receives what waits, has it answered and hands the answers to the kernel: one batch. `WouldBlock` when nothing more
+/// waits, which a batch that is not full says without another call. What the kernel has no room for is left in `unsent`.
+fn take(socket: &Arc<DatagramSocket>, door: &Arc<Door>, unsent: &mut Answers) -> io::Result<()> {
+    INBOX.with_borrow_mut(|inbox| {
+        if inbox.buffer.is_empty() {
+            inbox.buffer = vec![0; BATCH * SLOT];
+        }
+        kernel::receive(&**socket, &mut inbox.buffer, &mut inbox.arrivals)?;
+        answer(socket, door, inbox);
+        if inbox.answers.send(socket, &door.counters).is_err() {
+            *unsent = std::mem::take(&mut inbox.answers);
+            return Ok(());
+        }
+        if inbox.arrivals.len() < BATCH {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    })
+}
+
+/// Has the protocol answer what came.
+fn answer(socket: &Arc<DatagramSocket>, door: &Arc<Door>, inbox: &mut Inbox) {
+    let (terms, bans) = (door.terms(), door.bans());
+    let Handler::Datagram(handler) = &terms.handler else {
+        return;
+    };
+    if !handler.has_sessions() {
+        // Nobody else counts them.
+        let bytes = |arrival: &Arrival| arrival.length as u64;
+        door.counters.ended.absorb(Totals {
+            received_messages: inbox.arrivals.len() as u64,
+            received_bytes: inbox.arrivals.iter().map(bytes).sum(),
+            ..Totals::default()
+        });
+    }
+    let mut batch = Batch {
+        terms: &terms,
+        now: Instant::now(),
+        bans: &bans,
+        socket,
+        buffer: &inbox.buffer,
+        arrivals: &inbox.arrivals,
+        answers: &mut inbox.answers,
+    };
+    handler.batch(door, &mut batch);
+}
