@@ -48,6 +48,7 @@ pub use configuration::{
     Caller, Changed, Changing, Configuration, Creation, Deletion, Effective, Persistence,
     ReloadOptions, Reloaded, SettingRow, Side, Update, Verb, Warning, Wish,
 };
+pub use filter::Filter;
 pub use leaving::Leaving;
 pub use metrics::STREAMS;
 pub use once::Answers;

@@ -298,7 +298,7 @@ impl Door {
 
 /// An IPv4 peer is the same peer on an IPv6 socket. The scope of a link-local address stays: it is
 /// part of the way back.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip if ip == address.ip() => address,
         v4 => SocketAddr::new(v4, address.port()),

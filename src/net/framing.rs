@@ -35,11 +35,19 @@ pub enum Violation {
 
 /// What the bytes so far hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cut {
-    /// One message at this range; the next begins after `consumed` bytes.
-    Message { body: Range<usize>, consumed: usize },
-    /// Not a whole message yet; the first `scanned` bytes need no second look.
-    More { scanned: usize },
+pub enum Cut {
+    /// One whole message.
+    Message {
+        /// Where it is, without what frames it.
+        body: Range<usize>,
+        /// How many bytes it takes with its frame; the next begins behind them.
+        consumed: usize,
+    },
+    /// Not a whole message yet.
+    More {
+        /// How many bytes need no second look.
+        scanned: usize,
+    },
     /// No message will come of these.
     Violation(Violation),
 }
@@ -47,7 +55,7 @@ pub(super) enum Cut {
 impl Framing {
     /// Finds the first message in `bytes`, of which `scanned` were looked at before. At the end of
     /// the stream (`last`) a line without its end is a message too.
-    pub(super) fn cut(self, bytes: &[u8], scanned: usize, max: usize, last: bool) -> Cut {
+    pub fn cut(self, bytes: &[u8], scanned: usize, max: usize, last: bool) -> Cut {
         match self {
             _ if bytes.is_empty() => Cut::More { scanned: 0 },
             Self::Raw => {

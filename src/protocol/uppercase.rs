@@ -64,13 +64,12 @@ impl Settings {
 
 /// Makes it ready to run.
 pub(super) fn handler(settings: &Settings) -> Handler {
-    Handler::Datagram(Arc::new(Uppercase {
-        invalid: settings.invalid,
-        amplification: settings.resolved().max_amplification,
-    }))
+    Handler::Datagram(Arc::new(Uppercase::new(settings)))
 }
 
-struct Uppercase {
+/// Answers questions in upper case.
+#[derive(Debug)]
+pub struct Uppercase {
     invalid: Invalid,
     amplification: f64,
 }
@@ -95,8 +94,19 @@ impl DatagramHandler for Uppercase {
 }
 
 impl Uppercase {
-    /// Appends the answer to `out`, or says why there is none (what was appended is then void).
-    fn answer(&self, question: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+    /// As the settings say.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            invalid: settings.invalid,
+            amplification: settings.resolved().max_amplification,
+        }
+    }
+
+    /// Appends the answer to `out`.
+    ///
+    /// # Errors
+    /// There is none, and why, as drops are counted; what was appended is then void.
+    pub fn answer(&self, question: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
         let start = out.len();
         if !upper_ascii(question, out) {
             match (std::str::from_utf8(question), self.invalid) {

@@ -486,6 +486,26 @@ fn every_protocol_has_its_promises() {
     none("protocols without a test file", &without);
 }
 
+/// A file that no `mod` names is not even compiled.
+#[test]
+fn every_benchmark_is_run() {
+    let mut paths = Vec::new();
+    files(&root().join("tests/bench"), &mut paths);
+    let main = fs::read_to_string(root().join("tests/bench/main.rs")).unwrap();
+    let mut wrong = Vec::new();
+    for path in paths {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        if name != "main" && !main.contains(&format!("mod {name};")) {
+            wrong.push(format!("{name}: no `mod {name};` in tests/bench/main.rs"));
+        }
+        if !whole.starts_with("//! ") {
+            wrong.push(format!("{name}: does not begin with `//!`"));
+        }
+    }
+    none("benchmarks that nobody sees", &wrong);
+}
+
 #[test]
 fn names_say_something() {
     let mut wrong = Vec::new();

@@ -32,7 +32,7 @@ pub(super) const LONGEST: usize = 4_096;
 
 /// Which messages are wanted.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub struct Filter {
     /// None wants all.
     wanted: Option<(MessageDescriptor, Expression<Restriction>)>,
 }
@@ -42,7 +42,7 @@ impl Filter {
     ///
     /// # Errors
     /// `FILTER_INVALID`, with every place where it is wrong, and what would be right.
-    pub(super) fn read<M: prost::Name>(field: &str, text: &str) -> Result<Self, Status> {
+    pub fn read<M: prost::Name>(field: &str, text: &str) -> Result<Self, Status> {
         if text.trim().is_empty() {
             return Ok(Self { wanted: None });
         }
@@ -56,12 +56,12 @@ impl Filter {
     }
 
     /// Whether it admits all for want of a text.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.wanted.is_none()
     }
 
     /// Whether it wants `message`, of the kind that it was read for.
-    pub(super) fn admits<M: Message + prost::Name>(&self, message: &M) -> bool {
+    pub fn admits<M: Message + prost::Name>(&self, message: &M) -> bool {
         let Some((descriptor, expression)) = &self.wanted else {
             return true;
         };
