@@ -20,11 +20,14 @@ use tower::Service;
 use super::api;
 use super::status::internal;
 
+/// How a service is made.
+type Make<S> = fn() -> Result<S, Error>;
+
 /// A service that is made when it is first asked; its clones share it.
-pub(super) struct Late<S>(Arc<LazyLock<Result<S, Error>, fn() -> Result<S, Error>>>);
+pub(super) struct Late<S>(Arc<LazyLock<Result<S, Error>, Make<S>>>);
 
 impl<S> Late<S> {
-    pub(super) fn new(make: fn() -> Result<S, Error>) -> Self {
+    pub(super) fn new(make: Make<S>) -> Self {
         Self(Arc::new(LazyLock::new(make)))
     }
 }
