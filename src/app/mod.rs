@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -189,9 +190,8 @@ impl App {
         stop.cancel();
         let over = Instant::now() + LAST;
         let timer = tokio::spawn(insist_after(CALLS_GRACE, insist));
-        let joined = calls.await.map_err(|e| e.to_string());
-        report(joined.and_then(|r| r.map_err(|e| e.to_string())));
-        report(pages.await.map_err(|e| e.to_string()));
+        report(calls.await);
+        report(pages.await);
         timer.abort();
         hurry.abort();
         finish(answers.tasks(), over).await;
@@ -258,9 +258,9 @@ async fn insist_after(grace: Duration, insist: CancellationToken) {
     insist.cancel();
 }
 
-fn report(served: Result<(), String>) {
+fn report(served: Result<(), JoinError>) {
     if let Err(fault) = served {
-        error!(fault, "the control plane or the HTTP side failed");
+        error!(%fault, "the control plane or the HTTP side failed");
     }
 }
 

@@ -103,6 +103,7 @@ fn limits(bounds: &Bounds) -> api::ListenerLimits {
         max_session_age: bounds.max_session_age.map(duration),
         max_message_bytes: count(bounds.max_message_bytes),
         max_message_rate: bounds.max_message_rate.unwrap_or_default(),
+        max_prefix_rate: bounds.max_prefix_rate.unwrap_or_default(),
         outbox_bytes: count(bounds.outbox_bytes),
         allow_cidrs: bounds.allow_cidrs.iter().map(ToString::to_string).collect(),
     }

@@ -4,12 +4,13 @@ use std::sync::LazyLock;
 
 use prost::Message as _;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _,
+    DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _,
     Value as Reflected,
 };
 use serde_json::Value;
 use tonic::Status;
 
+use super::filter::descriptor;
 use super::status::invalid;
 use super::{api, show, spec};
 use crate::config::{nearest, to_value};
@@ -19,10 +20,8 @@ use crate::supervisor::{Error, Spec, Violation};
 /// Fields that only we set, or that no mask changes.
 const OUTPUT_ONLY: u32 = 20;
 
-static LISTENER: LazyLock<Option<MessageDescriptor>> = LazyLock::new(|| {
-    let pool = DescriptorPool::decode(api::FILE_DESCRIPTOR_SET).ok()?;
-    pool.get_message_by_name("switchboard.v1.Listener")
-});
+static LISTENER: LazyLock<Option<MessageDescriptor>> =
+    LazyLock::new(|| descriptor::<api::Listener>().ok());
 
 /// The fields that a mask names, each by its path in files, with what `wanted` says of it; null for what it leaves unset.
 /// Without a mask, the fields that are set; `*` stands for all.

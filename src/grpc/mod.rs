@@ -23,6 +23,7 @@ mod metrics;
 mod once;
 mod order;
 mod page;
+mod reflection;
 mod refusal;
 mod server;
 mod sessions;
@@ -52,6 +53,8 @@ pub use leaving::Leaving;
 pub use metrics::STREAMS;
 pub use once::Answers;
 pub use watch::Watches;
+
+use reflection::Late;
 
 use crate::net::{Address, Counters, UnixSocket, web};
 use crate::store::Store;
@@ -167,13 +170,12 @@ pub async fn serve(
     control: Control,
     refused: Arc<Counters>,
     insist: CancellationToken,
-) -> Result<(), tonic_reflection::server::Error> {
+) {
     let stop = control.closing.clone();
     let (health, reporter) = health::service();
-    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     let routes = Routes::new(health)
-        .add_service(v1)
-        .add_service(v1alpha)
+        .add_service(Late::new(reflection::v1))
+        .add_service(Late::new(reflection::v1alpha))
         .add_service(service!(
             listener_service_server::ListenerServiceServer,
             control
@@ -200,16 +202,4 @@ pub async fn serve(
     let reporting = health::report(reporter, control.supervisor.clone(), stop.clone());
     let serving = web::serve(site, web::Version::Http2, calls, stop, insist.clone());
     tokio::join!(reporting, serving);
-    Ok(())
-}
-
-/// With the descriptors of health and of error details, so that a caller with no file sees all.
-fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
-    tonic_reflection::server::Builder::configure()
-        .include_reflection_service(false)
-        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

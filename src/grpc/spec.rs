@@ -165,6 +165,7 @@ impl Reader {
                 .unwrap_or_default(),
             max_message_bytes: asked.max_message_bytes,
             max_message_rate: asked.max_message_rate,
+            max_prefix_rate: asked.max_prefix_rate,
             outbox_bytes: asked.outbox_bytes,
             allow_cidrs,
         }

@@ -1,4 +1,5 @@
-//! Which datagrams reach their protocol: those of peers that may come, of the right size, at no more than the rate.
+//! Which datagrams reach their protocol: those that come from where they may, of the right size, at no more than the
+//! rate.
 
 use std::sync::atomic::Ordering;
 
@@ -6,21 +7,33 @@ use super::datagram::{Batch, Datagram};
 use super::door::Door;
 
 impl Door {
-    /// The checks that every datagram passes before its protocol sees it: networks, size and rate.
-    /// The drop is counted.
+    /// The checks that every datagram passes before its protocol sees it: source, networks, size and rates. The drop is
+    /// counted.
     pub fn passes(&self, batch: &Batch<'_>, datagram: &Datagram<'_>) -> bool {
-        let (terms, source) = (batch.terms, datagram.peer.ip());
-        let away = self.shut().filter(|_| !terms.has_sessions());
-        let open = || away.map_or(Ok(()), |(_, why)| Err(why.word()));
-        let welcome = terms.welcome(batch.bans, source).and_then(|()| open());
-        if welcome.is_err() {
-            // Whoever is turned away has come: those let in are the rest.
-            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        }
-        let passed = welcome.and_then(|()| terms.pass(datagram, batch.now));
+        let (terms, place) = (batch.terms, &batch.socket.place);
+        let (peer, asked) = (datagram.peer, || batch.local(datagram).ip());
+        let passed = place
+            .answers(peer, asked)
+            .and_then(|()| self.welcomes(batch, datagram))
+            .and_then(|()| terms.pass(datagram, place.is_public(), batch.now));
         if let Err(refusal) = passed {
             self.counters.refuse(refusal);
         }
         passed.is_ok()
+    }
+
+    /// Whether anybody may come from there now. Whoever is turned away has come: those let in are the rest.
+    fn welcomes(&self, batch: &Batch<'_>, datagram: &Datagram<'_>) -> Result<(), &'static str> {
+        let away = self.shut().filter(|_| !batch.terms.has_sessions());
+        let open = || away.map_or(Ok(()), |(_, why)| Err(why.word()));
+        let source = datagram.peer.ip();
+        let welcome = batch
+            .terms
+            .welcome(batch.bans, source)
+            .and_then(|()| open());
+        if welcome.is_err() {
+            self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        }
+        welcome
     }
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::ban::Bans;
 use super::close::{Ask, CloseReason};
 use super::counters::{Counters, Totals};
 use super::feed::Feed;
@@ -17,6 +16,7 @@ use super::gate::{Gate, PauseMode, Why};
 use super::handler::Handler;
 use super::id::{Ids, SessionId};
 use super::limits::Bounds;
+use super::networks::Bans;
 use super::session::{Route, Session};
 use super::sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 use super::terms::Terms;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::networks;
 use crate::config::{Scope, duration, scope_of, size};
 
 /// Which kind of socket a listener has.
@@ -67,11 +68,14 @@ pub struct Limits {
     pub max_message_bytes: u32,
     /// Messages a second from one peer, with a burst of the same size. Default unlimited.
     pub max_message_rate: f64,
+    /// Datagrams a second from one network, a /24 of IPv4 or a /56 of IPv6, with a burst of twice as many; only where
+    /// peers have no sessions. Default 200 from beyond this machine where any network may come in, else unlimited.
+    pub max_prefix_rate: f64,
     /// Unsent bytes past which a peer is closed as a slow consumer. Default 256 KiB.
     #[serde(with = "size")]
     pub outbox_bytes: u32,
     /// Networks whose peers may come in; empty means any.
-    #[serde(with = "networks")]
+    #[serde(with = "written")]
     pub allow_cidrs: Vec<IpNet>,
 }
 
@@ -94,6 +98,8 @@ pub struct Bounds {
     pub max_message_bytes: usize,
     /// Messages a second from one peer, if limited.
     pub max_message_rate: Option<f64>,
+    /// Datagrams a second from one network whose peers have no sessions, if it was asked for.
+    pub max_prefix_rate: Option<f64>,
     /// Longest backlog of unsent bytes.
     pub outbox_bytes: usize,
     /// Networks let in; empty means any.
@@ -124,6 +130,7 @@ impl Limits {
                 if tcp { 64 << 10 } else { super::MAX_DATAGRAM },
             ),
             max_message_rate: positive(self.max_message_rate),
+            max_prefix_rate: positive(self.max_prefix_rate),
             outbox_bytes: or(self.outbox_bytes, 256 << 10),
             allow_cidrs: self.allow_cidrs.clone(),
         }
@@ -142,6 +149,7 @@ impl Limits {
             max_session_age: bounds.max_session_age.unwrap_or_default(),
             max_message_bytes: count(bounds.max_message_bytes),
             max_message_rate: bounds.max_message_rate.unwrap_or_default(),
+            max_prefix_rate: bounds.max_prefix_rate.unwrap_or_default(),
             outbox_bytes: count(bounds.outbox_bytes),
             allow_cidrs: bounds.allow_cidrs,
         }
@@ -157,6 +165,7 @@ impl Limits {
         ("max_session_age", Scope::Live),
         ("max_message_bytes", Scope::NewSessions),
         ("max_message_rate", Scope::NewSessions),
+        ("max_prefix_rate", Scope::Live),
         ("outbox_bytes", Scope::NewSessions),
         ("allow_cidrs", Scope::NewSessions),
     ];
@@ -178,11 +187,12 @@ impl Limits {
         for (key, rate) in [
             ("max_accepts_per_second", self.max_accepts_per_second),
             ("max_message_rate", self.max_message_rate),
+            ("max_prefix_rate", self.max_prefix_rate),
         ] {
             if !rate.is_finite() || rate < 0.0 {
                 problems.push((
                     key,
-                    format!("{rate} is not a rate; a number of 0 or more is (0: unlimited)"),
+                    format!("{rate} is not a rate; a number of 0 or more is (0: as by default)"),
                 ));
             }
         }
@@ -224,14 +234,7 @@ fn positive(rate: f64) -> Option<f64> {
     (rate > 0.0).then_some(rate)
 }
 
-impl Bounds {
-    /// Whether a peer of this (canonical) address may come in.
-    pub fn allows(&self, source: IpAddr) -> bool {
-        self.allow_cidrs.is_empty() || self.allow_cidrs.iter().any(|n| n.contains(&source))
-    }
-}
-
-mod networks {
+mod written {
     use ipnet::IpNet;
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -254,10 +257,12 @@ mod networks {
     }
 }
 
-/// Reads `10.0.0.0/8`, `fd00::/8`, or a bare address, which stands for itself alone.
+/// Reads `10.0.0.0/8`, `fd00::/8`, or a bare address, which stands for itself alone. What is written in the IPv6 form
+/// of IPv4 is of IPv4.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(networks::canonical)
         .map_err(|_| format!("`{text}` is not a network; `10.0.0.0/8` or `fd00::/8` is"))
 }
 
@@ -344,14 +349,22 @@ mod tests {
     }
 
     #[test]
-    fn an_allow_list_lets_in_its_networks_alone() {
-        let limits = Limits {
-            allow_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+    fn a_network_of_ipv4_is_one_however_it_is_spelled() {
+        for (text, meant) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("::/0", "::/0"),
+            ("fd00::1", "fd00::1/128"),
+        ] {
+            assert_eq!(parse_network(text).unwrap().to_string(), meant);
+        }
+        // Half of this is not IPv4, so it is none of its networks; and it is refused for its host bits.
+        let wide = Limits {
+            allow_cidrs: vec![parse_network("::ffff:0:0/95").unwrap()],
             ..Limits::default()
         };
-        let bounds = limits.bounds(Transport::Tcp);
-        assert!(bounds.allows([10, 9, 8, 7].into()));
-        assert!(!bounds.allows([11, 9, 8, 7].into()));
-        assert!(bounds.allows("fd12::1".parse().unwrap()));
+        assert!(wide.check(Transport::Udp)[0].1.contains("host bits set"));
     }
 }

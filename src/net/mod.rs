@@ -12,7 +12,6 @@
 
 mod accept;
 mod admission;
-mod ban;
 mod bind;
 mod buffer;
 mod close;
@@ -28,6 +27,8 @@ mod handler;
 mod id;
 mod kernel;
 mod limits;
+mod loops;
+mod networks;
 mod pace;
 mod rate;
 mod session;
@@ -40,7 +41,6 @@ mod unix;
 pub mod web;
 
 pub use accept::{Incoming, Reserve};
-pub use ban::{Bans, Networks};
 pub use bind::{Address, BindError, Bound, bind_datagram, bind_reserved, bind_stream};
 pub use buffer::Buffer;
 pub use close::{Ask, CloseReason};
@@ -55,8 +55,9 @@ pub use handler::{DatagramHandler, Handler, Serving, StreamHandler, UNAVAILABLE}
 pub use id::SessionId;
 pub use kernel::{AcceptQueue, TcpInfo, descriptors, raise_descriptor_limit, watch};
 pub use limits::{Bounds, Limits, Transport, most_connections, most_sessions, parse_network};
+pub use networks::{Bans, Networks};
 pub use pace::Pace;
-pub use rate::{RateTable, TokenBucket};
+pub use rate::{Rate, RateKey, RateTable, TokenBucket};
 pub use session::{Route, Session};
 pub use sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 pub use stream::{Event, Stream, Wire};

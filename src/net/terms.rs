@@ -5,14 +5,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::ban::Bans;
 use super::datagram::Datagram;
 use super::handler::Handler;
 use super::limits::Bounds;
-use super::rate::{RateTable, TokenBucket};
+use super::networks::{Bans, Networks};
+use super::rate::{Rate, RateKey, RateTable, TokenBucket};
 
 /// What a listener obeys, until it is exchanged.
 pub struct Terms {
@@ -20,10 +20,49 @@ pub struct Terms {
     pub bounds: Bounds,
     /// The running protocol.
     pub handler: Handler,
+    /// The networks that may come in; any, where there are none.
+    allowed: Option<Arc<Networks>>,
     /// The rate of new sessions.
-    accepts: Option<Arc<Mutex<TokenBucket>>>,
+    accepts: Option<Arc<TokenBucket>>,
     /// Rates of peers without a session.
     peers: Option<Arc<RateTable>>,
+    /// Rates of their networks.
+    prefixes: Option<Arc<PrefixRates>>,
+}
+
+/// What each network of peers without sessions may send: any of them may forge the addresses of all the others.
+struct PrefixRates {
+    rate: Rate,
+    /// Whether it holds for loopback too, whose addresses nobody forges from outside.
+    everywhere: bool,
+    /// Made when it is first needed.
+    table: OnceLock<RateTable>,
+}
+
+/// Datagrams a second from one network that a listener open to all answers, unless told otherwise: enough for whoever
+/// asks, and nothing to reflect.
+const OPEN_PREFIX_RATE: f64 = 200.0;
+
+impl PrefixRates {
+    fn of(bounds: &Bounds) -> Option<Self> {
+        let open = || bounds.allow_cidrs.is_empty().then_some(OPEN_PREFIX_RATE);
+        let rate = bounds.max_prefix_rate.or_else(open)?;
+        Some(Self {
+            rate: Rate::with_burst(rate, 2.0 * rate),
+            everywhere: bounds.max_prefix_rate.is_some(),
+            table: OnceLock::new(),
+        })
+    }
+
+    fn take(&self, peer: IpAddr, public: bool, now: Instant) -> bool {
+        let spared = !self.everywhere && (!public || peer.is_loopback());
+        let table = || self.table.get_or_init(|| RateTable::new(self.rate));
+        spared || table().take(RateKey::network(peer), now)
+    }
+
+    fn is_as(&self, other: &Self) -> bool {
+        (self.rate, self.everywhere) == (other.rate, other.everywhere)
+    }
 }
 
 impl fmt::Debug for Terms {
@@ -38,29 +77,45 @@ impl Terms {
     /// Terms that follow those `before`: a rate that stays goes on where it was, for else every
     /// change of anything would give each peer a new burst.
     pub(super) fn new(bounds: Bounds, handler: Handler, before: Option<&Self>) -> Self {
-        let peerless = matches!(handler, Handler::Datagram(_));
-        let accepts = match before {
-            Some(old) if old.bounds.max_accepts_per_second == bounds.max_accepts_per_second => {
-                old.accepts.clone()
-            }
-            _ => bounds
-                .max_accepts_per_second
-                .map(|rate| Arc::new(Mutex::new(TokenBucket::new(rate, Instant::now())))),
+        let sessionless = match &handler {
+            Handler::Stream(_) => false,
+            Handler::Datagram(handler) => !handler.has_sessions(),
         };
-        let peers = match before {
-            Some(old) if old.bounds.max_message_rate == bounds.max_message_rate => {
-                old.peers.clone()
-            }
-            _ => bounds
+        let same = |what: fn(&Bounds) -> Option<f64>| {
+            before.filter(|old| what(&old.bounds) == what(&bounds))
+        };
+        let accepts = match same(|bounds| bounds.max_accepts_per_second) {
+            Some(old) => old.accepts.clone(),
+            None => bounds
+                .max_accepts_per_second
+                .map(|rate| Arc::new(TokenBucket::new(Rate::new(rate)))),
+        };
+        let peers = match same(|bounds| bounds.max_message_rate) {
+            Some(old) => old.peers.clone(),
+            None => bounds
                 .max_message_rate
-                .filter(|_| peerless)
-                .map(|rate| Arc::new(RateTable::new(rate))),
+                .filter(|_| matches!(handler, Handler::Datagram(_)))
+                .map(|rate| Arc::new(RateTable::new(Rate::new(rate)))),
+        };
+        let prefixes = PrefixRates::of(&bounds).filter(|_| sessionless);
+        let former = before.and_then(|old| old.prefixes.clone());
+        let prefixes = prefixes.map(|new| {
+            former
+                .filter(|old| old.is_as(&new))
+                .unwrap_or_else(|| Arc::new(new))
+        });
+        let networks = &bounds.allow_cidrs;
+        let allowed = match before.filter(|old| old.bounds.allow_cidrs == *networks) {
+            Some(old) => old.allowed.clone(),
+            None => (!networks.is_empty()).then(|| Arc::new(networks.iter().copied().collect())),
         };
         Self {
             bounds,
             handler,
+            allowed,
             accepts,
             peers,
+            prefixes,
         }
     }
 
@@ -69,10 +124,10 @@ impl Terms {
         if bans.hold(source) {
             return Err("banned");
         }
-        if !self.bounds.allows(source) {
-            return Err("denied");
+        match &self.allowed {
+            Some(networks) if !networks.hold(source) => Err("denied"),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether a peer may come in now, as far as its address and the rate say; else the limit's
@@ -80,18 +135,31 @@ impl Terms {
     pub(super) fn permit(&self, bans: &Bans, peer: IpAddr) -> Result<(), &'static str> {
         self.welcome(bans, peer)?;
         match &self.accepts {
-            Some(bucket) if !super::lock(bucket).take(Instant::now()) => Err("accept_rate"),
+            Some(bucket) if !bucket.take(Instant::now()) => Err("accept_rate"),
             _ => Ok(()),
         }
     }
 
-    /// Whether a datagram may reach its protocol, by its size and its sender's rate; else the limit's word.
-    pub(super) fn pass(&self, datagram: &Datagram<'_>, now: Instant) -> Result<(), &'static str> {
+    /// Whether a datagram may reach its protocol, by its size and the rates of its sender and the sender's network; else
+    /// the limit's word. It came to a public place, or none.
+    pub(super) fn pass(
+        &self,
+        datagram: &Datagram<'_>,
+        public: bool,
+        now: Instant,
+    ) -> Result<(), &'static str> {
         if datagram.data.len() > self.bounds.max_message_bytes {
             return Err("message_too_large");
         }
-        match &self.peers {
-            Some(rates) if !rates.take(datagram.peer.ip(), now) => Err("rate_limited"),
+        let source = datagram.peer.ip();
+        // Its own first: what one sends too fast is not taken from the others of its network.
+        if let Some(rates) = &self.peers
+            && !rates.take(RateKey::address(source), now)
+        {
+            return Err("rate_limited");
+        }
+        match &self.prefixes {
+            Some(rates) if !rates.take(source, public, now) => Err("prefix_rate_limited"),
             _ => Ok(()),
         }
     }
@@ -111,5 +179,45 @@ impl Terms {
         let beat = self.handler.beat().unwrap_or(Duration::MAX);
         let shortest = self.bounds.idle_timeout.min(age).min(beat);
         (shortest / 10).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::{Limits, Transport};
+    use super::*;
+
+    fn rates(limits: &Limits) -> Option<PrefixRates> {
+        PrefixRates::of(&limits.bounds(Transport::Udp))
+    }
+
+    /// How many of a thousand datagrams that come at once from a network get through.
+    fn passed(rates: &PrefixRates, public: bool, network: [u8; 3]) -> usize {
+        let (now, [a, b, c]) = (Instant::now(), network);
+        let peers = (0..1_000_u32).map(|n| IpAddr::from([a, b, c, n as u8]));
+        peers.filter(|peer| rates.take(*peer, public, now)).count()
+    }
+
+    #[test]
+    fn a_place_that_is_open_to_all_answers_each_network_so_much() {
+        let open = rates(&Limits::default()).unwrap();
+        assert_eq!(passed(&open, false, [192, 0, 2]), 1_000);
+        assert_eq!(passed(&open, true, [127, 0, 0]), 1_000);
+        // Whoever is spared takes no room either.
+        assert!(open.table.get().is_none());
+        assert_eq!(passed(&open, true, [192, 0, 2]), 400);
+        assert_eq!(passed(&open, true, [192, 0, 3]), 400);
+        let chosen = Limits {
+            allow_cidrs: vec!["192.0.2.0/24".parse().unwrap()],
+            ..Limits::default()
+        };
+        assert!(rates(&chosen).is_none());
+        let asked = Limits {
+            max_prefix_rate: 50.0,
+            ..chosen
+        };
+        let asked = rates(&asked).unwrap();
+        assert_eq!(passed(&asked, true, [192, 0, 2]), 100);
+        assert_eq!(passed(&asked, false, [127, 0, 0]), 100);
     }
 }

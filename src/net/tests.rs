@@ -291,6 +291,42 @@ fn nobody_asks_the_kernel_about_a_socket_whose_task_has_failed() {
 }
 
 #[test]
+fn a_peer_is_the_same_however_its_address_is_spelled() {
+    let limits = |network: &str| Limits {
+        max_sessions_per_source: 1,
+        allow_cidrs: vec![parse_network(network).unwrap()],
+        ..Limits::default()
+    };
+    let spellings = ["192.0.2.1:9", "[::ffff:192.0.2.1]:9"].map(|text| text.parse().unwrap());
+    let local: SocketAddr = "192.0.2.9:1".parse().unwrap();
+    for network in ["192.0.2.0/24", "::ffff:192.0.2.0/120"] {
+        let listener = Listener::start(limits(network), over_tcp("x"));
+        let door = &listener.1.door;
+        let admit = |peer| door.admit(&door.terms(), peer, local, Route::Stream(Wire::default()));
+        for (first, second) in [(0, 1), (1, 0)] {
+            let inside = admit(spellings[first]).unwrap();
+            assert_eq!(inside.peer, spellings[0]);
+            assert_eq!(admit(spellings[second]).unwrap_err(), "per_source");
+            door.end(&inside, CloseReason::Kicked);
+            assert_eq!(door.sessions.count(), 0);
+        }
+        let bans = Arc::new([parse_network(network).unwrap()].into_iter().collect());
+        door.set_bans(Bans {
+            all: bans,
+            ..Bans::default()
+        });
+        for peer in spellings {
+            assert_eq!(admit(peer).unwrap_err(), "banned");
+        }
+        door.set_bans(Bans::default());
+        listener.change(limits("198.51.100.0/24"), over_tcp("x"));
+        for peer in spellings {
+            assert_eq!(admit(peer).unwrap_err(), "denied");
+        }
+    }
+}
+
+#[test]
 fn datagrams_obey_what_holds_when_they_come() {
     let listener = Listener::start(Limits::default(), over_udp("old"));
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -11,11 +11,14 @@ use tokio::net::UdpSocket;
 
 use super::counters::Counters;
 use super::kernel::{self, Departure, Local};
+use super::loops::Place;
 
 /// The socket, which sessions keep open, to be answered from it.
 #[derive(Debug)]
 pub(super) struct DatagramSocket {
     socket: UdpSocket,
+    /// Where it is, and that it is ours.
+    pub(super) place: Place,
     /// What the kernel has dropped here, as far as that is counted.
     counted: AtomicU32,
 }
@@ -23,8 +26,10 @@ pub(super) struct DatagramSocket {
 impl DatagramSocket {
     /// Must be called within the runtime.
     pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let place = Place::of(socket.local_addr()?);
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
+            place,
             counted: AtomicU32::new(0),
         })
     }

@@ -85,12 +85,18 @@ impl Protocol {
 
     /// Everything in it that cannot be obeyed on this address and with these limits.
     pub fn check(&self, bind: Address, limits: &Limits) -> Vec<Fault> {
-        match self {
+        let mut faults = match self {
             Self::Ack(settings) => settings.check(),
             Self::Shell(settings) => settings.check(bind, limits),
             Self::Uppercase(settings) => settings.check(),
             Self::Chat(settings) => settings.check(limits),
+        };
+        if limits.max_prefix_rate != 0.0 && !matches!(self, Self::Uppercase(_)) {
+            let rule = "it is for peers without sessions, as those of uppercase; \
+                        max_accepts_per_second and max_message_rate limit the others";
+            faults.push(("limits.max_prefix_rate", rule.into()));
         }
+        faults
     }
 
     /// The same settings with every default written out, as they are obeyed.

@@ -76,7 +76,15 @@ const STATE: &str = "switchboard.listener.state";
 const DIRECTION: &str = "network.io.direction";
 const CPU_MODE: &str = "cpu.mode";
 const SIGNAL: &str = "switchboard.telemetry.signal";
-const NONE: &str = "";
+/// The attribute of an instrument that has none of its own.
+pub(super) const NONE: &str = "";
+
+/// How the names begin whose points belong to listeners.
+pub(super) const OF_LISTENERS: [&str; 3] = [
+    "switchboard.listener.",
+    "switchboard.session.",
+    "switchboard.chat.",
+];
 
 instruments! {
     ListenerStatus = UpDownCounter "switchboard.listener.status", "{listener}", STATE,

@@ -4,7 +4,9 @@
 //! reader's collection observed would linger in another's, so that a deleted listener would come back. A collection asks
 //! the source once and hands its points to the SDK's callbacks; collections take turns.
 
-use super::instruments::{Definition, Histograms, Instrument, Kind, listener_attributes};
+use super::instruments::{
+    Definition, Histograms, Instrument, Kind, NONE, OF_LISTENERS, listener_attributes,
+};
 use super::logs::Writer;
 use super::snapshot::{self, Series};
 use super::{Error, Labels, process};
@@ -22,8 +24,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Series that one observed instrument may have: a thousand listeners, each in one of seven states.
-const MAX_SERIES: usize = 8192;
+/// Listeners that every instrument has room for, and values of an instrument's own attribute, such as the seven states.
+const LISTENERS: usize = 1_000;
+const VALUES: usize = 7;
 
 /// Whoever knows the listeners.
 pub trait Source: Send + Sync {
@@ -205,17 +208,22 @@ impl Metrics {
 }
 
 fn observed_limit(instrument: &SdkInstrument) -> Option<Stream> {
-    use InstrumentKind::{ObservableCounter, ObservableGauge, ObservableUpDownCounter};
-    matches!(
-        instrument.kind(),
-        ObservableCounter | ObservableGauge | ObservableUpDownCounter
-    )
-    .then(|| {
-        Stream::builder()
-            .with_cardinality_limit(MAX_SERIES)
-            .build()
-            .ok()
-    })?
+    let named = |it: &&Instrument| it.definition().name == instrument.name();
+    let definition = Instrument::ALL.iter().find(named)?.definition();
+    Stream::builder()
+        .with_cardinality_limit(most_series(&definition))
+        .build()
+        .ok()
+}
+
+/// Series that an observed instrument may have. The SDK takes the room for all of them when the process starts.
+fn most_series(of: &Definition) -> usize {
+    let of_listeners = OF_LISTENERS.iter().any(|prefix| of.name.starts_with(prefix));
+    match (of_listeners, of.attribute) {
+        (true, NONE) => LISTENERS,
+        (true, _) => LISTENERS * VALUES,
+        (false, _) => 100,
+    }
 }
 
 fn register(meter: &Meter, instrument: Instrument, observed: Arc<Mutex<Points>>) {

@@ -19,6 +19,7 @@ mod control;
 mod drain;
 mod durable;
 mod facts;
+mod flood;
 mod follow;
 mod frames;
 mod hostile;

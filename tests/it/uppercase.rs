@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rustix::process::Signal;
+
 use super::support::{Peer, Service, no_grpcurl};
+
+const ONE: &str = "[listeners.uppercase]\nprotocol = \"uppercase\"\nbind = \"127.0.0.1:0\"\n";
 
 #[test]
 fn every_datagram_is_answered_or_counted_with_its_reason() {
@@ -80,8 +84,7 @@ fn an_answer_comes_from_the_address_that_was_asked() {
 
 #[test]
 fn who_leaves_before_the_answer_is_nobody_elses_business() {
-    let service =
-        Service::start("[listeners.uppercase]\nprotocol = \"uppercase\"\nbind = \"127.0.0.1:0\"\n");
+    let service = Service::start(ONE);
     let peer = service.peer("uppercase");
     for _ in 0..200 {
         let gone = service.peer("uppercase");
@@ -89,5 +92,55 @@ fn who_leaves_before_the_answer_is_nobody_elses_business() {
         drop(gone);
         peer.send("still here");
         peer.expect("STILL HERE");
+    }
+}
+
+#[test]
+fn every_core_has_a_socket_and_every_peer_is_answered_in_order() {
+    let service = Service::start(ONE);
+    let port = service.port("uppercase");
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let local = format!(" 0100007F:{port:04X} ");
+    let sockets = table.lines().filter(|row| row.contains(&local)).count();
+    assert_eq!(sockets, std::thread::available_parallelism().unwrap().get());
+    // So many that no socket is without some of them.
+    let peers: Vec<_> = (0..64).map(|_| service.peer("uppercase")).collect();
+    // Runs of one length, and what ends them.
+    let said = |i: usize| format!("number {}", "1234567890".repeat(i % 5));
+    for i in 0..40 {
+        peers.iter().for_each(|peer| peer.send(said(i)));
+    }
+    for peer in &peers {
+        (0..40).for_each(|i| peer.expect(said(i).to_uppercase()));
+    }
+}
+
+#[test]
+fn an_address_that_is_served_is_no_other_processes() {
+    let first = Service::start(ONE);
+    let address = first.address("uppercase");
+    let second = Service::start(&ONE.replace("127.0.0.1:0", &address.to_string()));
+    let told = second.announced("uppercase");
+    assert!(told.contains("is in use by another socket"), "{told}");
+    let peer = first.peer("uppercase");
+    for _ in 0..100 {
+        peer.send("still here");
+        peer.expect("STILL HERE");
+    }
+}
+
+#[test]
+fn what_had_come_when_the_door_closes_is_answered() {
+    let service = Service::start(ONE);
+    let peers: Vec<_> = (0..8).map(|_| service.peer("uppercase")).collect();
+    // While it stands still: nothing is read before it learns that it is to end.
+    service.signal(Signal::STOP);
+    for i in 0..100 {
+        peers.iter().for_each(|peer| peer.send(format!("no {i}")));
+    }
+    service.signal(Signal::TERM);
+    service.signal(Signal::CONT);
+    for peer in &peers {
+        (0..100).for_each(|i| peer.expect(format!("NO {i}")));
     }
 }

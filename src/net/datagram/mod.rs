@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ban::Bans;
 use super::door::canonical;
 use super::kernel::{Arrival, Local, SLOT};
+use super::networks::Bans;
 use super::terms::Terms;
 use super::udp::{DatagramSocket, PeerSocket};
 
@@ -36,7 +36,7 @@ pub struct Batch<'a> {
     /// When they were received; all clocks of the batch are this one.
     pub now: Instant,
     pub(super) bans: &'a Bans,
-    socket: &'a Arc<DatagramSocket>,
+    pub(super) socket: &'a Arc<DatagramSocket>,
     buffer: &'a [u8],
     arrivals: &'a [Arrival],
     /// Where answers are gathered.
@@ -67,7 +67,7 @@ impl<'a> Batch<'a> {
 
     /// The address of ours that `datagram` was sent to.
     pub fn local(&self, datagram: &Datagram<'_>) -> SocketAddr {
-        let mut local = self.socket.local_addr().unwrap_or(datagram.peer);
+        let mut local = self.socket.place.address();
         if let Some(known) = datagram.local {
             local.set_ip(known.ip);
         }

@@ -28,7 +28,7 @@ use super::close::{Ask, CloseReason};
 use super::door::Door;
 use super::framing::{Cut, Framing, Violation};
 use super::limits::Bounds;
-use super::rate::TokenBucket;
+use super::rate::{Rate, TokenBucket};
 use super::session::Session;
 use super::tap::Direction;
 use super::terms::Terms;
@@ -93,7 +93,7 @@ impl Stream {
         let bucket = terms
             .bounds
             .max_message_rate
-            .map(|rate| Box::new(TokenBucket::new(rate, Instant::now())));
+            .map(|rate| Box::new(TokenBucket::new(Rate::new(rate))));
         if let Some(wire) = session.wire() {
             wire.open(&tcp);
         }
@@ -226,7 +226,7 @@ impl Stream {
                 self.message = body;
                 let now = self
                     .bucket
-                    .as_mut()
+                    .as_ref()
                     .map(|bucket| bucket.take(Instant::now()));
                 Some(match now {
                     Some(false) => Event::Violation(Violation::TooFast),

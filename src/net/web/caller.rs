@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::net::TokenBucket;
+use crate::net::{Rate, TokenBucket};
 
 /// Requests a second that one connection may make, with a burst of as many: twice what a client
 /// reaches that asks one behind the other (10,000 were measured).
@@ -28,8 +28,8 @@ struct Conduct {
     /// Calls begun, and those of them whose answer has not wholly left.
     begun: AtomicU64,
     underway: AtomicUsize,
-    requests: Mutex<TokenBucket>,
-    taken_back: Mutex<TokenBucket>,
+    requests: TokenBucket,
+    taken_back: TokenBucket,
     /// Cancelled when it has taken back too many.
     unwanted: CancellationToken,
 }
@@ -82,13 +82,12 @@ impl fmt::Display for Caller {
 
 impl Caller {
     pub(super) fn new(origin: Origin) -> Self {
-        let now = Instant::now();
         Self(Arc::new(Conduct {
             origin,
             begun: AtomicU64::new(0),
             underway: AtomicUsize::new(0),
-            requests: Mutex::new(TokenBucket::new(REQUESTS, now)),
-            taken_back: Mutex::new(TokenBucket::new(TAKEN_BACK, now)),
+            requests: TokenBucket::new(Rate::new(REQUESTS)),
+            taken_back: TokenBucket::new(Rate::new(TAKEN_BACK)),
             unwanted: CancellationToken::new(),
         }))
     }
@@ -101,7 +100,7 @@ impl Caller {
     /// Whether this connection asks no faster than it may. To be asked once a request, before any
     /// work is done for it.
     pub fn may_ask(&self) -> bool {
-        crate::net::lock(&self.0.requests).take(Instant::now())
+        self.0.requests.take(Instant::now())
     }
 
     /// A call begins.
@@ -149,7 +148,7 @@ impl Drop for Underway {
     fn drop(&mut self) {
         let conduct = &self.caller.0;
         conduct.underway.fetch_sub(1, Relaxed);
-        if !self.answered && !crate::net::lock(&conduct.taken_back).take(Instant::now()) {
+        if !self.answered && !conduct.taken_back.take(Instant::now()) {
             conduct.unwanted.cancel();
         }
     }
