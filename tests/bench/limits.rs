@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use divan::{Bencher, black_box};
 use ipnet::{IpNet, Ipv4Net};
-use switchboard::net::{Networks, RateTable, TokenBucket, canonical};
+use switchboard::net::{Networks, Rate, RateKey, RateTable, TokenBucket, canonical};
 
 /// A rate that nobody reaches, and one that everybody is over.
 const HIGH: f64 = 1e9;
@@ -18,22 +18,22 @@ fn source(n: u32) -> IpAddr {
 
 #[divan::bench]
 fn bucket(bencher: Bencher<'_, '_>) {
-    let (mut bucket, now) = (TokenBucket::new(HIGH, Instant::now()), Instant::now());
+    let (bucket, now) = (TokenBucket::new(Rate::new(HIGH)), Instant::now());
     bencher.bench_local(|| bucket.take(black_box(now)));
 }
 
 #[divan::bench]
 fn rate_passes(bencher: Bencher<'_, '_>) {
-    let table = RateTable::new(HIGH);
-    let take = || table.take(black_box(source(1)), Instant::now());
+    let table = RateTable::new(Rate::new(HIGH));
+    let take = || table.take(RateKey::address(black_box(source(1))), Instant::now());
     assert!(take());
     bencher.bench_local(take);
 }
 
 #[divan::bench]
 fn rate_refuses(bencher: Bencher<'_, '_>) {
-    let (table, now) = (RateTable::new(LOW), Instant::now());
-    let take = || table.take(black_box(source(1)), now);
+    let (table, now) = (RateTable::new(Rate::new(LOW)), Instant::now());
+    let take = || table.take(RateKey::address(black_box(source(1))), now);
     assert!(take() && !take());
     bencher.bench_local(take);
 }
@@ -41,11 +41,11 @@ fn rate_refuses(bencher: Bencher<'_, '_>) {
 /// As many sources in turn as there are; past a few thousand each takes over the place of another.
 #[divan::bench(args = [1_000, 100_000])]
 fn rate_of_many_sources(bencher: Bencher<'_, '_>, sources: u32) {
-    let (table, now) = (RateTable::new(HIGH), Instant::now());
+    let (table, now) = (RateTable::new(Rate::new(HIGH)), Instant::now());
     let next = Cell::new(0);
     bencher.bench_local(|| {
         next.set((next.get() + 1) % sources);
-        table.take(source(next.get()), now)
+        table.take(RateKey::address(source(next.get())), now)
     });
 }
 
