@@ -38,6 +38,15 @@ fn rate_refuses(bencher: Bencher<'_, '_>) {
     bencher.bench_local(take);
 }
 
+/// The bucket of all of the peer's /24.
+#[divan::bench]
+fn rate_of_a_network(bencher: Bencher<'_, '_>) {
+    let (table, now) = (RateTable::new(Rate::new(HIGH)), Instant::now());
+    let take = || table.take(RateKey::network(black_box(source(1))), now);
+    assert!(take());
+    bencher.bench_local(take);
+}
+
 /// As many sources in turn as there are; past a few thousand each takes over the place of another.
 #[divan::bench(args = [1_000, 100_000])]
 fn rate_of_many_sources(bencher: Bencher<'_, '_>, sources: u32) {
@@ -51,12 +60,8 @@ fn rate_of_many_sources(bencher: Bencher<'_, '_>, sources: u32) {
 
 /// So many networks of 256 addresses each, in 10.0.0.0/8.
 fn networks(count: u32) -> Networks {
-    let mut networks = Networks::default();
-    for n in 0..count {
-        let network = Ipv4Net::new((0x0a00_0000 | n << 8).into(), 24).unwrap();
-        networks.insert(IpNet::V4(network), None);
-    }
-    networks
+    let network = |n: u32| Ipv4Net::new((0x0a00_0000 | n << 8).into(), 24).unwrap();
+    (0..count).map(|n| IpNet::V4(network(n))).collect()
 }
 
 #[divan::bench(args = [1, 1_000])]
@@ -70,6 +75,20 @@ fn networks_hold(bencher: Bencher<'_, '_>, count: u32) {
 fn networks_hold_not(bencher: Bencher<'_, '_>, count: u32) {
     let (networks, stranger) = (networks(count), IpAddr::from([192, 0, 2, 1]));
     assert!(!networks.hold(stranger));
+    bencher.bench_local(|| networks.hold(black_box(stranger)));
+}
+
+/// One of each prefix length, which is as slow as it gets.
+#[divan::bench]
+fn networks_of_every_length(bencher: Bencher<'_, '_>) {
+    let network = |length| {
+        Ipv4Net::new(0x0a00_0000_u32.into(), length)
+            .unwrap()
+            .trunc()
+    };
+    let networks: Networks = (8..=32).map(|length| IpNet::V4(network(length))).collect();
+    let stranger = IpAddr::from([192, 0, 2, 1]);
+    assert!(networks.hold(source(0)) && !networks.hold(stranger));
     bencher.bench_local(|| networks.hold(black_box(stranger)));
 }
 
