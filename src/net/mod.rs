@@ -57,7 +57,7 @@ pub use kernel::{AcceptQueue, TcpInfo, descriptors, raise_descriptor_limit, watc
 pub use limits::{Bounds, Limits, Transport, most_connections, most_sessions, parse_network};
 pub use pace::Pace;
 pub use rate::{RateTable, TokenBucket};
-pub use session::{Route, Session};
+pub use session::{Parcel, Route, Session};
 pub use sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 pub use stream::{Event, Stream, Wire};
 pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};

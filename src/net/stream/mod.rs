@@ -13,14 +13,12 @@ pub use wire::Wire;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
 use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
@@ -29,7 +27,7 @@ use super::door::Door;
 use super::framing::{Cut, Framing, Violation};
 use super::limits::Bounds;
 use super::rate::TokenBucket;
-use super::session::Session;
+use super::session::{Parcel, Session};
 use super::tap::Direction;
 use super::terms::Terms;
 
@@ -76,7 +74,7 @@ pub struct Stream {
     message: Range<usize>,
     consumed: usize,
     /// Taken from the outbox and not yet with the kernel.
-    unsent: VecDeque<Bytes>,
+    unsent: VecDeque<Parcel>,
     ended: bool,
     /// It has been asked to finish, and what had come by then was read.
     looked: bool,
@@ -151,6 +149,12 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// The next message, or what is wrong with it, if it has been read already: does not wait.
+    pub fn at_hand(&mut self) -> Option<Event> {
+        self.skip();
+        self.buffered()
+    }
+
     /// Forgets the current message.
     fn skip(&mut self) {
         self.input.consume(std::mem::take(&mut self.consumed));
@@ -159,10 +163,10 @@ impl Stream {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            match self.session.poll_asked(cx) {
-                Poll::Ready(Ask::Finish(_)) if self.take_last_words() => {}
-                Poll::Ready(ask) => return Poll::Ready(Event::Asked(ask)),
-                Poll::Pending => {}
+            match self.session.asked() {
+                Some(Ask::Finish(_)) if self.take_last_words() => {}
+                Some(ask) => return Poll::Ready(Event::Asked(ask)),
+                None => {}
             }
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 return Poll::Ready(Event::Reset);
@@ -174,10 +178,18 @@ impl Stream {
                 return Poll::Ready(Event::Ended);
             }
             self.input.park();
-            match ready!(self.poll_read(cx)) {
-                Ok(0) => self.ended = true,
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(Event::Reset),
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Reset),
+                Poll::Pending => {
+                    // Only who waits has to be woken; what came before is found by one more look.
+                    self.session.wake_with(cx);
+                    let failed = matches!(self.poll_flush(cx), Poll::Ready(Err(_)));
+                    if !failed && self.session.asked().is_none() {
+                        return Poll::Pending;
+                    }
+                }
             }
         }
     }
@@ -238,17 +250,28 @@ impl Stream {
 
     /// Reads once into a lent buffer, which is only taken when there is something to read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        ready!(self.tcp.poll_read_ready(cx))?;
-        let room = self
-            .input
-            .room(most_at_once(self.framing, &self.terms.bounds));
-        let mut read = ReadBuf::new(room);
-        let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut read);
-        let count = read.filled().len();
-        self.session
-            .tell_bytes(Direction::Receive, &[IoSlice::new(read.filled())], count);
-        self.input.filled(count);
-        polled.map_ok(|()| count)
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            let most = most_at_once(self.framing, &self.terms.bounds);
+            let room = self.input.room(most);
+            let mut count = 0;
+            let read = self.tcp.try_io(Interest::READABLE, || {
+                count = rustix::net::recv(&self.tcp, &mut *room, RecvFlags::DONTWAIT)?.0;
+                if (1..room.len()).contains(&count) {
+                    // That was all. Told so, the runtime waits for more where it would else read in vain.
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            self.session
+                .tell_bytes(Direction::Receive, &[IoSlice::new(room)], count);
+            self.input.filled(count);
+            match read {
+                Err(e) if count == 0 && e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if count == 0 => return Poll::Ready(Err(e)),
+                _ => return Poll::Ready(Ok(count)),
+            }
+        }
     }
 }
 
