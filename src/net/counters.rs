@@ -58,9 +58,9 @@ impl Traffic {
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// One message of `bytes` left.
-    pub fn sent(&self, bytes: usize) {
-        self.sent_messages.fetch_add(1, Relaxed);
+    /// So many messages left, of `bytes` together.
+    pub fn sent(&self, messages: u32, bytes: usize) {
+        self.sent_messages.fetch_add(messages.into(), Relaxed);
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
@@ -152,7 +152,7 @@ mod tests {
     fn what_ended_is_kept() {
         let traffic = Traffic::default();
         traffic.received(10);
-        traffic.sent(15);
+        traffic.sent(1, 15);
         let sum = Traffic::default();
         sum.absorb(traffic.totals());
         sum.absorb(traffic.totals());

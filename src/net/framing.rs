@@ -84,19 +84,22 @@ impl Framing {
 
     /// One message as it goes out, in one piece.
     pub fn wrap(self, message: &[u8]) -> Bytes {
+        let mut framed = BytesMut::with_capacity(message.len() + 4);
+        self.put(message, &mut framed);
+        framed.freeze()
+    }
+
+    /// The same, behind what is already in `out`.
+    pub fn put(self, message: &[u8], out: &mut BytesMut) {
         match self {
-            Self::Raw => Bytes::copy_from_slice(message),
+            Self::Raw => out.put_slice(message),
             Self::Line | Self::Terminal => {
-                let mut framed = BytesMut::with_capacity(message.len() + 1);
-                framed.put_slice(message);
-                framed.put_u8(b'\n');
-                framed.freeze()
+                out.put_slice(message);
+                out.put_u8(b'\n');
             }
             Self::Length => {
-                let mut framed = BytesMut::with_capacity(message.len() + 4);
-                framed.put_i32_le(i32::try_from(message.len()).unwrap_or(i32::MAX));
-                framed.put_slice(message);
-                framed.freeze()
+                out.put_i32_le(i32::try_from(message.len()).unwrap_or(i32::MAX));
+                out.put_slice(message);
             }
         }
     }

@@ -58,7 +58,7 @@ pub use limits::{Bounds, Limits, Transport, most_connections, most_sessions, par
 pub use networks::{Bans, Networks};
 pub use pace::Pace;
 pub use rate::{Rate, RateKey, RateTable, TokenBucket};
-pub use session::{Route, Session};
+pub use session::{Parcel, Route, Session};
 pub use sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 pub use stream::{Event, Stream, Wire};
 pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};

@@ -21,7 +21,7 @@ impl StreamHandler for Says {
         Box::pin(async move {
             loop {
                 match stream.next().await {
-                    Event::Message => stream.send(self.0.into()),
+                    Event::Message => stream.send(&self.0.into()),
                     end => return end.reason(),
                 }
             }

@@ -129,7 +129,7 @@ impl Ack {
         loop {
             match stream.next().await {
                 Event::Message => {
-                    stream.send(self.reply.clone());
+                    stream.send(&self.reply);
                     let door = stream.door();
                     door.telemetry
                         .message(&door.labels, &stream.session().trace);

@@ -175,7 +175,7 @@ pub(crate) fn refuse(stream: &Stream, violation: Violation) -> (CloseReason, Opt
 pub(crate) fn reject(stream: &mut Stream, violation: Violation) -> CloseReason {
     let (reason, line) = refuse(stream, violation);
     if let Some(line) = line {
-        stream.send(stream.framing().wrap(line.as_bytes()));
+        stream.send(&stream.framing().wrap(line.as_bytes()));
     }
     reason
 }

@@ -2,15 +2,15 @@
 
 mod outbox;
 
+pub use outbox::Parcel;
+pub(super) use outbox::messages;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
-
-use atomic_waker::AtomicWaker;
-use bytes::Bytes;
 
 use super::close::{Ask, CloseReason};
 use super::counters::Traffic;
@@ -20,6 +20,7 @@ use super::stream::Wire;
 use super::tap::{Direction, SessionTaps};
 use super::udp::PeerSocket;
 use crate::telemetry::Trace;
+use atomic_waker::AtomicWaker;
 
 /// Set in what was asked: the session is cut.
 const CUT: u8 = 0x80;
@@ -75,7 +76,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// Messages that wait for its own task to write them.
-    pub(super) outbox: VecDeque<Bytes>,
+    pub(super) outbox: VecDeque<Parcel>,
     /// Those who are shown what crosses its socket; mostly nobody is, and that takes no room.
     pub(super) taps: Option<Box<SessionTaps>>,
 }
@@ -157,8 +158,14 @@ impl Session {
 
     /// Ready when it has been asked to end. Also wakes for new bytes in the outbox.
     pub(super) fn poll_asked(&self, cx: &Context<'_>) -> Poll<Ask> {
-        self.waker.register(cx.waker());
+        self.wake_with(cx);
         self.asked().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Who is woken when it is asked to end, or when its empty outbox gets something. What came
+    /// before woke nobody: look once more.
+    pub(super) fn wake_with(&self, cx: &Context<'_>) {
+        self.waker.register(cx.waker());
     }
 
     /// Where its bytes go.
@@ -187,7 +194,8 @@ impl Session {
 
     /// Something is done for it just now: it is not idle.
     pub fn touch(&self) {
-        self.last_send.store(self.age_ms(), Ordering::Relaxed);
+        self.last_send
+            .store(self.age_ms(Instant::now()), Ordering::Relaxed);
     }
 
     /// A datagram came.
@@ -199,20 +207,20 @@ impl Session {
     /// A message of `bytes` came.
     pub fn note_received(&self, bytes: usize) {
         self.traffic.received(bytes);
-        self.last_receive.store(self.age_ms(), Ordering::Relaxed);
+        self.last_receive
+            .store(self.age_ms(Instant::now()), Ordering::Relaxed);
     }
 
-    /// A message of `bytes` was handed to the kernel, or queued for it.
-    pub fn note_sent(&self, bytes: usize) {
-        self.traffic.sent(bytes);
-        self.last_send.store(self.age_ms(), Ordering::Relaxed);
+    /// So many messages, of `bytes` together, were handed to the kernel now, or queued for it.
+    pub(super) fn note_sent(&self, messages: u32, bytes: usize, now: Instant) {
+        self.traffic.sent(messages, bytes);
+        self.last_send.store(self.age_ms(now), Ordering::Relaxed);
     }
 
-    fn age_ms(&self) -> u64 {
+    fn age_ms(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.since);
         // Never 0, which stands for "not yet".
-        u64::try_from(self.since.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1)
+        (age.as_secs() * 1_000 + u64::from(age.subsec_millis())).max(1)
     }
 
     /// When the last message came, if one did.

@@ -1,7 +1,10 @@
 //! What is sent to a session's peer from any task: queued for its own task to write, within a bound.
+//!
+//! What is queued shows before anybody is woken, and only the first piece in an empty outbox wakes: whoever
+//! writes goes on until nothing is left, so that a burst costs its receivers one turn each.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,21 +14,35 @@ use crate::net::lock;
 use crate::net::stream::Wire;
 use crate::net::tap::Direction;
 
+/// Framed messages that came together and are sent as one piece, which all who get it share.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// What is left to be sent of it, frames and all.
+    pub bytes: Bytes,
+    /// How many messages it holds.
+    pub messages: u32,
+}
+
 impl Session {
     /// Sends one framed message to the peer from any task, without waiting. False when the message
     /// did not fit the outbox (the session is then on its way out) or could not be sent.
     pub fn deliver(&self, message: Bytes) -> bool {
+        let now = Instant::now();
         match &self.route {
             Route::Datagram(socket) => {
                 let sent = socket.send(self.peer, &message);
                 if sent {
-                    self.note_sent(message.len());
+                    self.note_sent(1, message.len(), now);
                     self.tell_datagram(Direction::Transmit, &message);
                 }
                 sent
             }
             Route::Stream(_) => {
-                let fits = self.queue(&message);
+                let parcel = Parcel {
+                    bytes: message,
+                    messages: 1,
+                };
+                let fits = self.queue(&parcel, now);
                 if !fits {
                     self.ask(Ask::Cut(CloseReason::SlowConsumer));
                 }
@@ -37,8 +54,8 @@ impl Session {
     /// As [`deliver`](Self::deliver) on a stream, but false when the outbox is full through no
     /// fault of the peer: its task has not yet got round to handing to the kernel what is there.
     /// Try again then, when other tasks have had their turn.
-    pub fn deliver_in_turn(&self, message: &Bytes) -> bool {
-        if self.queue(message) {
+    pub fn deliver_in_turn(&self, parcel: &Parcel, now: Instant) -> bool {
+        if self.queue(parcel, now) {
             return true;
         }
         if self.wire().is_some_and(Wire::is_blocked) {
@@ -48,28 +65,29 @@ impl Session {
         self.is_ending() || matches!(self.asked(), Some(Ask::Cut(_)))
     }
 
-    /// Puts a message into the outbox, if there is room.
-    fn queue(&self, message: &Bytes) -> bool {
-        let fits = self.reserve(message.len());
-        if fits {
-            self.note_sent(message.len());
-            lock(&self.shared).outbox.push_back(message.clone());
+    /// Puts a parcel into the outbox, if there is room. One that finds the queue empty always fits,
+    /// however long: a slow peer is one that lets things gather.
+    pub(in crate::net) fn queue(&self, parcel: &Parcel, now: Instant) -> bool {
+        let bytes = parcel.bytes.len();
+        // Whoever sees the bytes counted finds the parcel, once the lock is free.
+        let mut shared = lock(&self.shared);
+        let claimed = self
+            .queued
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
+                if before == 0 {
+                    // Before the bytes count: a sweep in between must not see them with an old clock.
+                    self.moved.store(self.age_ms(now), Ordering::Relaxed);
+                } else if before + bytes > self.outbox_bytes as usize {
+                    return None;
+                }
+                Some(before + bytes)
+            });
+        let Ok(before) = claimed else { return false };
+        shared.outbox.push_back(parcel.clone());
+        drop(shared);
+        self.note_sent(parcel.messages, bytes, now);
+        if before == 0 {
             self.waker.wake();
-        }
-        fits
-    }
-
-    /// Claims room for `bytes` among those that wait. A message that finds the queue empty always
-    /// fits, however long: a slow peer is one that lets things gather.
-    pub(in crate::net) fn reserve(&self, bytes: usize) -> bool {
-        if self.queued.load(Ordering::Acquire) == 0 {
-            // Before the bytes count: a sweep in between must not see them with an old clock.
-            self.moved.store(self.age_ms(), Ordering::Relaxed);
-        }
-        let before = self.queued.fetch_add(bytes, Ordering::AcqRel);
-        if before > 0 && before + bytes > self.outbox_bytes as usize {
-            self.queued.fetch_sub(bytes, Ordering::AcqRel);
-            return false;
         }
         true
     }
@@ -79,10 +97,11 @@ impl Session {
         self.queued.load(Ordering::Acquire)
     }
 
-    /// Messages that wait for the peer to read, in the outbox and with its task.
+    /// Messages that wait for the peer to read, in the outbox and with its task. Those that are
+    /// sent as one piece count until the last of it is with the kernel.
     pub fn queued_messages(&self) -> usize {
         let held = self.wire().map_or(0, Wire::held);
-        lock(&self.shared).outbox.len() + held
+        messages(&lock(&self.shared).outbox) + held
     }
 
     /// Unsent bytes that it may have; none over UDP, where nothing waits.
@@ -90,10 +109,18 @@ impl Session {
         self.wire().map(|_| self.outbox_bytes as usize)
     }
 
+    /// Its own task keeps `bytes` that the kernel did not take now.
+    pub(in crate::net) fn note_kept(&self, bytes: usize, now: Instant) {
+        self.moved.store(self.age_ms(now), Ordering::Relaxed);
+        self.queued.fetch_add(bytes, Ordering::AcqRel);
+    }
+
     /// `bytes` of those that waited are with the kernel now.
     pub(in crate::net) fn note_moved(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Ordering::AcqRel);
-        self.moved.store(self.age_ms(), Ordering::Relaxed);
+        if self.queued.fetch_sub(bytes, Ordering::AcqRel) > bytes {
+            let now = self.age_ms(Instant::now());
+            self.moved.store(now, Ordering::Relaxed);
+        }
     }
 
     /// How long bytes have waited without one moving; zero while none wait.
@@ -106,4 +133,12 @@ impl Session {
             .elapsed()
             .saturating_sub(Duration::from_millis(moved))
     }
+}
+
+/// How many messages are in `parcels`.
+pub(in crate::net) fn messages<'a>(parcels: impl IntoIterator<Item = &'a Parcel>) -> usize {
+    parcels
+        .into_iter()
+        .map(|parcel| parcel.messages as usize)
+        .sum()
 }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -29,7 +28,7 @@ use super::door::Door;
 use super::framing::{Cut, Framing, Violation};
 use super::limits::Bounds;
 use super::rate::{Rate, TokenBucket};
-use super::session::Session;
+use super::session::{Parcel, Session};
 use super::tap::Direction;
 use super::terms::Terms;
 
@@ -76,7 +75,7 @@ pub struct Stream {
     message: Range<usize>,
     consumed: usize,
     /// Taken from the outbox and not yet with the kernel.
-    unsent: VecDeque<Bytes>,
+    unsent: VecDeque<Parcel>,
     ended: bool,
     /// It has been asked to finish, and what had come by then was read.
     looked: bool,
@@ -151,6 +150,12 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// The next message, or what is wrong with it, if it has been read already: does not wait.
+    pub fn at_hand(&mut self) -> Option<Event> {
+        self.skip();
+        self.buffered()
+    }
+
     /// Forgets the current message.
     fn skip(&mut self) {
         self.input.consume(std::mem::take(&mut self.consumed));
@@ -159,10 +164,10 @@ impl Stream {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            match self.session.poll_asked(cx) {
-                Poll::Ready(Ask::Finish(_)) if self.take_last_words() => {}
-                Poll::Ready(ask) => return Poll::Ready(Event::Asked(ask)),
-                Poll::Pending => {}
+            match self.session.asked() {
+                Some(Ask::Finish(_)) if self.take_last_words() => {}
+                Some(ask) => return Poll::Ready(Event::Asked(ask)),
+                None => {}
             }
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 return Poll::Ready(Event::Reset);
@@ -174,10 +179,18 @@ impl Stream {
                 return Poll::Ready(Event::Ended);
             }
             self.input.park();
-            match ready!(self.poll_read(cx)) {
-                Ok(0) => self.ended = true,
-                Ok(_) => {}
-                Err(_) => return Poll::Ready(Event::Reset),
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Reset),
+                Poll::Pending => {
+                    // Only who waits has to be woken; what came before is found by one more look.
+                    self.session.wake_with(cx);
+                    let failed = matches!(self.poll_flush(cx), Poll::Ready(Err(_)));
+                    if !failed && self.session.asked().is_none() {
+                        return Poll::Pending;
+                    }
+                }
             }
         }
     }

@@ -4,34 +4,41 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use rustix::net::SendFlags;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Stream;
 use crate::net::close::{Ask, CloseReason};
 use crate::net::lock;
-use crate::net::session::Session;
+use crate::net::session::{Parcel, Session, messages};
 use crate::net::tap::Direction;
 
 /// Pieces written with one call.
 const PIECES: usize = 64;
 
+/// Places for pieces that an outbox keeps when it is empty; what a burst took beyond is given back.
+const KEPT: usize = 4;
+
 impl Stream {
     /// Sends one framed message: with one write if the kernel takes it, through the outbox if not.
-    pub fn send(&mut self, message: Bytes) {
-        let length = message.len();
-        if !self.session.reserve(length) {
-            self.session.ask(Ask::Cut(CloseReason::SlowConsumer));
+    pub fn send(&mut self, message: &Bytes) {
+        let now = Instant::now();
+        let mut parcel = Parcel {
+            bytes: message.clone(),
+            messages: 1,
+        };
+        if self.session.queued_bytes() > 0 {
+            if !self.session.queue(&parcel, now) {
+                self.session.ask(Ask::Cut(CloseReason::SlowConsumer));
+            }
             return;
         }
-        self.session.note_sent(length);
-        if self.session.queued_bytes() > length {
-            lock(&self.session.shared).outbox.push_back(message);
-            return;
-        }
-        let sent = match self.tcp.try_write(&message) {
+        let parts = [IoSlice::new(message)];
+        let sent = match write(&self.tcp, &parts) {
             Ok(sent) => sent,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
@@ -39,11 +46,13 @@ impl Stream {
                 return;
             }
         };
-        self.session
-            .tell_bytes(Direction::Transmit, &[IoSlice::new(&message)], sent);
-        self.session.note_moved(sent);
-        if sent < length {
-            self.unsent.push_back(message.slice(sent..));
+        self.session.note_sent(1, message.len(), now);
+        self.session.tell_bytes(Direction::Transmit, &parts, sent);
+        if sent < message.len() {
+            // Before all that others have queued meanwhile, which they leave to this task to write.
+            parcel.bytes.advance(sent);
+            self.session.note_kept(parcel.bytes.len(), now);
+            self.unsent.push_back(parcel);
         }
     }
 
@@ -92,7 +101,7 @@ impl Stream {
                 }
             }
         }
-        self.session.note_sent(total);
+        self.session.note_sent(1, total, Instant::now());
         Ok(())
     }
 
@@ -115,7 +124,7 @@ impl Stream {
                 if ready!(self.tcp.poll_write_ready(cx)).is_err() {
                     return Poll::Ready(Err(CloseReason::ClientReset));
                 }
-                match self.tcp.try_write_vectored(&rest) {
+                match write(&self.tcp, &rest) {
                     Ok(sent) => {
                         note_held(&self.session, 0);
                         self.session.tell_bytes(Direction::Transmit, &rest, sent);
@@ -130,29 +139,34 @@ impl Stream {
     }
 }
 
+/// Hands the kernel what it takes at once, with one call.
+fn write(tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    tcp.try_io(Interest::WRITABLE, || {
+        Ok(match parts {
+            [one] => rustix::net::send(tcp, one, SendFlags::NOSIGNAL)?,
+            several => rustix::io::writev(tcp, several)?,
+        })
+    })
+}
+
 /// Writes what has gathered until it is gone (ready) or the kernel takes no more (pending).
 pub(super) fn flush(
     tcp: &TcpStream,
     session: &Session,
-    unsent: &mut VecDeque<Bytes>,
+    unsent: &mut VecDeque<Parcel>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     while session.queued_bytes() > 0 {
         if unsent.is_empty() {
             std::mem::swap(unsent, &mut lock(&session.shared).outbox);
-            if unsent.is_empty() {
-                // Room is claimed just before the message is there; its sender will wake us.
-                return Poll::Pending;
-            }
         }
         ready!(tcp.poll_write_ready(cx))?;
         let mut slices = [IoSlice::new(&[]); PIECES];
-        let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(&*unsent) {
-            *slice = IoSlice::new(piece);
-            count += 1;
+        let count = unsent.len().min(PIECES);
+        for (slice, parcel) in slices.iter_mut().zip(&*unsent) {
+            *slice = IoSlice::new(&parcel.bytes);
         }
-        match tcp.try_write_vectored(&slices[..count]) {
+        match write(tcp, &slices[..count]) {
             Ok(sent) => {
                 note_held(session, 0);
                 session.tell_bytes(Direction::Transmit, &slices[..count], sent);
@@ -160,7 +174,7 @@ pub(super) fn flush(
                 forget(unsent, sent);
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                note_held(session, unsent.len());
+                note_held(session, messages(&*unsent));
             }
             Err(e) => return Poll::Ready(Err(e)),
         }
@@ -175,14 +189,17 @@ fn note_held(session: &Session, messages: usize) {
     }
 }
 
-/// Drops the first `bytes` of what was queued.
-fn forget(unsent: &mut VecDeque<Bytes>, mut bytes: usize) {
+/// Drops the first `bytes` of what was queued, and with the last of it the room that a burst took.
+fn forget(unsent: &mut VecDeque<Parcel>, mut bytes: usize) {
     while let Some(first) = unsent.front_mut() {
-        if first.len() > bytes {
-            first.advance(bytes);
+        if first.bytes.len() > bytes {
+            first.bytes.advance(bytes);
             return;
         }
-        bytes -= first.len();
+        bytes -= first.bytes.len();
         unsent.pop_front();
+    }
+    if unsent.capacity() > KEPT {
+        *unsent = VecDeque::new();
     }
 }

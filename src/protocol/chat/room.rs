@@ -1,18 +1,21 @@
-//! A room: every message goes to all the other members, framed once for all of them.
+//! A room: every message goes to all the other members, framed once for all of them, and together with those
+//! that came with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::Settings;
 use super::stream::greeting;
 use super::text::strip_telnet;
 use crate::net::{
-    Ask, CloseReason, Event, Framing, Serving, Session, SessionId, Stream, StreamHandler,
+    Ask, CloseReason, Event, Framing, Parcel, Serving, Session, SessionId, Stream, StreamHandler,
     UNAVAILABLE,
 };
 use crate::protocol::reject;
+use crate::telemetry::Message;
 
 /// Those in a room, whichever settings they came in by.
 #[derive(Default)]
@@ -25,6 +28,18 @@ pub(super) struct Room {
     greeting: Option<Bytes>,
 }
 
+/// What a member said at once: messages as they go out.
+#[derive(Default)]
+struct Said {
+    framed: BytesMut,
+    messages: u32,
+    spans: Vec<Message>,
+}
+
+/// Messages that came together go out together until they make up so many bytes: a small part of an
+/// outbox, so that it overflows no sooner than message by message.
+const TOGETHER: usize = 4 << 10;
+
 impl Room {
     pub(super) fn new(members: Arc<Members>, settings: &Settings) -> Self {
         Self {
@@ -36,20 +51,40 @@ impl Room {
 
     async fn converse(&self, stream: &mut Stream) -> CloseReason {
         if let Some(greeting) = &self.greeting {
-            stream.send(greeting.clone());
+            stream.send(greeting);
         }
         loop {
-            match stream.next().await {
-                Event::Message => self.tell(stream).await,
+            let mut event = stream.next().await;
+            if event == Event::Message {
+                let said;
+                (said, event) = self.gather(stream);
+                self.tell(stream, said).await;
+            }
+            match event {
+                Event::Message => {}
                 Event::Violation(violation) => return reject(stream, violation),
                 end => return end.reason(),
             }
         }
     }
 
-    /// Gives the message to every other member's outbox. Nobody waits for a slow peer; only, when
-    /// an outbox is full, for the member's own task to have had its turn.
-    async fn tell(&self, stream: &mut Stream) {
+    /// The message that came with those that came with it, and what is wrong with the next if
+    /// something is.
+    fn gather(&self, stream: &mut Stream) -> (Said, Event) {
+        let mut said = Said::default();
+        loop {
+            self.take(stream, &mut said);
+            if said.framed.len() >= TOGETHER {
+                return (said, Event::Message);
+            }
+            match stream.at_hand() {
+                Some(Event::Message) => {}
+                event => return (said, event.unwrap_or(Event::Message)),
+            }
+        }
+    }
+
+    fn take(&self, stream: &Stream, said: &mut Said) {
         let message = match self.framing {
             Framing::Terminal => strip_telnet(stream.message()),
             _ => stream.message().into(),
@@ -57,28 +92,44 @@ impl Room {
         if message.is_empty() {
             return;
         }
-        let framed = self.framing.wrap(&message);
-        let (speaker, door) = (stream.session().clone(), stream.door().clone());
+        self.framing.put(&message, &mut said.framed);
+        said.messages += 1;
+        let (speaker, door) = (stream.session(), stream.door());
         let span = door.telemetry.message(&door.labels, &speaker.trace);
-        let (told, mut behind) = self.give(&framed, &speaker);
+        said.spans.extend(span);
+    }
+
+    /// Gives what was said to every other member's outbox. Nobody waits for a slow peer; only, when
+    /// an outbox is full, for the member's own task to have had its turn.
+    async fn tell(&self, stream: &mut Stream, said: Said) {
+        if said.messages == 0 {
+            return;
+        }
+        let parcel = Parcel {
+            bytes: said.framed.freeze(),
+            messages: said.messages,
+        };
+        let speaker = stream.session().clone();
+        let (told, mut behind) = self.give(&parcel, &speaker);
         while !behind.is_empty() && !matches!(speaker.asked(), Some(Ask::Cut(_))) {
             // They may be waiting for us in the same way.
             stream.push().await;
             tokio::task::yield_now().await;
-            behind.retain(|member| !member.deliver_in_turn(&framed));
+            let now = Instant::now();
+            behind.retain(|member| !member.deliver_in_turn(&parcel, now));
         }
-        if let Some(span) = span {
+        for span in said.spans {
             span.finish(Some(told));
         }
     }
 
-    /// Hands the message to all but its speaker; returns how many they are, and those whose outbox
-    /// has no room yet.
-    fn give(&self, framed: &Bytes, speaker: &Session) -> (usize, Vec<Arc<Session>>) {
-        let mut behind = Vec::new();
+    /// Hands a parcel to all but its speaker; returns how many they are, and those whose outbox has
+    /// no room yet.
+    fn give(&self, parcel: &Parcel, speaker: &Session) -> (usize, Vec<Arc<Session>>) {
+        let (mut behind, now) = (Vec::new(), Instant::now());
         let members = crate::net::lock(&self.members.0);
         for (_, member) in members.iter().filter(|(id, _)| **id != speaker.id) {
-            if !member.deliver_in_turn(framed) {
+            if !member.deliver_in_turn(parcel, now) {
                 behind.push(member.clone());
             }
         }

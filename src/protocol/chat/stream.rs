@@ -31,7 +31,7 @@ impl Visits {
 
     async fn converse(&self, stream: &mut Stream) -> CloseReason {
         if let Some(greeting) = &self.greeting {
-            stream.send(greeting.clone());
+            stream.send(greeting);
         }
         loop {
             match stream.next().await {
