@@ -218,7 +218,9 @@ fn observed_limit(instrument: &SdkInstrument) -> Option<Stream> {
 
 /// Series that an observed instrument may have. The SDK takes the room for all of them when the process starts.
 fn most_series(of: &Definition) -> usize {
-    let of_listeners = OF_LISTENERS.iter().any(|prefix| of.name.starts_with(prefix));
+    let of_listeners = OF_LISTENERS
+        .iter()
+        .any(|prefix| of.name.starts_with(prefix));
     match (of_listeners, of.attribute) {
         (true, NONE) => LISTENERS,
         (true, _) => LISTENERS * VALUES,
