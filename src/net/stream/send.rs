@@ -203,3 +203,54 @@ fn forget(unsent: &mut VecDeque<Parcel>, mut bytes: usize) {
         *unsent = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::net::session::Route;
+    use crate::net::stream::Wire;
+    use crate::net::{SessionId, lock};
+    use crate::telemetry::Trace;
+
+    #[test]
+    fn an_outbox_gives_back_what_a_burst_took() {
+        const BURST: u32 = 1_000;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ours = std::net::TcpStream::connect(address).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let tcp = TcpStream::from_std(ours).unwrap();
+            let wire = Route::Stream(Wire::default());
+            let session = Session::new(
+                SessionId(1),
+                (address, address),
+                wire,
+                Trace::default(),
+                1 << 20,
+            );
+            for _ in 0..BURST {
+                assert!(session.deliver(Bytes::from_static(b"hello\n")));
+            }
+            assert_eq!(session.queued_messages(), BURST as usize);
+            let mut unsent = VecDeque::new();
+            std::future::poll_fn(|cx| flush(&tcp, &session, &mut unsent, cx))
+                .await
+                .unwrap();
+            assert_eq!((session.queued_bytes(), session.queued_messages()), (0, 0));
+            let kept = unsent.capacity() + lock(&session.shared).outbox.capacity();
+            assert!(kept <= 2 * KEPT, "{kept}");
+        });
+        let mut got = String::new();
+        theirs.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "hello\n".repeat(BURST as usize));
+    }
+}

@@ -92,6 +92,8 @@ impl Room {
         if message.is_empty() {
             return;
         }
+        // The first makes room for itself alone: mostly nothing comes with it.
+        said.framed.reserve(message.len() + 4);
         self.framing.put(&message, &mut said.framed);
         said.messages += 1;
         let (speaker, door) = (stream.session(), stream.door());
