@@ -50,8 +50,10 @@ pub(in crate::net) fn tell_destination(socket: &impl AsFd, v6: bool) -> io::Resu
 /// The address that a datagram was sent to, if the kernel told.
 pub(super) fn destination(header: &libc::msghdr) -> Option<Local> {
     // SAFETY: the header is one that recvmmsg filled in, its control block is still in place.
-    let control = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
-    match (control.cmsg_level, control.cmsg_type) {
+    let control = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: it is none, or the first header within that block.
+    let (level, kind) = unsafe { control.as_ref() }.map(|of| (of.cmsg_level, of.cmsg_type))?;
+    match (level, kind) {
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
             // SAFETY: level and type say that an in_pktinfo follows.
             let info: libc::in_pktinfo =
