@@ -15,6 +15,8 @@ pub(super) const CONTROL: usize = 64;
 pub(in crate::net) struct Local {
     pub(in crate::net) ip: IpAddr,
     interface: u32,
+    /// Whether nobody else was asked, as with an address of broadcast or multicast.
+    pub(in crate::net) alone: bool,
 }
 
 /// Control data, aligned as its header wants it.
@@ -60,7 +62,11 @@ pub(super) fn destination(header: &libc::msghdr) -> Option<Local> {
                 unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast()) };
             // Not the address in the header, which may be a broadcast one: ours that stands for it.
             let ip = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into();
-            Some(Local { ip, interface: 0 })
+            Some(Local {
+                ip,
+                interface: 0,
+                alone: info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr,
+            })
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
             // SAFETY: level and type say that an in6_pktinfo follows.
@@ -76,6 +82,7 @@ pub(super) fn destination(header: &libc::msghdr) -> Option<Local> {
             Some(Local {
                 ip: ip.into(),
                 interface,
+                alone: !ip.is_multicast(),
             })
         }
         _ => None,
