@@ -65,19 +65,22 @@ impl Session {
         self.is_ending() || matches!(self.asked(), Some(Ask::Cut(_)))
     }
 
-    /// Puts a parcel into the outbox, if there is room. One that finds the queue empty always fits,
+    /// Puts a parcel into the outbox, if there is room, of which each that waits there takes its own place too: many
+    /// short ones must not need a multiple of what is allowed. One that finds the queue empty always fits,
     /// however long: a slow peer is one that lets things gather.
     pub(in crate::net) fn queue(&self, parcel: &Parcel, now: Instant) -> bool {
         let bytes = parcel.bytes.len();
         // Whoever sees the bytes counted finds the parcel, once the lock is free.
         let mut shared = lock(&self.shared);
+        // Those with its task are as many at most: they were an outbox before.
+        let places = shared.outbox.len() * size_of::<Parcel>();
         let claimed = self
             .queued
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
                 if before == 0 {
                     // Before the bytes count: a sweep in between must not see them with an old clock.
                     self.moved.store(self.age_ms(now), Ordering::Relaxed);
-                } else if before + bytes > self.outbox_bytes as usize {
+                } else if before + bytes + places > self.outbox_bytes as usize {
                     return None;
                 }
                 Some(before + bytes)
@@ -141,4 +144,36 @@ pub(in crate::net) fn messages<'a>(parcels: impl IntoIterator<Item = &'a Parcel>
         .into_iter()
         .map(|parcel| parcel.messages as usize)
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::SessionId;
+    use crate::telemetry::Trace;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_outbox_needs_no_more_memory_than_it_may_have_bytes(
+            lengths in prop::collection::vec(1usize..300, 1..2_000),
+            most in 1usize..20_000,
+        ) {
+            let address = "127.0.0.1:1".parse().unwrap();
+            let route = Route::Stream(Wire::default());
+            let session = Session::new(SessionId(1), (address, address), route, Trace::default(), most);
+            let mut taken = (0, 0);
+            for (at, length) in lengths.into_iter().enumerate() {
+                let parcel = Parcel { bytes: vec![b'x'; length].into(), messages: 2 };
+                let needed = taken.0 + taken.1 * size_of::<Parcel>() + length;
+                let fits = session.queue(&parcel, Instant::now());
+                prop_assert_eq!(fits, at == 0 || needed <= most);
+                if fits {
+                    taken = (taken.0 + length, taken.1 + 1);
+                }
+            }
+            prop_assert_eq!(session.queued_bytes(), taken.0);
+            prop_assert_eq!(session.queued_messages(), taken.1 * 2);
+        }
+    }
 }
