@@ -31,6 +31,7 @@ mod spec;
 mod table;
 mod watch;
 
+use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,6 +115,14 @@ pub(super) enum CheckFormat {
     Json,
 }
 
+/// The same command line, of a process that is to serve: it need not know how to speak to one, which is nearly all of it.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard")]
+enum Serving {
+    /// Run the service
+    Serve(ServeArgs),
+}
+
 /// A noun of the control plane: what to do with it, and how to get there.
 #[derive(Debug, Args)]
 struct Noun<V: Args> {
@@ -127,15 +136,20 @@ struct Noun<V: Args> {
 pub fn main() -> ExitCode {
     // A shell that asks what could be typed here is answered, and that is all; nothing may be printed before.
     CompleteEnv::with_factory(Cli::command).complete();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = if env::args_os().nth(1).is_some_and(|first| first == "serve") {
+        Serving::try_parse().map(|Serving::Serve(args)| Command::Serve(args))
+    } else {
+        Cli::try_parse().map(|cli| cli.command)
+    };
+    let command = match parsed {
+        Ok(command) => command,
         Err(told) => {
             // Help and version come this way too, with code 0. Whom it cannot be told to does not want it.
             let _ = told.print();
             return u8::try_from(told.exit_code()).unwrap_or(exit::USAGE).into();
         }
     };
-    match cli.command {
+    match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Listener(noun) => control(&noun.control, listener::run, noun.verb),

@@ -68,7 +68,8 @@ impl Session {
         self.is_ending() || matches!(self.asked(), Some(Ask::Cut(_)))
     }
 
-    /// Puts a parcel into the outbox, if there is room. One that finds the queue empty always fits,
+    /// Puts a parcel into the outbox, if there is room, of which each that waits there takes its own place too: many
+    /// short ones must not need a multiple of what is allowed. One that finds the queue empty always fits,
     /// however long: a slow peer is one that lets things gather.
     pub(in crate::net) fn queue(&self, parcel: &Parcel, now: Instant) -> bool {
         let bytes = parcel.bytes.len();

@@ -37,17 +37,19 @@ impl Stream {
             }
             return;
         }
-        let parts = [IoSlice::new(message)];
-        let sent = match write(&self.tcp, &parts) {
+        // Asked of the kernel itself: of a new connection the runtime may not know yet. And what the runtime
+        // believes of it stays, so that the next flush tries too, and notes that the kernel takes no more.
+        let sent = match rustix::net::send(&self.tcp, message, SendFlags::NOSIGNAL) {
             Ok(sent) => sent,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(rustix::io::Errno::AGAIN) => 0,
             Err(_) => {
                 self.session.ask(Ask::Cut(CloseReason::ClientReset));
                 return;
             }
         };
         self.session.note_sent(1, message.len(), now);
-        self.session.tell_bytes(Direction::Transmit, &parts, sent);
+        self.session
+            .tell_bytes(Direction::Transmit, &[IoSlice::new(message)], sent);
         if sent < message.len() {
             // Before all that others have queued meanwhile, which they leave to this task to write.
             parcel.bytes.advance(sent);
