@@ -105,6 +105,13 @@ impl Reader {
         }
     }
 
+    /// A number that can be written down. One that cannot would pass for one that was left out.
+    fn number(&mut self, field: &str, asked: f64) -> f64 {
+        let finite = Some(asked).filter(|asked| asked.is_finite());
+        let not = || self.wrong(field, format!("{asked} is not a finite number"));
+        finite.or_else(not).unwrap_or_default()
+    }
+
     /// The value of an enum; its unspecified one is the default.
     fn word<E: TryFrom<i32>, T: Default>(
         &mut self,
@@ -155,7 +162,10 @@ impl Reader {
         Limits {
             max_sessions: asked.max_sessions,
             max_sessions_per_source: asked.max_sessions_per_source,
-            max_accepts_per_second: asked.max_accepts_per_second,
+            max_accepts_per_second: self.number(
+                "limits.max_accepts_per_second",
+                asked.max_accepts_per_second,
+            ),
             accept_backlog: asked.accept_backlog,
             idle_timeout: self
                 .duration("limits.idle_timeout", asked.idle_timeout)
@@ -164,8 +174,8 @@ impl Reader {
                 .duration("limits.max_session_age", asked.max_session_age)
                 .unwrap_or_default(),
             max_message_bytes: asked.max_message_bytes,
-            max_message_rate: asked.max_message_rate,
-            max_prefix_rate: asked.max_prefix_rate,
+            max_message_rate: self.number("limits.max_message_rate", asked.max_message_rate),
+            max_prefix_rate: self.number("limits.max_prefix_rate", asked.max_prefix_rate),
             outbox_bytes: asked.outbox_bytes,
             allow_cidrs,
         }
@@ -187,7 +197,8 @@ impl Reader {
                         I::Unspecified | I::Drop => None,
                         I::Replace => Some(uppercase::Invalid::Replace),
                     }),
-                    max_amplification: asked.max_amplification,
+                    max_amplification: self
+                        .number("uppercase.max_amplification", asked.max_amplification),
                 })
             }
             api::listener::Protocol::Chat(asked) => Protocol::Chat(self.chat(asked)),

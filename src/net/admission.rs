@@ -1,5 +1,5 @@
-//! Which datagrams reach their protocol: those that come from where they may, of the right size, at no more than the
-//! rate.
+//! Which datagrams reach their protocol: those that ask us alone and come from where they may, of the right size, at no
+//! more than the rate.
 
 use std::sync::atomic::Ordering;
 
@@ -7,13 +7,19 @@ use super::datagram::{Batch, Datagram};
 use super::door::Door;
 
 impl Door {
-    /// The checks that every datagram passes before its protocol sees it: source, networks, size and rates. The drop is
-    /// counted.
+    /// The checks that every datagram passes before its protocol sees it: destination, source, networks, size and rates.
+    /// The drop is counted.
     pub fn passes(&self, batch: &Batch<'_>, datagram: &Datagram<'_>) -> bool {
         let (terms, place) = (batch.terms, &batch.socket.place);
         let (peer, asked) = (datagram.peer, || batch.local(datagram).ip());
-        let passed = place
-            .answers(peer, asked)
+        // One question must not have all who hear it answer whoever it says it is from.
+        let alone = if datagram.is_broadcast() {
+            Err("broadcast")
+        } else {
+            Ok(())
+        };
+        let passed = alone
+            .and_then(|()| place.answers(peer, asked))
             .and_then(|()| self.welcomes(batch, datagram))
             .and_then(|()| terms.pass(datagram, place.is_public(), batch.now));
         if let Err(refusal) = passed {

@@ -185,13 +185,14 @@ pub fn bind_reserved(address: Address) -> Result<Bound, BindError> {
 /// Binds for UDP, with room for bursts, and with the address that each datagram was sent to.
 pub fn bind_datagram(address: Address) -> Result<Bound, BindError> {
     let open = || -> io::Result<UdpSocket> {
-        let chosen = address.0.port() == 0;
-        let socket = datagram_socket(address.0, chosen)?;
-        if !chosen {
+        let socket = datagram_socket(address.0, false)?;
+        if address.0.port() != 0 {
             return Ok(socket.into());
         }
         // A port of the kernel's choice is given back when a socket is disconnected, as it is after refusing; one that
-        // was asked for is not. So it is asked for, beside the socket that found it.
+        // was asked for is not. So it is asked for, beside the socket that found it, which only now shares it: the kernel
+        // would choose one that others share, too.
+        socket.set_reuse_address(true)?;
         let same = datagram_socket(gate::local(&socket)?, true)?;
         same.set_reuse_address(false)?;
         Ok(same.into())

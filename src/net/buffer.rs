@@ -11,8 +11,9 @@ const CAPACITY: usize = 64 << 10;
 /// Buffers that a thread keeps for the next reader.
 const KEPT: usize = 4;
 
-/// A partial message up to this size is moved to a buffer of its own size while it waits.
-const SMALL: usize = 4 << 10;
+/// A partial message up to this size is moved to a buffer of its own size while it waits, so that what a peer has us keep
+/// is never many times what it sent.
+const SMALL: usize = 16 << 10;
 
 thread_local! {
     static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -154,5 +155,15 @@ mod tests {
         assert!(buffer.unread().len() >= 5 * CAPACITY);
         assert!(buffer.unread().iter().all(|b| *b == 7));
         assert_eq!(buffer.room(3).len(), 3);
+    }
+
+    #[test]
+    fn a_thread_keeps_few_buffers_for_the_next_reader() {
+        let mut crowd: Vec<Buffer> = (0..10 * KEPT).map(|_| Buffer::default()).collect();
+        for buffer in &mut crowd {
+            put(buffer, &[b'x'; SMALL + 1]);
+        }
+        drop(crowd);
+        assert_eq!(FREE.with_borrow(Vec::len), KEPT);
     }
 }

@@ -196,7 +196,10 @@ impl Running {
             let other = *asked != gate && *asked != Gate::Closed;
             if other {
                 *asked = gate;
-                self.door.set_shut(gate);
+                // What waited before a door that was shut is not let in because it closes.
+                if gate != Gate::Closed {
+                    self.door.set_shut(gate);
+                }
             }
             other
         });

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
 /// So many a second, and so many at once.
@@ -94,10 +94,11 @@ impl TokenBucket {
 pub struct RateTable {
     rate: Rate,
     hasher: RandomState,
-    sets: Box<[Set]>,
+    /// Made when the first source comes.
+    sets: OnceLock<Box<[Set]>>,
 }
 
-/// Sets of a [`RateTable`]: 128 KiB in all, made only where a rate is set.
+/// Sets of a [`RateTable`]: 128 KiB in all.
 const SETS: usize = 2_048;
 
 /// Places of a set.
@@ -122,14 +123,24 @@ impl RateTable {
         Self {
             rate,
             hasher: RandomState::new(),
-            sets: (0..SETS).map(|_| Set::default()).collect(),
+            sets: OnceLock::new(),
         }
+    }
+
+    /// What each source may send.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    fn sets(&self) -> &[Set] {
+        let make = || (0..SETS).map(|_| Set::default()).collect();
+        self.sets.get_or_init(make)
     }
 
     /// Takes one of the tokens of `key` if it has any.
     pub fn take(&self, key: RateKey, now: Instant) -> bool {
         let hash = self.hasher.hash_one(key.0);
-        let set = &self.sets[hash as usize % SETS];
+        let set = &self.sets()[hash as usize % SETS];
         let owner = ((hash >> 32) as u32).max(1);
         let now = moment(now);
         match set.find(owner) {
@@ -235,6 +246,8 @@ mod tests {
     #[test]
     fn sources_do_not_pay_for_each_other() {
         let table = RateTable::new(Rate::new(2.0));
+        // A listener that hears nothing owns nothing.
+        assert!(table.sets.get().is_none());
         let now = Instant::now();
         let (a, b) = (source(1), source(2));
         assert!(table.take(a, now) && table.take(a, now) && !table.take(a, now));
@@ -248,7 +261,7 @@ mod tests {
         assert_eq!((0..20).filter(|_| table.take(source(0), now)).count(), 10);
         assert!((1..100_000).all(|n| table.take(source(n), now)));
         assert!(!table.take(source(0), now));
-        assert_eq!(table.sets.len(), SETS);
+        assert_eq!(table.sets().len(), SETS);
     }
 
     #[test]

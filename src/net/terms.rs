@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::datagram::Datagram;
@@ -32,11 +32,9 @@ pub struct Terms {
 
 /// What each network of peers without sessions may send: any of them may forge the addresses of all the others.
 struct PrefixRates {
-    rate: Rate,
+    table: RateTable,
     /// Whether it holds for loopback too, whose addresses nobody forges from outside.
     everywhere: bool,
-    /// Made when it is first needed.
-    table: OnceLock<RateTable>,
 }
 
 /// Datagrams a second from one network that a listener open to all answers, unless told otherwise: enough for whoever
@@ -48,20 +46,18 @@ impl PrefixRates {
         let open = || bounds.allow_cidrs.is_empty().then_some(OPEN_PREFIX_RATE);
         let rate = bounds.max_prefix_rate.or_else(open)?;
         Some(Self {
-            rate: Rate::with_burst(rate, 2.0 * rate),
+            table: RateTable::new(Rate::with_burst(rate, 2.0 * rate)),
             everywhere: bounds.max_prefix_rate.is_some(),
-            table: OnceLock::new(),
         })
     }
 
     fn take(&self, peer: IpAddr, public: bool, now: Instant) -> bool {
         let spared = !self.everywhere && (!public || peer.is_loopback());
-        let table = || self.table.get_or_init(|| RateTable::new(self.rate));
-        spared || table().take(RateKey::network(peer), now)
+        spared || self.table.take(RateKey::network(peer), now)
     }
 
     fn is_as(&self, other: &Self) -> bool {
-        (self.rate, self.everywhere) == (other.rate, other.everywhere)
+        (self.table.rate(), self.everywhere) == (other.table.rate(), other.everywhere)
     }
 }
 
@@ -203,8 +199,6 @@ mod tests {
         let open = rates(&Limits::default()).unwrap();
         assert_eq!(passed(&open, false, [192, 0, 2]), 1_000);
         assert_eq!(passed(&open, true, [127, 0, 0]), 1_000);
-        // Whoever is spared takes no room either.
-        assert!(open.table.get().is_none());
         assert_eq!(passed(&open, true, [192, 0, 2]), 400);
         assert_eq!(passed(&open, true, [192, 0, 3]), 400);
         let chosen = Limits {

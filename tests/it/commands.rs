@@ -7,13 +7,13 @@ use prost_reflect::DescriptorPool;
 use serde_json::Value;
 use switchboard::grpc::api::FILE_DESCRIPTOR_SET;
 
-use super::support::{Service, eventually, grpcurl_program, no_grpcurl};
+use super::support::{Service, eventually, grpcurl_program, no_grpcurl, program};
 
 const LISTENERS: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n\
      [listeners.chat]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
 
 fn command(service: &Service, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    let mut command = Command::new(program());
     let endpoint = format!("http://{}", service.grpc());
     command
         .args(arguments)

@@ -287,6 +287,39 @@ fn two_listeners_do_not_answer_each_other() {
 }
 
 #[test]
+fn who_asks_everybody_is_answered_by_nobody() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(
+        r#"
+        [listeners.open]
+        protocol = "uppercase"
+        bind = "0.0.0.0:0"
+        [listeners.desk]
+        protocol = "chat"
+        transport = "udp"
+        bind = "0.0.0.0:0"
+        "#,
+    );
+    let asker = UdpSocket::bind((IpAddr::from(HERE), 0)).unwrap();
+    asker.set_broadcast(true).unwrap();
+    for listener in ["open", "desk"] {
+        let everybody = IpAddr::from([127, 255, 255, 255]);
+        let to = SocketAddr::new(everybody, service.port(listener));
+        asker.send_to(b"anybody?", to).unwrap();
+        eventually("it is counted", || {
+            service.rejected(listener, "broadcast") > 0
+        });
+        assert_eq!(service.count(listener, "sentBytes"), 0);
+        assert_eq!(service.count(listener, "activeSessions"), 0);
+    }
+    let peer = Peer::to(SocketAddr::new(IpAddr::from(HERE), service.port("open")));
+    peer.send("and you?");
+    peer.expect("AND YOU?");
+}
+
+#[test]
 fn no_answer_is_longer_than_its_question_times_what_is_configured() {
     if no_grpcurl() {
         return;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::support::{Ended, Service, eventually};
+use super::support::{Ended, Service, eventually, program};
 
 const LISTENERS: &str = "[listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n\
      [listeners.desk]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
@@ -20,7 +20,7 @@ struct Follower {
 
 impl Follower {
     fn of(service: &Service, line: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        let mut child = Command::new(program())
             .args(line.split(' '))
             .env("SWITCHBOARD_ENDPOINT", service.grpc().to_string())
             .stdin(Stdio::null())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 
 use super::frames::Honest;
-use super::support::{Service, Talk, processor_time, soak, take_descriptors};
+use super::support::{Service, Talk, processor_time, program, soak, take_descriptors};
 
 const LISTENERS: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -24,10 +24,10 @@ fn starving() -> Service {
         )
     };
     let toml = LISTENERS.map(listener).concat();
-    let mut program = Command::new("sh");
+    let mut shell = Command::new("sh");
     let limited = "ulimit -n 256; exec \"$0\" \"$@\"";
-    program.args(["-c", limited, env!("CARGO_BIN_EXE_switchboard")]);
-    let service = Service::spawn(Service::home_for(&toml), program, &[], &[]);
+    shell.args(["-c", limited, &program()]);
+    let service = Service::spawn(Service::home_for(&toml), shell, &[], &[]);
     service.announced("http");
     service
 }

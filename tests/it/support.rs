@@ -41,9 +41,15 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
+/// The program under test: the one that is named, as `tests/run` names the one that is shipped, or this build's own.
+pub(crate) fn program() -> String {
+    let own = || env!("CARGO_BIN_EXE_switchboard").to_owned();
+    std::env::var("SWITCHBOARD_BIN").unwrap_or_else(|_| own())
+}
+
 /// The program, in an environment that holds `PATH` and a home of its own, and nothing else but `env`.
 fn command(args: &[&str], env: &[(&str, &str)], home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    let mut command = Command::new(program());
     command.args(args);
     at_home(command, env, home)
 }
@@ -202,7 +208,7 @@ impl Service {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Self {
-        let program = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        let program = Command::new(program());
         let service = Self::spawn(home, program, args, env);
         // Both are bound from here on, and so is every listener.
         service.announced("http");

@@ -693,6 +693,16 @@ fn what_cannot_be_changed_is_refused_with_every_path_that_is_meant() {
     ] {
         assert!(fields.contains(field), "{field} in {fields:?}");
     }
+    // No number is not the same as none.
+    for number in ["NaN", "Infinity"] {
+        let rates =
+            json!({ "limits": { "max_message_rate": number, "max_accepts_per_second": number } });
+        let (reason, error) = refused(&request("ack", &rates, &[]));
+        assert_eq!(reason, "LISTENER_CONFIG_INVALID");
+        let fields = ["accepts_per_second", "message_rate"];
+        let fields = fields.map(|rate| format!("listener.limits.max_{rate}"));
+        assert!(error.fields().into_iter().eq(&fields), "{error:?}");
+    }
     assert_eq!((service.listener("ack"), service.listener("chat")), before);
 }
 

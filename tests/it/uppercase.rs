@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rustix::process::Signal;
+use serde_json::json;
 
-use super::support::{Peer, Service, no_grpcurl};
+use super::support::{Peer, Service, eventually, no_grpcurl};
 
 const ONE: &str = "[listeners.uppercase]\nprotocol = \"uppercase\"\nbind = \"127.0.0.1:0\"\n";
 
@@ -143,4 +144,26 @@ fn what_had_come_when_the_door_closes_is_answered() {
     for peer in &peers {
         (0..100).for_each(|i| peer.expect(format!("NO {i}")));
     }
+}
+
+#[test]
+fn what_waits_at_a_paused_listener_that_stops_is_counted() {
+    if no_grpcurl() {
+        return;
+    }
+    let service = Service::start(ONE);
+    let name = json!({ "name": "listeners/uppercase" });
+    // Queueing, as nothing else is asked.
+    service.call("ListenerService/PauseListener", &name, "listener");
+    let peers: Vec<_> = (0..8).map(|_| service.peer("uppercase")).collect();
+    // As many as the receive buffers hold; what they do not is the kernel's to count.
+    let sent = 16_000;
+    for i in 0..sent {
+        peers[i as usize % peers.len()].send(format!("no {i}"));
+    }
+    service.call("ListenerService/StopListener", &name, "listener");
+    let counted =
+        || service.rejected("uppercase", "paused") + service.count("uppercase", "datagramsDropped");
+    eventually("all are counted", || counted() == sent);
+    assert_eq!(service.count("uppercase", "sentBytes"), 0);
 }

@@ -29,6 +29,13 @@ pub struct Datagram<'a> {
     local: Option<Local>,
 }
 
+impl Datagram<'_> {
+    /// Whether many hear it, and each of our sockets that has its port.
+    pub(super) fn is_broadcast(&self) -> bool {
+        self.local.is_some_and(|local| !local.alone)
+    }
+}
+
 /// Datagrams that came together, and the answers to them.
 pub struct Batch<'a> {
     /// What all of them obey.

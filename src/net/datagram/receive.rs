@@ -25,8 +25,9 @@ use crate::net::udp::DatagramSocket;
 /// After a failure to receive.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Batches that are still answered when the door closes: what had come by then, and no flood.
-const LAST_BATCHES: usize = 64;
+/// Batches that are still looked at when the door closes: more than the receive buffer holds, and no flood, should the
+/// kernel not keep that away.
+const LAST_BATCHES: usize = 1_024;
 
 /// What one thread reads batches into.
 #[derive(Default)]
@@ -52,21 +53,19 @@ pub(in crate::net) async fn serve_datagrams(
     let mut receiver = Receiver {
         socket,
         door,
+        refuses: false,
         unsent: Answers::default(),
     };
-    let mut reads = false;
     loop {
         let asked = *gate.borrow_and_update();
         if asked == Gate::Closed {
-            if reads {
-                receiver.finish().await;
-            }
+            receiver.finish().await;
             // Whoever waits for it waits for the socket to be closed, too.
             drop(receiver);
             arranged.send_replace(asked);
             return;
         }
-        reads = receiver.arrange(asked);
+        let reads = receiver.arrange(asked);
         arranged.send_replace(asked);
         let changed = if reads {
             let mut changed = pin!(gate.changed());
@@ -93,6 +92,8 @@ pub(in crate::net) async fn serve_datagrams(
 struct Receiver {
     socket: Arc<DatagramSocket>,
     door: Arc<Door>,
+    /// Whether the kernel tells peers that nobody is there.
+    refuses: bool,
     /// Answers that the kernel had no room for.
     unsent: Answers,
 }
@@ -106,33 +107,33 @@ impl Drop for Receiver {
 }
 
 impl Receiver {
-    /// Whether the socket is read while the gate is so. A socket that is connected, to itself, gets nothing from
-    /// others: the kernel tells them that nobody is there, and the port stays ours. It would know only one of our
-    /// addresses then; on a wildcard peers are dropped instead.
-    fn arrange(&self, gate: Gate) -> bool {
-        let Handler::Datagram(handler) = &self.door.terms().handler else {
-            return false;
-        };
-        if handler.has_sessions() {
+    /// Whether the socket is read while the gate is so.
+    fn arrange(&mut self, gate: Gate) -> bool {
+        if self.door.terms().has_sessions() {
             return true;
         }
-        let own = self.socket.local_addr().ok();
-        let own = own.filter(|own| !own.ip().is_unspecified());
-        let refuses = matches!(gate, Gate::Shut(PauseMode::Refuse, _));
-        let turned = match own {
-            Some(own) if refuses => rustix::net::connect(&*self.socket, &own),
-            Some(_) => rustix::net::connect_unspec(&*self.socket),
-            None => Ok(()),
-        };
-        if let Err(error) = turned {
+        // A wildcard that refuses would know only one of our addresses, and give the others away: it drops instead.
+        let keeps = !self.socket.place.address().ip().is_unspecified();
+        let refuses = keeps && matches!(gate, Gate::Shut(PauseMode::Refuse, _));
+        if let Err(error) = self.refuse(refuses) {
             warn!(listener = %self.door.labels.listener, %error, "cannot refuse datagrams; they are dropped instead");
-            return !matches!(gate, Gate::Shut(PauseMode::Queue, _));
         }
-        match gate {
-            Gate::Shut(PauseMode::Queue, _) => false,
-            Gate::Shut(PauseMode::Refuse, _) => own.is_none(),
-            _ => true,
+        !self.refuses && !matches!(gate, Gate::Shut(PauseMode::Queue, _))
+    }
+
+    /// Has the kernel tell peers that nobody is there, or no more. A socket that is connected, to itself, gets nothing
+    /// from others, and the port stays ours.
+    fn refuse(&mut self, refuses: bool) -> io::Result<()> {
+        if refuses == self.refuses {
+            return Ok(());
         }
+        if refuses {
+            rustix::net::connect(&*self.socket, &self.socket.place.address())?;
+        } else {
+            rustix::net::connect_unspec(&*self.socket)?;
+        }
+        self.refuses = refuses;
+        Ok(())
     }
 
     /// Answers what comes, until a whole batch did: then there may be more. Cancel safe.
@@ -141,6 +142,7 @@ impl Receiver {
             socket,
             door,
             unsent,
+            ..
         } = self;
         loop {
             let turn = socket.async_io(Interest::READABLE, || take(socket, door, unsent));
@@ -164,6 +166,7 @@ impl Receiver {
             socket,
             door,
             unsent,
+            ..
         } = self;
         while !unsent.is_empty() {
             let send = || unsent.send(socket, &door.counters);
@@ -173,13 +176,16 @@ impl Receiver {
         }
     }
 
-    /// Answers what had come when the door closed.
+    /// Answers what had come when the door closed, or counts it if that was shut; the kernel refuses what comes now.
     async fn finish(&mut self) {
+        // If it does not, that is lost: there is nobody to answer it.
+        let _ = self.refuse(true);
         for _ in 0..LAST_BATCHES {
-            if take(&self.socket, &self.door, &mut self.unsent).is_err() {
+            let taken = take(&self.socket, &self.door, &mut self.unsent);
+            self.send_rest().await;
+            if taken.is_err() {
                 return;
             }
-            self.send_rest().await;
         }
     }
 }

@@ -15,6 +15,8 @@ pub(super) const CONTROL: usize = 64;
 pub(in crate::net) struct Local {
     pub(in crate::net) ip: IpAddr,
     interface: u32,
+    /// Whether nobody else was asked, as with an address of broadcast or multicast.
+    pub(in crate::net) alone: bool,
 }
 
 /// Control data, aligned as its header wants it.
@@ -50,15 +52,21 @@ pub(in crate::net) fn tell_destination(socket: &impl AsFd, v6: bool) -> io::Resu
 /// The address that a datagram was sent to, if the kernel told.
 pub(super) fn destination(header: &libc::msghdr) -> Option<Local> {
     // SAFETY: the header is one that recvmmsg filled in, its control block is still in place.
-    let control = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
-    match (control.cmsg_level, control.cmsg_type) {
+    let control = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: it is none, or the first header within that block.
+    let (level, kind) = unsafe { control.as_ref() }.map(|of| (of.cmsg_level, of.cmsg_type))?;
+    match (level, kind) {
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
             // SAFETY: level and type say that an in_pktinfo follows.
             let info: libc::in_pktinfo =
                 unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast()) };
             // Not the address in the header, which may be a broadcast one: ours that stands for it.
             let ip = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into();
-            Some(Local { ip, interface: 0 })
+            Some(Local {
+                ip,
+                interface: 0,
+                alone: info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr,
+            })
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
             // SAFETY: level and type say that an in6_pktinfo follows.
@@ -74,6 +82,7 @@ pub(super) fn destination(header: &libc::msghdr) -> Option<Local> {
             Some(Local {
                 ip: ip.into(),
                 interface,
+                alone: !ip.is_multicast(),
             })
         }
         _ => None,

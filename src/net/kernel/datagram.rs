@@ -264,6 +264,21 @@ mod tests {
     }
 
     #[test]
+    fn a_question_to_everybody_is_told_from_one_to_us() {
+        let service = UdpSocket::bind("0.0.0.0:0").unwrap();
+        tell_destination(&service, false).unwrap();
+        let port = service.local_addr().unwrap().port();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_broadcast(true).unwrap();
+        let (mut buffer, mut arrivals) = (vec![0; BATCH * SLOT], Vec::new());
+        for (asked, alone) in [([127, 0, 0, 9], true), ([127, 255, 255, 255], false)] {
+            client.send_to(b"?", (IpAddr::from(asked), port)).unwrap();
+            receive(&service, &mut buffer, &mut arrivals).unwrap();
+            assert_eq!(arrivals[0].local.unwrap().alone, alone, "{asked:?}");
+        }
+    }
+
+    #[test]
     fn an_address_goes_to_the_kernel_and_back_as_it_is() {
         for text in [
             "127.0.0.1:9",

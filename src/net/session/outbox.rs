@@ -23,6 +23,9 @@ pub struct Parcel {
     pub messages: u32,
 }
 
+/// What a parcel takes of an outbox at least, however short it is: about what it costs to keep.
+const PLACE: usize = 128;
+
 impl Session {
     /// Sends one framed message to the peer from any task, without waiting. False when the message
     /// did not fit the outbox (the session is then on its way out) or could not be sent.
@@ -65,19 +68,21 @@ impl Session {
         self.is_ending() || matches!(self.asked(), Some(Ask::Cut(_)))
     }
 
-    /// Puts a parcel into the outbox, if there is room. One that finds the queue empty always fits,
+    /// Puts a parcel into the outbox, if there is room, of which each that waits there takes its own place too: many
+    /// short ones must not need a multiple of what is allowed. One that finds the queue empty always fits,
     /// however long: a slow peer is one that lets things gather.
     pub(in crate::net) fn queue(&self, parcel: &Parcel, now: Instant) -> bool {
         let bytes = parcel.bytes.len();
         // Whoever sees the bytes counted finds the parcel, once the lock is free.
         let mut shared = lock(&self.shared);
+        let (most, places) = (self.outbox_bytes as usize, shared.outbox.len() * PLACE);
         let claimed = self
             .queued
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
                 if before == 0 {
                     // Before the bytes count: a sweep in between must not see them with an old clock.
                     self.moved.store(self.age_ms(now), Ordering::Relaxed);
-                } else if before + bytes > self.outbox_bytes as usize {
+                } else if bytes + before.max(places) > most {
                     return None;
                 }
                 Some(before + bytes)
@@ -141,4 +146,43 @@ pub(in crate::net) fn messages<'a>(parcels: impl IntoIterator<Item = &'a Parcel>
         .into_iter()
         .map(|parcel| parcel.messages as usize)
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Trace;
+
+    fn parcel(bytes: &'static [u8]) -> Parcel {
+        Parcel {
+            bytes: Bytes::from_static(bytes),
+            messages: 1,
+        }
+    }
+
+    fn room_for(outbox_bytes: usize) -> std::sync::Arc<Session> {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Session::new(
+            crate::net::SessionId(7),
+            (address, address),
+            Route::Stream(Wire::default()),
+            Trace::default(),
+            outbox_bytes,
+        )
+    }
+
+    #[test]
+    fn whatever_finds_it_empty_fits_and_what_gathers_is_bounded() {
+        let (session, now) = (room_for(10), Instant::now());
+        assert!(session.queue(&parcel(b"longer than ten"), now));
+        assert!(!session.queue(&parcel(b"x"), now));
+        assert_eq!((session.queued_bytes(), session.queued_messages()), (15, 1));
+    }
+
+    #[test]
+    fn short_messages_take_no_more_memory_than_long_ones() {
+        let (session, now) = (room_for(10 * PLACE), Instant::now());
+        let fitting = (0..100).take_while(|_| session.queue(&parcel(b"x"), now));
+        assert_eq!(fitting.count(), 10);
+    }
 }

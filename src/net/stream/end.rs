@@ -77,15 +77,14 @@ impl Stream {
     /// Ends the connection: what is queued goes out first unless the session was cut. Returns why
     /// it ended at last: a cut meanwhile says more than what its handler knew.
     pub(in crate::net) async fn close(&mut self, reason: CloseReason) -> CloseReason {
-        if self.session.abort.load(Ordering::Acquire) {
-            // An error leaves an ordinary close, which is all that is left to do.
-            let _ = self.tcp.set_zero_linger();
-            return reason;
-        }
         if reason == CloseReason::ClientReset {
             return reason;
         }
         if let Err(cut) = self.flush().await {
+            if self.session.abort.load(Ordering::Acquire) {
+                // An error leaves an ordinary close, which is all that is left to do.
+                let _ = self.tcp.set_zero_linger();
+            }
             return cut;
         }
         // It fails when the peer is gone, and then there is nothing to end.

@@ -21,6 +21,7 @@ use std::time::Instant;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 
 use super::buffer::Buffer;
 use super::close::{Ask, CloseReason};
@@ -163,6 +164,16 @@ impl Stream {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        // One read may hold thousands of messages: others get their turn in between.
+        let turn = ready!(coop::poll_proceed(cx));
+        let polled = self.poll_event(cx);
+        if polled.is_ready() {
+            turn.made_progress();
+        }
+        polled
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             match self.session.asked() {
                 Some(Ask::Finish(_)) if self.take_last_words() => {}
@@ -198,7 +209,9 @@ impl Stream {
     /// Whether a session that is to finish has messages here that came before it was asked: those
     /// are still answered. Looks once at what the kernel has; what comes later is too late.
     fn take_last_words(&mut self) -> bool {
-        if !std::mem::replace(&mut self.looked, true) && !self.ended {
+        // With raw framing a read is a message: another must not be read into one that is here.
+        let here = self.framing == Framing::Raw && !self.input.unread().is_empty();
+        if !here && !std::mem::replace(&mut self.looked, true) && !self.ended {
             // Asked of the kernel itself: of a new connection the runtime may not know yet.
             let room = self
                 .input

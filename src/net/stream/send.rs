@@ -37,17 +37,19 @@ impl Stream {
             }
             return;
         }
-        let parts = [IoSlice::new(message)];
-        let sent = match write(&self.tcp, &parts) {
+        // Asked of the kernel itself: of a new connection the runtime may not know yet. And what the runtime
+        // believes of it stays, so that the next flush tries too, and notes that the kernel takes no more.
+        let sent = match rustix::net::send(&self.tcp, message, SendFlags::NOSIGNAL) {
             Ok(sent) => sent,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(rustix::io::Errno::AGAIN) => 0,
             Err(_) => {
                 self.session.ask(Ask::Cut(CloseReason::ClientReset));
                 return;
             }
         };
         self.session.note_sent(1, message.len(), now);
-        self.session.tell_bytes(Direction::Transmit, &parts, sent);
+        self.session
+            .tell_bytes(Direction::Transmit, &[IoSlice::new(message)], sent);
         if sent < message.len() {
             // Before all that others have queued meanwhile, which they leave to this task to write.
             parcel.bytes.advance(sent);
@@ -201,5 +203,56 @@ fn forget(unsent: &mut VecDeque<Parcel>, mut bytes: usize) {
     }
     if unsent.capacity() > KEPT {
         *unsent = VecDeque::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::net::session::Route;
+    use crate::net::stream::Wire;
+    use crate::net::{SessionId, lock};
+    use crate::telemetry::Trace;
+
+    #[test]
+    fn an_outbox_gives_back_what_a_burst_took() {
+        const BURST: u32 = 1_000;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ours = std::net::TcpStream::connect(address).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let tcp = TcpStream::from_std(ours).unwrap();
+            let wire = Route::Stream(Wire::default());
+            let session = Session::new(
+                SessionId(1),
+                (address, address),
+                wire,
+                Trace::default(),
+                1 << 20,
+            );
+            for _ in 0..BURST {
+                assert!(session.deliver(Bytes::from_static(b"hello\n")));
+            }
+            assert_eq!(session.queued_messages(), BURST as usize);
+            let mut unsent = VecDeque::new();
+            std::future::poll_fn(|cx| flush(&tcp, &session, &mut unsent, cx))
+                .await
+                .unwrap();
+            assert_eq!((session.queued_bytes(), session.queued_messages()), (0, 0));
+            let kept = unsent.capacity() + lock(&session.shared).outbox.capacity();
+            assert!(kept <= 2 * KEPT, "{kept}");
+        });
+        let mut got = String::new();
+        theirs.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "hello\n".repeat(BURST as usize));
     }
 }

@@ -40,6 +40,9 @@ struct Said {
 /// outbox, so that it overflows no sooner than message by message.
 const TOGETHER: usize = 4 << 10;
 
+/// As many messages are taken in one go, however short: a read of nothing but line ends must not hold up others.
+const MOST_TOGETHER: usize = 256;
+
 impl Room {
     pub(super) fn new(members: Arc<Members>, settings: &Settings) -> Self {
         Self {
@@ -72,16 +75,18 @@ impl Room {
     /// something is.
     fn gather(&self, stream: &mut Stream) -> (Said, Event) {
         let mut said = Said::default();
-        loop {
+        for taken in 1.. {
             self.take(stream, &mut said);
-            if said.framed.len() >= TOGETHER {
-                return (said, Event::Message);
+            // Before the next is looked at, which nobody would take.
+            if taken == MOST_TOGETHER || said.framed.len() >= TOGETHER {
+                break;
             }
             match stream.at_hand() {
                 Some(Event::Message) => {}
                 event => return (said, event.unwrap_or(Event::Message)),
             }
         }
+        (said, Event::Message)
     }
 
     fn take(&self, stream: &Stream, said: &mut Said) {
@@ -92,6 +97,8 @@ impl Room {
         if message.is_empty() {
             return;
         }
+        // The first makes room for itself alone: mostly nothing comes with it.
+        said.framed.reserve(message.len() + 4);
         self.framing.put(&message, &mut said.framed);
         said.messages += 1;
         let (speaker, door) = (stream.session(), stream.door());

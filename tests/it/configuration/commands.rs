@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::origins::says;
-use crate::support::Service;
+use crate::support::{Service, program};
 
 const OWN: &str = "[node]\nname = \"one\"\n[listeners.a]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\nreply = \"old\"\n\
     [listeners.b]\nprotocol = \"chat\"\nbind = \"127.0.0.1:0\"\n";
@@ -261,7 +261,7 @@ fn a_document_is_checked_under_the_name_of_its_file() {
         .0,
         2
     );
-    let mut piped = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+    let mut piped = Command::new(program())
         .args([
             "config",
             "validate",

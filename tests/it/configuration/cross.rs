@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::support::{Ended, Service, Talk, eventually, no_grpcurl, run};
+use crate::support::{Ended, Service, Talk, eventually, no_grpcurl, program, run};
 
 /// Listeners by name, protocol, address and more keys; each takes four lines.
 fn listeners(list: &[(&str, &str, &str, &str)]) -> String {
@@ -168,7 +168,7 @@ fn what_the_sockets_cannot_do_is_refused() {
 fn with_descriptors(most: u32) -> Command {
     let mut command = Command::new("sh");
     let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_switchboard")]);
+    command.args(["-c", &script, &program()]);
     command
 }
 

@@ -14,7 +14,7 @@ use tonic_types::StatusExt;
 
 use super::client::{Client, Shape};
 use super::{FILES, soak};
-use crate::support::{Service, Talk};
+use crate::support::{Service, Talk, program};
 
 /// Mounts a small disk where the store belongs and becomes the program.
 const MOUNT: &str =
@@ -178,7 +178,7 @@ fn echoes(talk: &mut Talk) {
 
 #[test]
 fn a_full_disk_refuses_changes_and_nothing_else() {
-    let Some(program) = on_a_small_disk(env!("CARGO_BIN_EXE_switchboard")) else {
+    let Some(program) = on_a_small_disk(&program()) else {
         let _ = writeln!(
             std::io::stderr(),
             "SKIPPED: the system lets nobody mount a small disk (unshare -Umr, unshare -m)"

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::client::{Client, Shape, creation};
 use super::{FILES, soak};
-use crate::support::Service;
+use crate::support::{Service, program};
 
 const WRITERS: usize = 4;
 
@@ -304,7 +304,7 @@ fn a_store_that_is_being_made_is_made_whole() {
     let (kills, seed) = (if soak() { 100 } else { 10 }, Random::seed());
     let mut random = Random(seed);
     for kill in 1..=kills {
-        let program = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        let program = Command::new(program());
         let service = Service::spawn(Service::home_for(FILES), program, &[], &[]);
         thread::sleep(Duration::from_micros(random.below(40_000)));
         let (home, _) = service.leave(Signal::KILL);

@@ -16,7 +16,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{FILES, ack, definitions, store, tell};
-use crate::support::{Ended, Service, no_grpcurl, run};
+use crate::support::{Ended, Service, no_grpcurl, program, run};
 
 /// What a store is cut into.
 const PAGE: usize = 4_096;
@@ -252,12 +252,12 @@ fn a_place_that_cannot_be_used_is_refused() {
 
 /// The program as somebody whom the rights of files bind, which of root they do not.
 fn bound_by_rights() -> Command {
-    let program = env!("CARGO_BIN_EXE_switchboard");
+    let program = program();
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-all", "--inh-caps=-all", program]);
+    command.args(["--bounding-set=-all", "--inh-caps=-all", &program]);
     command
 }
 
