@@ -9,7 +9,7 @@
 //!  3  supervisor         named listeners and their lives
 //!  2  protocol           what is said on a socket: ack, chat, shell, uppercase
 //!  1  net                sockets, sessions, limits, drain; knows no protocol
-//!  0  config, store, telemetry   know nothing of this service
+//!  0  cage, config, store, telemetry   know nothing of this service
 //! ```
 //!
 //! A floor uses only lower ones. What holds everywhere:
@@ -25,6 +25,7 @@
 //! How a protocol is added stands in the README.
 
 pub mod app;
+pub mod cage;
 pub mod cli;
 pub mod config;
 pub mod configuration;

@@ -43,8 +43,18 @@ enum Shared {
     Nothing,
     /// Those in a room.
     Members(Arc<chat::Members>),
-    /// The commands of a shell that run at once.
-    Turns(Arc<shell::Turns>),
+    /// The commands of a shell.
+    Commands(shell::Commands),
+}
+
+impl Built {
+    /// What runs its commands, if it runs any.
+    pub fn launcher(&self) -> Option<&Arc<shell::Launcher>> {
+        match &self.shared {
+            Shared::Commands(commands) => Some(&commands.launcher),
+            Shared::Nothing | Shared::Members(_) => None,
+        }
+    }
 }
 
 /// Something that a listener cannot be: its key, and what is wrong with it.

@@ -9,6 +9,7 @@
 mod exec;
 mod frame;
 mod handler;
+mod launcher;
 mod policy;
 mod transcode;
 mod turns;
@@ -21,9 +22,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Built, Fault, Shared};
+use crate::cage::{Isolation, Profile};
 use crate::config::{Scope, duration, size};
 use crate::net::{Address, Framing, Handler, Limits};
 
+pub use launcher::{Cage, Launcher};
 pub(super) use turns::Turns;
 
 /// What a shell listener is told. Zero and empty mean the default.
@@ -185,17 +188,54 @@ fn or<T: Default + PartialEq>(asked: &mut T, default: T) {
     }
 }
 
+/// What all sessions of a listener share, whichever settings they began with.
+#[derive(Clone)]
+pub(super) struct Commands {
+    turns: Arc<Turns>,
+    /// Runs the commands of new sessions; those of older sessions may have another.
+    pub(super) launcher: Arc<Launcher>,
+}
+
 /// Makes it ready to run. Sessions of the settings before wait for the same turns.
 pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
     let settings = settings.resolved();
-    let turns = match before.map(|before| &before.shared) {
-        Some(Shared::Turns(turns)) => turns.clone(),
-        _ => Arc::default(),
+    let before = match before.map(|before| &before.shared) {
+        Some(Shared::Commands(commands)) => Some(commands),
+        _ => None,
     };
+    let turns = before
+        .map(|before| before.turns.clone())
+        .unwrap_or_default();
     turns.set_most(settings.sandbox.max_concurrent_commands as usize);
+    let (profile, minimum) = settings.sandbox.profile();
+    let launcher = before
+        .map(|before| before.launcher.clone())
+        .filter(|launcher| launcher.serves(&profile, minimum))
+        .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
     Built {
         handler: Handler::Stream(Arc::new(handler::Shell::new(settings, turns.clone()))),
         desk: None,
-        shared: Shared::Turns(turns),
+        shared: Shared::Commands(Commands { turns, launcher }),
+    }
+}
+
+impl Sandbox {
+    /// What its keys come to, and the least that the host must offer.
+    fn profile(&self) -> (Profile, Isolation) {
+        let profile = Profile {
+            listener: String::new(),
+            isolation: None,
+            run_as: None,
+            working_directory: None,
+            environment: self.environment.clone(),
+            readable: Vec::new(),
+            writable: Vec::new(),
+            network: false,
+            max_memory_bytes: 0,
+            max_processes: 0,
+            max_open_files: 0,
+            max_cpu_time: Duration::ZERO,
+        };
+        (profile, Isolation::Landlock)
     }
 }

@@ -1,0 +1,6 @@
+//! What no safe crate asks of the kernel for the cage: processes that share their memory until the command is loaded,
+//! and the system's accounts. The only folder of the cage with `unsafe`.
+#![expect(
+    unsafe_code,
+    reason = "clone with a stack of its own, execve, wait4, unshare and getpwnam_r have no safe wrapper"
+)]
