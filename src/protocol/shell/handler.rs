@@ -10,6 +10,7 @@ use encoding_rs::Encoding;
 use super::exec::{self, Rules};
 use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
+use super::trail::Trail;
 use super::turns::{Turn, Turns};
 use super::{LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
 use crate::net::{
@@ -29,6 +30,7 @@ pub(super) struct Shell {
     quiet: Duration,
     queue_timeout: Duration,
     turns: Arc<Turns>,
+    trail: Trail,
 }
 
 /// The kernel's buffers take an answer of this many bytes at once.
@@ -39,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shell {
     /// `settings` have every default written out.
-    pub(super) fn new(settings: Settings, turns: Arc<Turns>) -> Self {
+    pub(super) fn new(settings: Settings, turns: Arc<Turns>, trail: Trail) -> Self {
         Self {
             policy: settings.policy,
             programs: settings.programs,
@@ -58,6 +60,7 @@ impl Shell {
             quiet: settings.raw_quiet,
             queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
             turns,
+            trail,
         }
     }
 
