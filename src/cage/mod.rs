@@ -12,11 +12,15 @@
 //! worker gives up everything that it does not need before the first command comes near it; commands inherit that. The
 //! init is the first process of a PID namespace of its own, so that with it all dies that the command has started.
 
+mod account;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use account::{account_named, account_numbered};
 
 /// What a host can hold a command in, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -50,7 +50,10 @@ impl Shell {
                 max_output: usize::try_from(settings.max_output_bytes).unwrap_or(usize::MAX),
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
-                directory: settings.sandbox.working_directory,
+                directory: match settings.sandbox.working_directory {
+                    none if none.as_os_str().is_empty() => "/".into(),
+                    directory => directory,
+                },
                 environment: settings.sandbox.environment.into_iter().collect(),
             },
             filename: settings.filename,
