@@ -68,8 +68,9 @@ const LEAST_OPEN_FILES: u32 = 16;
 const MOST_OPEN_FILES: u32 = 1 << 20;
 /// Each that runs is two processes of ours.
 const MOST_COMMANDS: u32 = 4096;
-/// Bytes of all variables, and of all paths, with their ends.
-const MOST_BYTES: usize = 64 << 10;
+/// Bytes of all variables, and of the paths of one list, as JSON: so much goes to a launcher in one packet.
+const MOST_VARIABLES: usize = 64 << 10;
+const MOST_PATHS: usize = 16 << 10;
 
 impl Sandbox {
     /// The same with every default written out. Where commands start stays empty: no file can say their scratch
@@ -225,11 +226,16 @@ fn misplaced(path: &Path) -> Option<String> {
     None
 }
 
+/// Bytes of a value as JSON.
+fn length(value: &impl Serialize) -> usize {
+    serde_json::to_string(value).map_or(0, |text| text.len())
+}
+
 /// What is wrong with paths that are to be open to commands.
 fn wrong_paths(paths: &[PathBuf]) -> impl Iterator<Item = String> {
-    let bytes: usize = paths.iter().map(|path| path.as_os_str().len() + 1).sum();
-    let long =
-        (bytes > MOST_BYTES).then(|| format!("all paths have {bytes} bytes; 64KiB are possible"));
+    let bytes = length(&paths);
+    let long = (bytes > MOST_PATHS)
+        .then(|| format!("all paths have {bytes} bytes as JSON; 16KiB are possible"));
     let wrong = paths.iter().filter_map(|path| {
         let whole = path.parent().is_none() && path.is_absolute();
         let whole =
@@ -241,12 +247,9 @@ fn wrong_paths(paths: &[PathBuf]) -> impl Iterator<Item = String> {
 
 /// What is wrong with variables. Their values may be secrets and are not quoted.
 fn wrong_environment(environment: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
-    let sizes = environment
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 2);
-    let bytes: usize = sizes.sum();
-    let long = (bytes > MOST_BYTES)
-        .then(|| format!("all variables have {bytes} bytes; 64KiB are possible"));
+    let bytes = length(environment);
+    let long = (bytes > MOST_VARIABLES)
+        .then(|| format!("all variables have {bytes} bytes as JSON; 64KiB are possible"));
     let wrong = environment.iter().filter_map(|(name, value)| {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Some(format!(
@@ -277,7 +280,7 @@ mod tests {
     #[test]
     fn what_no_cage_can_be_is_said_by_key() {
         use serde_json::json;
-        let long = "x".repeat(MOST_BYTES);
+        let long = "x".repeat(MOST_VARIABLES);
         for (asked, key, words) in [
             (
                 json!({"run_as": "no-such-user"}),
@@ -320,7 +323,7 @@ mod tests {
             (
                 json!({"writable": [format!("/{long}")]}),
                 "writable",
-                "64KiB are possible",
+                "16KiB are possible",
             ),
             (
                 json!({"environment": {"A=B": ""}}),
