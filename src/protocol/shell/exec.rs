@@ -1,24 +1,22 @@
-//! Runs one command: starts it, reads both its outputs at once, and ends all that it started.
-//!
-//! The command leads a process group of its own. Its exit is seen through a pidfd and it is only
-//! reaped after the group has been killed, so the group's number cannot have become another's.
+//! Runs one command: gives it to a worker, reads both its outputs at once, and has all that it started ended.
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use tokio::io::unix::AsyncFd;
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
-use super::PATH;
 use super::frame::Outcome;
+use super::launcher::Launcher;
 use super::policy::{Plan, Refusal};
+use super::worker::Worker;
+use crate::cage::message::{Exit, Step, What};
 
 /// How commands are run here.
 #[derive(Debug, Clone)]
@@ -27,44 +25,53 @@ pub(super) struct Rules {
     pub(super) max_output: usize,
     pub(super) linger: Duration,
     pub(super) wait_for_background: bool,
-    pub(super) directory: PathBuf,
-    pub(super) environment: Vec<(String, String)>,
 }
 
-/// Runs `plan` to its end; `started` learns its process id. When `gone` resolves first, everything
-/// is killed and its value returned.
+/// From being asked to end until being killed.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// From being killed until being gone: a worker that takes longer is given up.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// Runs `plan` to its end. When `gone` resolves first, everything is ended and its value returned.
 pub(super) async fn run<G>(
     plan: Plan,
     rules: &Rules,
-    started: impl FnOnce(u32),
+    launcher: &Launcher,
     gone: impl Future<Output = G>,
 ) -> Result<Outcome, G> {
     let began = Instant::now();
-    let mut running = match start(plan, rules).await {
+    let mut running = match start(&plan, launcher).await {
         Ok(running) => running,
-        Err(error) => return Ok(Outcome::refused(spawn_refusal(&error))),
+        Err(refusal) => return Ok(Outcome::refused(refusal)),
     };
-    started(running.group.child.id());
     let mut outcome = Outcome::default();
-    tokio::select! {
-        biased;
-        () = running.collect(rules, later(began, rules.timeout), &mut outcome) => {}
-        gone = gone => return Err(gone),
-    }
-    match running.finish(rules, &outcome) {
-        Ok(status) => {
+    let deadline = later(began, rules.timeout);
+    let left = running.collect(rules, deadline, gone, &mut outcome).await;
+    let over = running.over;
+    match running.end {
+        Some(exit) => {
+            let status = ExitStatus::from_raw(exit.status);
             outcome.exit_code = status.code();
             outcome.signal = status.signal();
         }
-        Err(error) => outcome.fail(spawn_refusal(&error)),
+        // It was killed with the whole of its namespace.
+        None if over => outcome.signal = Some(libc::SIGKILL),
+        None => {}
+    }
+    if over {
+        launcher.release(running.worker);
+    }
+    if let Some(gone) = left {
+        return Err(gone);
     }
     outcome.duration = began.elapsed();
-    if outcome.timed_out {
+    if let Some(refusal) = running.failure {
+        outcome.fail(refusal);
+    } else if outcome.timed_out {
         let limit = rules.timeout;
-        outcome.fail(Refusal::new(
-            "timed_out",
-            format!("the command was ended after {limit:?}"),
-        ));
+        let message = format!("the command was ended after {limit:?}");
+        outcome.fail(Refusal::new("timed_out", message));
     }
     Ok(outcome)
 }
@@ -76,84 +83,143 @@ fn later(moment: Instant, duration: Duration) -> Instant {
 }
 
 fn spawn_refusal(error: &io::Error) -> Refusal {
-    Refusal::new(
-        "spawn_failed",
-        format!("the command could not be run: {}", error.kind()),
-    )
+    let message = format!("the command could not be run: {}", error.kind());
+    Refusal::new("spawn_failed", message)
 }
 
-/// Starts the command off the runtime's threads: the call lasts until the new program is loaded.
-async fn start(plan: Plan, rules: &Rules) -> io::Result<Running> {
-    let mut command = Command::new(&plan.program);
-    command
-        .args(&plan.arguments)
-        .env_clear()
-        .env("PATH", PATH)
-        .envs(rules.environment.iter().map(|(k, v)| (k, v)))
-        .current_dir(&rules.directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let spawned = tokio::task::spawn_blocking(move || {
-        command.spawn().map(|child| Group {
-            child,
-            reaped: false,
-        })
-    });
-    let mut group = spawned.await.map_err(io::Error::other)??;
-    let output = Pipe::new(group.child.stdout.take().map(OwnedFd::from))?;
-    let errors = Pipe::new(group.child.stderr.take().map(OwnedFd::from))?;
-    let pidfd = crate::net::watch(pidfd_open(group.pid()?, PidfdFlags::NONBLOCK)?)?;
-    Ok(Running {
-        group,
-        pidfd,
-        output,
-        errors,
-    })
+/// Gives the command to a worker.
+async fn start(plan: &Plan, launcher: &Launcher) -> Result<Running, Refusal> {
+    loop {
+        let mut worker = launcher.hire().await?;
+        let started = give(plan, &mut worker, launcher.owner());
+        match started {
+            Ok([output, errors]) => {
+                return Ok(Running {
+                    worker,
+                    output,
+                    errors,
+                    end: None,
+                    over: false,
+                    failure: None,
+                });
+            }
+            // It has ended since it was last used, and nothing was started: the next may do.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => return Err(spawn_refusal(&error)),
+        }
+    }
+}
+
+/// Makes the outputs, which a command must own to open them anew, and has it started.
+fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Result<[Pipe; 2]> {
+    let make = || {
+        let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
+        if let Some((user, group)) = owner {
+            fchown(&its, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+        }
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        io::Result::Ok((ours, its))
+    };
+    let ((output, its_output), (errors, its_errors)) = (make()?, make()?);
+    worker.run(plan, [its_output.as_fd(), its_errors.as_fd()])?;
+    Ok([Pipe::new(output)?, Pipe::new(errors)?])
 }
 
 struct Running {
-    group: Group,
-    pidfd: AsyncFd<OwnedFd>,
+    worker: Worker,
     output: Pipe,
     errors: Pipe,
+    /// How the command exited.
+    end: Option<Exit>,
+    /// Nothing that it started runs any more.
+    over: bool,
+    failure: Option<Refusal>,
 }
 
 impl Running {
-    /// Reads until the command has exited and its outputs are drained, or a limit ends it.
-    async fn collect(&mut self, rules: &Rules, deadline: Instant, outcome: &mut Outcome) {
-        let mut exited = false;
+    /// Reads until nothing of the command runs and its outputs are drained, or a limit has ended it. Returns what
+    /// `gone` came to, if it did.
+    async fn collect<G>(
+        &mut self,
+        rules: &Rules,
+        deadline: Instant,
+        gone: impl Future<Output = G>,
+        outcome: &mut Outcome,
+    ) -> Option<G> {
+        let mut left = None;
         let mut until = deadline;
+        let mut ending = false;
+        tokio::pin!(gone);
         loop {
             let room = rules
                 .max_output
                 .saturating_sub(outcome.stdout.len() + outcome.stderr.len());
+            // None: go on.
+            let mut end = None;
             tokio::select! {
                 read = self.output.read(&mut outcome.stdout, room), if self.output.is_open() => {
-                    outcome.truncated = read > room;
+                    outcome.truncated |= read > room;
                 }
                 read = self.errors.read(&mut outcome.stderr, room), if self.errors.is_open() => {
-                    outcome.truncated = read > room;
+                    outcome.truncated |= read > room;
                 }
-                // Readable once the process has exited; it stays so.
-                _ = self.pidfd.readable(), if !exited => {
-                    exited = true;
-                    if !rules.wait_for_background {
+                what = self.worker.report(), if !self.over => {
+                    if !self.note(what) {
+                        return left;
+                    }
+                    if self.end.is_some() && !self.over && !rules.wait_for_background && !ending {
                         until = deadline.min(later(Instant::now(), rules.linger));
                     }
                 }
                 () = tokio::time::sleep_until(until) => {
-                    outcome.timed_out = !exited || rules.wait_for_background;
+                    if ending {
+                        self.failure = Some(Refusal::new("lost", "the command did not end when it was killed"));
+                        return left;
+                    }
+                    outcome.timed_out = self.end.is_none() || rules.wait_for_background;
                     self.take_what_is_there(rules.max_output, outcome);
-                    return;
+                    end = Some(if outcome.timed_out { GRACE } else { Duration::ZERO });
+                }
+                value = &mut gone, if left.is_none() => {
+                    left = Some(value);
+                    end = Some(GRACE);
                 }
             }
             let drained = !self.output.is_open() && !self.errors.is_open();
-            if outcome.truncated || (exited && drained) {
-                return;
+            if self.over && (drained || outcome.truncated || left.is_some()) {
+                return left;
+            }
+            if outcome.truncated || (self.end.is_some() && drained) {
+                end = end.or(Some(Duration::ZERO));
+            }
+            if let Some(grace) = end.filter(|_| !ending || outcome.truncated) {
+                self.worker.end(grace);
+                until = Instant::now() + grace + DEATH;
+                ending = true;
             }
         }
+    }
+
+    /// Notes what the worker tells; false when it tells no more.
+    fn note(&mut self, what: Option<What>) -> bool {
+        match what {
+            Some(What::Exited(exit)) => {
+                self.over = !exit.left;
+                self.end = Some(exit);
+            }
+            Some(What::Gone) => self.over = true,
+            Some(What::Failed { errno, step }) => {
+                self.over = true;
+                self.failure = Some(failure(errno, step));
+                return false;
+            }
+            None => {
+                let message = "what keeps commands broke off, and the command with it";
+                self.failure = Some(Refusal::new("launcher_lost", message));
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes what was written by now, however late we came to read it.
@@ -166,21 +232,27 @@ impl Running {
             };
             match read {
                 None => return,
-                Some(read) => outcome.truncated = read > room,
+                Some(read) => outcome.truncated |= read > room,
             }
             if outcome.truncated {
                 return;
             }
         }
     }
+}
 
-    /// Ends what is left of the group and reaps the command.
-    fn finish(mut self, rules: &Rules, outcome: &Outcome) -> io::Result<ExitStatus> {
-        if outcome.timed_out || outcome.truncated || !rules.wait_for_background {
-            self.group.kill();
-        }
-        self.group.reap()
-    }
+fn failure(errno: i32, step: Step) -> Refusal {
+    let error = io::Error::from_raw_os_error(errno);
+    let at = match step {
+        Step::Process => "no process for it",
+        Step::Outputs => "its outputs",
+        Step::Limits => "its limits",
+        Step::User => "its user",
+        Step::Directory => "its working directory",
+        Step::Program => "its program",
+    };
+    let message = format!("the command could not be run: {at}: {error}");
+    Refusal::new("spawn_failed", message)
 }
 
 /// One of a command's outputs.
@@ -190,8 +262,8 @@ struct Pipe(Option<Receiver>);
 const CHUNK: usize = 64 << 10;
 
 impl Pipe {
-    fn new(fd: Option<OwnedFd>) -> io::Result<Self> {
-        fd.map(Receiver::from_owned_fd).transpose().map(Self)
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        Receiver::from_owned_fd_unchecked(fd).map(Some).map(Self)
     }
 
     fn is_open(&self) -> bool {
@@ -229,43 +301,6 @@ impl Pipe {
                 into.truncate(before + room);
                 Some(count)
             }
-        }
-    }
-}
-
-/// A command and all that it started. Dropped before it was reaped, all of it is killed.
-struct Group {
-    child: Child,
-    reaped: bool,
-}
-
-impl Group {
-    fn pid(&self) -> io::Result<Pid> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        pid.ok_or_else(|| io::Error::other("the command has no process number"))
-    }
-
-    /// Kills whoever is left. Until it is reaped the command holds its number, so that this is
-    /// nobody else's group, even when the command itself has exited.
-    fn kill(&self) {
-        if let Ok(pid) = self.pid() {
-            // It fails when nobody is left, which is what was wanted.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
-    }
-
-    /// It has exited, or was killed just now: this does not wait for long.
-    fn reap(&mut self) -> io::Result<ExitStatus> {
-        self.reaped = true;
-        self.child.wait()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if !self.reaped {
-            self.kill();
-            let _ = self.reap();
         }
     }
 }

@@ -1,6 +1,5 @@
 //! One session of the framed shell: reads a command, has it run, sends the frame, and again.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use encoding_rs::Encoding;
 use super::exec::{self, Rules};
 use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
-use super::turns::{Turn, Turns};
-use super::{LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
+use super::turns::Turn;
+use super::{Commands, LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
 use crate::net::{
     Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
 };
@@ -28,7 +27,7 @@ pub(super) struct Shell {
     framing: Framing,
     quiet: Duration,
     queue_timeout: Duration,
-    turns: Arc<Turns>,
+    commands: Commands,
 }
 
 /// The kernel's buffers take an answer of this many bytes at once.
@@ -39,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shell {
     /// `settings` have every default written out.
-    pub(super) fn new(settings: Settings, turns: Arc<Turns>) -> Self {
+    pub(super) fn new(settings: Settings, commands: Commands) -> Self {
         Self {
             policy: settings.policy,
             programs: settings.programs,
@@ -48,8 +47,6 @@ impl Shell {
                 max_output: usize::try_from(settings.max_output_bytes).unwrap_or(usize::MAX),
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
-                directory: settings.sandbox.working_directory,
-                environment: settings.sandbox.environment.into_iter().collect(),
             },
             filename: settings.filename,
             // `check` has refused labels that are none.
@@ -57,7 +54,7 @@ impl Shell {
             framing: settings.framing,
             quiet: settings.raw_quiet,
             queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
-            turns,
+            commands,
         }
     }
 
@@ -137,7 +134,7 @@ impl Shell {
         plan: Plan,
         span: &mut Command,
     ) -> Result<(Outcome, Option<Turn<'_>>), CloseReason> {
-        let turn = match self.turns.try_take() {
+        let turn = match self.commands.turns.try_take() {
             Some(turn) => Some(turn),
             None => self.wait_for_turn(stream).await?,
         };
@@ -146,15 +143,15 @@ impl Shell {
             let message = format!("all commands that may run at once do; waited {waited:?}");
             return Ok((Outcome::refused(Refusal::new("busy", message)), None));
         }
-        let program = plan.program.to_string_lossy().into_owned();
-        let started = |pid| span.spawned(&program, pid);
-        let outcome = exec::run(plan, &self.rules, started, stream.gone()).await?;
+        span.spawned(&plan.program.to_string_lossy());
+        let launcher = &self.commands.launcher;
+        let outcome = exec::run(plan, &self.rules, launcher, stream.gone()).await?;
         Ok((outcome, turn))
     }
 
     async fn wait_for_turn(&self, stream: &mut Stream) -> Result<Option<Turn<'_>>, CloseReason> {
         tokio::select! {
-            turn = tokio::time::timeout(self.queue_timeout, self.turns.take()) => {
+            turn = tokio::time::timeout(self.queue_timeout, self.commands.turns.take()) => {
                 Ok(turn.ok().flatten())
             }
             reason = stream.gone() => Err(reason),

@@ -13,6 +13,7 @@ mod launcher;
 mod policy;
 mod transcode;
 mod turns;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -212,10 +213,11 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
         .map(|before| before.launcher.clone())
         .filter(|launcher| launcher.serves(&profile, minimum))
         .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
+    let commands = Commands { turns, launcher };
     Built {
-        handler: Handler::Stream(Arc::new(handler::Shell::new(settings, turns.clone()))),
+        handler: Handler::Stream(Arc::new(handler::Shell::new(settings, commands.clone()))),
         desk: None,
-        shared: Shared::Commands(Commands { turns, launcher }),
+        shared: Shared::Commands(commands),
     }
 }
 
