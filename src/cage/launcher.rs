@@ -113,7 +113,7 @@ impl Launcher {
                 }
             }
         }
-        Err(last.unwrap_or(Failure::of("find an isolation", Errno::NOTSUP)))
+        Err(last.unwrap_or_else(|| Failure::of("find an isolation", Errno::NOTSUP)))
     }
 
     /// Makes a worker in the first free slot; returns the service's end of its socket.
@@ -148,7 +148,7 @@ impl Launcher {
                         self.missing.extend(missing);
                     }
                     // It has said who it is before.
-                    let worker = worker.ok_or(Failure::of("its process", Errno::SRCH))?;
+                    let worker = worker.ok_or_else(|| Failure::of("its process", Errno::SRCH))?;
                     self.workers.insert(slot, worker);
                     return Ok(ours);
                 }

@@ -87,7 +87,7 @@ impl<'a> Worker<'a> {
     ) -> Result<(Self, Vec<String>), Failure> {
         let alone = matches!(isolation, Isolation::Full | Isolation::Userns);
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        null.and_then(|null| stdio::dup2_stderr(null))
+        null.and_then(stdio::dup2_stderr)
             .map_err(|errno| Failure::of("open /dev/null", errno))?;
         let children = match Children::open() {
             _ if alone => None,

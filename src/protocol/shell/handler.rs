@@ -9,6 +9,7 @@ use encoding_rs::Encoding;
 use super::exec::{self, Rules};
 use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
+use super::trail::Trail;
 use super::turns::Turn;
 use super::{Commands, LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
 use crate::net::{
@@ -28,6 +29,7 @@ pub(super) struct Shell {
     quiet: Duration,
     queue_timeout: Duration,
     commands: Commands,
+    trail: Trail,
 }
 
 /// The kernel's buffers take an answer of this many bytes at once.
@@ -38,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shell {
     /// `settings` have every default written out.
-    pub(super) fn new(settings: Settings, commands: Commands) -> Self {
+    pub(super) fn new(settings: Settings, commands: Commands, trail: Trail) -> Self {
         Self {
             policy: settings.policy,
             programs: settings.programs,
@@ -55,6 +57,7 @@ impl Shell {
             quiet: settings.raw_quiet,
             queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
             commands,
+            trail,
         }
     }
 

@@ -11,6 +11,7 @@ mod frame;
 mod handler;
 mod launcher;
 mod policy;
+mod trail;
 mod transcode;
 mod turns;
 mod worker;
@@ -22,12 +23,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Built, Fault, Shared};
+use super::{Built, Fault, Ground, Shared};
 use crate::cage::{Isolation, Profile};
 use crate::config::{Scope, duration, size};
 use crate::net::{Address, Framing, Handler, Limits};
 
 pub use launcher::{Cage, Launcher};
+use trail::Trail;
 pub(super) use turns::Turns;
 
 /// What a shell listener is told. Zero and empty mean the default.
@@ -198,7 +200,7 @@ pub(super) struct Commands {
 }
 
 /// Makes it ready to run. Sessions of the settings before wait for the same turns.
-pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
+pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>) -> Built {
     let settings = settings.resolved();
     let before = match before.map(|before| &before.shared) {
         Some(Shared::Commands(commands)) => Some(commands),
@@ -208,14 +210,15 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
         .map(|before| before.turns.clone())
         .unwrap_or_default();
     turns.set_most(settings.sandbox.max_concurrent_commands as usize);
-    let (profile, minimum) = settings.sandbox.profile();
+    let (profile, minimum) = settings.sandbox.profile(&ground.listener);
     let launcher = before
         .map(|before| before.launcher.clone())
         .filter(|launcher| launcher.serves(&profile, minimum))
         .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
     let commands = Commands { turns, launcher };
+    let shell = handler::Shell::new(settings, commands.clone(), Trail::new(ground));
     Built {
-        handler: Handler::Stream(Arc::new(handler::Shell::new(settings, commands.clone()))),
+        handler: Handler::Stream(Arc::new(shell)),
         desk: None,
         shared: Shared::Commands(commands),
     }
@@ -223,9 +226,9 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
 
 impl Sandbox {
     /// What its keys come to, and the least that the host must offer.
-    fn profile(&self) -> (Profile, Isolation) {
+    fn profile(&self, listener: &str) -> (Profile, Isolation) {
         let profile = Profile {
-            listener: String::new(),
+            listener: listener.to_owned(),
             isolation: None,
             run_as: None,
             working_directory: None,
