@@ -116,8 +116,8 @@ impl Shell {
             .command(&door.labels, &stream.session().trace);
         let exists = |path: &std::path::Path| path.is_file();
         let (outcome, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
-            Ok(plan) => self.run(stream, plan, &mut span).await?,
-            Err(refusal) => (Outcome::refused(refusal), None),
+            Ok(plan) => self.run(stream, plan, command, &mut span).await?,
+            Err(refusal) => (self.refuse(stream, command, &span, refusal), None),
         };
         // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
         // by the turns and not by the sessions.
@@ -138,6 +138,7 @@ impl Shell {
         &self,
         stream: &mut Stream,
         plan: Plan,
+        command: &[u8],
         span: &mut Command,
     ) -> Result<(Outcome, Option<Turn<'_>>), CloseReason> {
         let turn = match self.turns.try_take() {
@@ -147,12 +148,32 @@ impl Shell {
         if turn.is_none() {
             let waited = self.queue_timeout;
             let message = format!("all commands that may run at once do; waited {waited:?}");
-            return Ok((Outcome::refused(Refusal::new("busy", message)), None));
+            let refusal = Refusal::new("busy", message);
+            return Ok((self.refuse(stream, command, span, refusal), None));
         }
+        let intent = self.trail.begin(stream.session(), &span.trace(), command);
+        let kept = tokio::select! {
+            kept = intent.kept() => kept,
+            reason = stream.gone() => return Err(reason),
+        };
+        let mut entry = match kept {
+            Ok(entry) => entry,
+            Err(refusal) => return Ok((Outcome::refused(refusal), turn)),
+        };
+        entry.start();
         let program = plan.program.to_string_lossy().into_owned();
         let started = |pid| span.spawned(&program, pid);
         let outcome = exec::run(plan, &self.rules, started, stream.gone()).await?;
+        entry.end(&outcome);
         Ok((outcome, turn))
+    }
+
+    /// What a command comes to that is not run; the trail has it.
+    fn refuse(&self, stream: &Stream, command: &[u8], span: &Command, refusal: Refusal) -> Outcome {
+        let trace = span.trace();
+        self.trail
+            .refuse(stream.session(), &trace, command, refusal.code);
+        Outcome::refused(refusal)
     }
 
     async fn wait_for_turn(&self, stream: &mut Stream) -> Result<Option<Turn<'_>>, CloseReason> {
