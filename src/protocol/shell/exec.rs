@@ -4,17 +4,21 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::pin::Pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Gid, Uid, fchown};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::net::unix::pipe::Receiver;
+use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::frame::Outcome;
 use super::launcher::Launcher;
 use super::policy::{Plan, Refusal};
+use super::trail::Entry;
 use super::worker::Worker;
 use crate::cage::message::{Exit, Step, What};
 
@@ -25,7 +29,12 @@ pub(super) struct Rules {
     pub(super) max_output: usize,
     pub(super) linger: Duration,
     pub(super) wait_for_background: bool,
+    pub(super) queue_timeout: Duration,
 }
+
+/// A command that ends before this has been read when it ends: what it says waits in the pipes, and nobody is woken for
+/// each of it. One that says more than they hold waits so long, once.
+const SHORT: Duration = Duration::from_millis(4);
 
 /// From being asked to end until being killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -33,47 +42,33 @@ const GRACE: Duration = Duration::from_secs(1);
 /// From being killed until being gone: a worker that takes longer is given up.
 const DEATH: Duration = Duration::from_secs(5);
 
-/// Runs `plan` to its end. When `gone` resolves first, everything is ended and its value returned.
+/// Runs `plan` to its end, once `permit` resolves. When `gone` resolves first, everything is ended and its value returned.
 pub(super) async fn run<G>(
     plan: Plan,
     rules: &Rules,
     launcher: &Launcher,
+    permit: impl Future<Output = Result<Entry, Refusal>>,
     gone: impl Future<Output = G>,
 ) -> Result<Outcome, G> {
-    let began = Instant::now();
-    let mut running = match start(&plan, launcher).await {
-        Ok(running) => running,
+    tokio::pin!(gone);
+    let started = tokio::select! {
+        biased;
+        started = start(&plan, rules, launcher, permit) => started,
+        gone = &mut gone => return Err(gone),
+    };
+    let (mut running, entry) = match started {
+        Ok(started) => started,
         Err(refusal) => return Ok(Outcome::refused(refusal)),
     };
+    let began = Instant::now();
     let mut outcome = Outcome::default();
-    let deadline = later(began, rules.timeout);
-    let left = running.collect(rules, deadline, gone, &mut outcome).await;
-    let over = running.over;
-    match running.end {
-        Some(exit) => {
-            let status = ExitStatus::from_raw(exit.status);
-            outcome.exit_code = status.code();
-            outcome.signal = status.signal();
-        }
-        // It was killed with the whole of its namespace.
-        None if over => outcome.signal = Some(libc::SIGKILL),
-        None => {}
-    }
-    if over {
-        launcher.release(running.worker);
-    }
-    if let Some(gone) = left {
-        return Err(gone);
-    }
+    let left = running
+        .collect(rules, later(began, rules.timeout), gone, &mut outcome)
+        .await;
     outcome.duration = began.elapsed();
-    if let Some(refusal) = running.failure {
-        outcome.fail(refusal);
-    } else if outcome.timed_out {
-        let limit = rules.timeout;
-        let message = format!("the command was ended after {limit:?}");
-        outcome.fail(Refusal::new("timed_out", message));
-    }
-    Ok(outcome)
+    running.conclude(rules, launcher, &mut outcome);
+    entry.end(&outcome);
+    left.map_or(Ok(outcome), Err)
 }
 
 /// `duration` after `moment`; a year for whoever asks for ages.
@@ -87,25 +82,47 @@ fn spawn_refusal(error: &io::Error) -> Refusal {
     Refusal::new("spawn_failed", message)
 }
 
-/// Gives the command to a worker.
-async fn start(plan: &Plan, launcher: &Launcher) -> Result<Running, Refusal> {
+/// Gives the command to a worker, once it may run.
+async fn start(
+    plan: &Plan,
+    rules: &Rules,
+    launcher: &Launcher,
+    permit: impl Future<Output = Result<Entry, Refusal>>,
+) -> Result<(Running, Entry), Refusal> {
+    let hire = async || {
+        let hired = tokio::time::timeout(rules.queue_timeout, launcher.hire());
+        hired.await.unwrap_or_else(|_| {
+            let message = "what keeps commands does not run; it is started again";
+            Err(Refusal::new("launcher_unavailable", message))
+        })
+    };
+    let mut worker = hire().await;
+    let mut entry = permit.await?;
     loop {
-        let mut worker = launcher.hire().await?;
-        let started = give(plan, &mut worker, launcher.owner());
-        match started {
+        let mut hired = match worker {
+            Ok(worker) => worker,
+            Err(refusal) => {
+                entry.refuse(refusal.code);
+                return Err(refusal);
+            }
+        };
+        match give(plan, &mut hired, launcher.owner()) {
             Ok([output, errors]) => {
-                return Ok(Running {
-                    worker,
+                entry.start();
+                let running = Running {
+                    worker: hired,
                     output,
                     errors,
                     end: None,
                     over: false,
+                    killed: false,
                     failure: None,
-                });
+                };
+                return Ok((running, entry));
             }
             // It has ended since it was last used, and nothing was started: the next may do.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => return Err(spawn_refusal(&error)),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => worker = hire().await,
+            Err(error) => worker = Err(spawn_refusal(&error)),
         }
     }
 }
@@ -122,7 +139,7 @@ fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Resu
     };
     let ((output, its_output), (errors, its_errors)) = (make()?, make()?);
     worker.run(plan, [its_output.as_fd(), its_errors.as_fd()])?;
-    Ok([Pipe::new(output)?, Pipe::new(errors)?])
+    Ok([output, errors].map(Pipe::Quiet))
 }
 
 struct Running {
@@ -133,6 +150,8 @@ struct Running {
     end: Option<Exit>,
     /// Nothing that it started runs any more.
     over: bool,
+    /// It was told to end at once.
+    killed: bool,
     failure: Option<Refusal>,
 }
 
@@ -143,41 +162,46 @@ impl Running {
         &mut self,
         rules: &Rules,
         deadline: Instant,
-        gone: impl Future<Output = G>,
+        mut gone: Pin<&mut impl Future<Output = G>>,
         outcome: &mut Outcome,
     ) -> Option<G> {
         let mut left = None;
         let mut until = deadline;
         let mut ending = false;
-        tokio::pin!(gone);
+        let mut watch_at = Some(Instant::now() + SHORT);
         loop {
-            let room = rules
-                .max_output
-                .saturating_sub(outcome.stdout.len() + outcome.stderr.len());
-            // None: go on.
+            let room = room(rules, outcome);
             let mut end = None;
             tokio::select! {
-                read = self.output.read(&mut outcome.stdout, room), if self.output.is_open() => {
-                    outcome.truncated |= read > room;
-                }
-                read = self.errors.read(&mut outcome.stderr, room), if self.errors.is_open() => {
-                    outcome.truncated |= read > room;
-                }
                 what = self.worker.report(), if !self.over => {
                     if !self.note(what) {
                         return left;
                     }
-                    if self.end.is_some() && !self.over && !rules.wait_for_background && !ending {
-                        until = deadline.min(later(Instant::now(), rules.linger));
+                    if !self.over {
+                        watch_at = None;
+                        self.watch();
+                        if self.end.is_some() && !rules.wait_for_background && !ending {
+                            until = deadline.min(later(Instant::now(), rules.linger));
+                        }
                     }
                 }
-                () = tokio::time::sleep_until(until) => {
+                read = self.output.read(&mut outcome.stdout, room), if self.output.is_watched() => {
+                    outcome.truncated |= read > room;
+                }
+                read = self.errors.read(&mut outcome.stderr, room), if self.errors.is_watched() => {
+                    outcome.truncated |= read > room;
+                }
+                () = tokio::time::sleep_until(watch_at.map_or(until, |at| at.min(until))) => {
+                    if watch_at.take().is_some_and(|at| at < until) {
+                        self.watch();
+                        continue;
+                    }
                     if ending {
-                        self.failure = Some(Refusal::new("lost", "the command did not end when it was killed"));
+                        let message = "the command did not end when it was killed";
+                        self.failure = Some(Refusal::new("launcher_lost", message));
                         return left;
                     }
                     outcome.timed_out = self.end.is_none() || rules.wait_for_background;
-                    self.take_what_is_there(rules.max_output, outcome);
                     end = Some(if outcome.timed_out { GRACE } else { Duration::ZERO });
                 }
                 value = &mut gone, if left.is_none() => {
@@ -185,18 +209,55 @@ impl Running {
                     end = Some(GRACE);
                 }
             }
-            let drained = !self.output.is_open() && !self.errors.is_open();
-            if self.over && (drained || outcome.truncated || left.is_some()) {
+            if self.over {
+                // Nobody is left to write.
+                self.take_what_is_there(rules, outcome);
                 return left;
             }
+            let drained = !self.output.is_open() && !self.errors.is_open();
             if outcome.truncated || (self.end.is_some() && drained) {
-                end = end.or(Some(Duration::ZERO));
+                end = Some(Duration::ZERO);
             }
-            if let Some(grace) = end.filter(|_| !ending || outcome.truncated) {
+            // Once asked to end it is only asked again to do so at once.
+            if let Some(grace) = end.filter(|grace| !ending || (grace.is_zero() && !self.killed)) {
                 self.worker.end(grace);
+                self.killed = grace.is_zero();
                 until = Instant::now() + grace + DEATH;
                 ending = true;
             }
+        }
+    }
+
+    /// Has the runtime watch the outputs of a command that is not short.
+    fn watch(&mut self) {
+        for pipe in [&mut self.output, &mut self.errors] {
+            if let Err(error) = pipe.watch() {
+                self.failure.get_or_insert_with(|| spawn_refusal(&error));
+            }
+        }
+    }
+
+    /// What the exit comes to, once nothing runs any more or the worker is given up.
+    fn conclude(self, rules: &Rules, launcher: &Launcher, outcome: &mut Outcome) {
+        match self.end {
+            Some(exit) => {
+                let status = ExitStatus::from_raw(exit.status);
+                outcome.exit_code = status.code();
+                outcome.signal = status.signal();
+            }
+            // It was killed with all that it had started.
+            None if self.over && self.failure.is_none() => outcome.signal = Some(libc::SIGKILL),
+            None => {}
+        }
+        if let Some(refusal) = self.failure {
+            outcome.fail(refusal);
+        } else if outcome.timed_out {
+            let limit = rules.timeout;
+            let message = format!("the command was ended after {limit:?}");
+            outcome.fail(Refusal::new("timed_out", message));
+        }
+        if self.over {
+            launcher.release(self.worker);
         }
     }
 
@@ -223,9 +284,9 @@ impl Running {
     }
 
     /// Takes what was written by now, however late we came to read it.
-    fn take_what_is_there(&mut self, most: usize, outcome: &mut Outcome) {
-        loop {
-            let room = most.saturating_sub(outcome.stdout.len() + outcome.stderr.len());
+    fn take_what_is_there(&mut self, rules: &Rules, outcome: &mut Outcome) {
+        while !outcome.truncated {
+            let room = room(rules, outcome);
             let read = match self.output.try_read(&mut outcome.stdout, room) {
                 None => self.errors.try_read(&mut outcome.stderr, room),
                 read => read,
@@ -234,11 +295,13 @@ impl Running {
                 None => return,
                 Some(read) => outcome.truncated |= read > room,
             }
-            if outcome.truncated {
-                return;
-            }
         }
     }
+}
+
+fn room(rules: &Rules, outcome: &Outcome) -> usize {
+    let taken = outcome.stdout.len() + outcome.stderr.len();
+    rules.max_output.saturating_sub(taken)
 }
 
 fn failure(errno: i32, step: Step) -> Refusal {
@@ -256,51 +319,72 @@ fn failure(errno: i32, step: Step) -> Refusal {
 }
 
 /// One of a command's outputs.
-struct Pipe(Option<Receiver>);
+enum Pipe {
+    /// Whatever comes waits in it.
+    Quiet(OwnedFd),
+    /// Readers are woken by what comes.
+    Watched(AsyncFd<OwnedFd>),
+    /// At its end.
+    Closed,
+}
 
 /// Read at once; as much as a pipe holds.
 const CHUNK: usize = 64 << 10;
 
 impl Pipe {
-    fn new(fd: OwnedFd) -> io::Result<Self> {
-        Receiver::from_owned_fd_unchecked(fd).map(Some).map(Self)
+    fn watch(&mut self) -> io::Result<()> {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Quiet(pipe) => Self::Watched(crate::net::watch(pipe)?),
+            other => other,
+        };
+        Ok(())
     }
 
     fn is_open(&self) -> bool {
-        self.0.is_some()
+        !matches!(self, Self::Closed)
     }
 
-    /// Waits for more and appends it to `into`, `room` bytes at most; returns how many came, which
-    /// is more than `room` when some were left out. Cancel safe.
+    fn is_watched(&self) -> bool {
+        matches!(self, Self::Watched(_))
+    }
+
+    /// Waits for more and appends it to `into`, `room` bytes at most; returns how many came, which is more than `room`
+    /// when some were left out, and 0 at the end. Cancel safe.
     async fn read(&mut self, into: &mut Vec<u8>, room: usize) -> usize {
-        loop {
-            let Some(receiver) = &self.0 else {
-                return 0;
+        while let Self::Watched(pipe) = self {
+            let Ok(mut ready) = pipe.readable().await else {
+                break;
             };
-            if receiver.readable().await.is_err() {
-                self.0 = None;
-            }
-            if let Some(read) = self.try_read(into, room) {
-                return read;
+            match append(&*pipe, into, room) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Ok(count @ 1..) => return count,
+                Ok(0) | Err(_) => break,
             }
         }
+        *self = Self::Closed;
+        0
     }
 
     /// The same without waiting; none when there is nothing, now or for ever.
     fn try_read(&mut self, into: &mut Vec<u8>, room: usize) -> Option<usize> {
-        let receiver = self.0.as_ref()?;
-        into.reserve(CHUNK);
-        let before = into.len();
-        match receiver.try_read_buf(into) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
-            Ok(0) | Err(_) => {
-                self.0 = None;
-                None
-            }
-            Ok(count) => {
-                into.truncate(before + room);
-                Some(count)
-            }
+        let read = match self {
+            Self::Quiet(pipe) => append(&*pipe, into, room),
+            Self::Watched(pipe) => append(&*pipe, into, room),
+            Self::Closed => return None,
+        };
+        match read {
+            Ok(count @ 1..) => return Some(count),
+            Err(Errno::AGAIN) => {}
+            Ok(0) | Err(_) => *self = Self::Closed,
         }
+        None
     }
+}
+
+fn append(pipe: impl AsFd, into: &mut Vec<u8>, room: usize) -> Result<usize, Errno> {
+    into.reserve(CHUNK);
+    let before = into.len();
+    let count = rustix::io::read(pipe, spare_capacity(into))?;
+    into.truncate(before.saturating_add(room));
+    Ok(count)
 }

@@ -27,7 +27,6 @@ pub(super) struct Shell {
     encoding: Option<&'static Encoding>,
     framing: Framing,
     quiet: Duration,
-    queue_timeout: Duration,
     commands: Commands,
     trail: Trail,
 }
@@ -49,13 +48,13 @@ impl Shell {
                 max_output: usize::try_from(settings.max_output_bytes).unwrap_or(usize::MAX),
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
+                queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
             },
             filename: settings.filename,
             // `check` has refused labels that are none.
             encoding: transcode::encoding(&settings.output_encoding).unwrap_or_default(),
             framing: settings.framing,
             quiet: settings.raw_quiet,
-            queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
             commands,
             trail,
         }
@@ -113,8 +112,8 @@ impl Shell {
             .command(&door.labels, &stream.session().trace);
         let exists = |path: &std::path::Path| path.is_file();
         let (outcome, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
-            Ok(plan) => self.run(stream, plan, &mut span).await?,
-            Err(refusal) => (Outcome::refused(refusal), None),
+            Ok(plan) => self.run(stream, plan, command, &mut span).await?,
+            Err(refusal) => (self.refuse(stream, command, &span, refusal), None),
         };
         // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
         // by the turns and not by the sessions.
@@ -135,6 +134,7 @@ impl Shell {
         &self,
         stream: &mut Stream,
         plan: Plan,
+        command: &[u8],
         span: &mut Command,
     ) -> Result<(Outcome, Option<Turn<'_>>), CloseReason> {
         let turn = match self.commands.turns.try_take() {
@@ -142,19 +142,29 @@ impl Shell {
             None => self.wait_for_turn(stream).await?,
         };
         if turn.is_none() {
-            let waited = self.queue_timeout;
+            let waited = self.rules.queue_timeout;
             let message = format!("all commands that may run at once do; waited {waited:?}");
-            return Ok((Outcome::refused(Refusal::new("busy", message)), None));
+            let refusal = Refusal::new("busy", message);
+            return Ok((self.refuse(stream, command, span, refusal), None));
         }
         span.spawned(&plan.program.to_string_lossy());
+        let intent = self.trail.begin(stream.session(), &span.trace(), command);
         let launcher = &self.commands.launcher;
-        let outcome = exec::run(plan, &self.rules, launcher, stream.gone()).await?;
-        Ok((outcome, turn))
+        let run = exec::run(plan, &self.rules, launcher, intent.kept(), stream.gone());
+        Ok((run.await?, turn))
+    }
+
+    /// What a command comes to that is not run; the trail has it.
+    fn refuse(&self, stream: &Stream, command: &[u8], span: &Command, refusal: Refusal) -> Outcome {
+        let trace = span.trace();
+        self.trail
+            .refuse(stream.session(), &trace, command, refusal.code);
+        Outcome::refused(refusal)
     }
 
     async fn wait_for_turn(&self, stream: &mut Stream) -> Result<Option<Turn<'_>>, CloseReason> {
         tokio::select! {
-            turn = tokio::time::timeout(self.queue_timeout, self.commands.turns.take()) => {
+            turn = tokio::time::timeout(self.rules.queue_timeout, self.commands.turns.take()) => {
                 Ok(turn.ok().flatten())
             }
             reason = stream.gone() => Err(reason),

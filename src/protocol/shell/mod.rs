@@ -59,6 +59,8 @@ pub struct Settings {
     pub raw_quiet: Duration,
     /// Waits for background children to close their output, instead of ending them.
     pub wait_for_background: bool,
+    /// Runs commands also while they cannot be entered in the audit trail.
+    pub audit_best_effort: bool,
     /// Serves in clear text on an address that is not loopback.
     pub allow_cleartext: bool,
     /// How long a command may wait for its turn. Default 5 s.
@@ -98,6 +100,7 @@ impl Settings {
         ("framing", Scope::NewSessions),
         ("raw_quiet", Scope::NewSessions),
         ("wait_for_background", Scope::NewSessions),
+        ("audit_best_effort", Scope::NewSessions),
         // Only asked for when the settings are checked.
         ("allow_cleartext", Scope::Live),
         ("queue_timeout", Scope::NewSessions),
@@ -207,7 +210,8 @@ pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>
         .filter(|launcher| launcher.serves(&profile, minimum))
         .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
     let commands = Commands { turns, launcher };
-    let shell = handler::Shell::new(settings, commands.clone(), Trail::new(ground));
+    let trail = Trail::new(ground, settings.audit_best_effort);
+    let shell = handler::Shell::new(settings, commands.clone(), trail);
     Built {
         handler: Handler::Stream(Arc::new(shell)),
         desk: None,
