@@ -89,7 +89,7 @@ fn show_shell(s: &shell::Settings) -> api::ShellProtocol {
         sandbox: Some(spec::show_sandbox(&s.sandbox)),
         raw_quiet: set(s.raw_quiet),
         wait_for_background: s.wait_for_background,
-        audit_best_effort: false,
+        audit_best_effort: s.audit_best_effort,
         allow_cleartext: s.allow_cleartext,
         queue_timeout: s.queue_timeout.map(duration),
     }

@@ -410,25 +410,4 @@ mod tests {
         second.write_all(b"it is me\n").unwrap();
         read(&mut first, "it is me\n");
     }
-
-    #[test]
-    fn a_shell_session_keeps_its_programs_and_shares_its_turns() {
-        let shell = |name, most: u32| {
-            let settings = json!({
-                "policy": "any", "filename": name, "framing": "line", "queue_timeout": "50ms",
-                "sandbox": {"max_concurrent_commands": most},
-            });
-            protocol("shell", settings)
-        };
-        let mut run = Run::start(&shell("old", 2));
-        let mut first = run.0.connect();
-        assert!(answer(&mut first, "true").contains("old"));
-        run.change(&shell("new", 1));
-        let mut second = run.0.connect();
-        assert!(answer(&mut second, "true").contains("new"));
-        assert!(answer(&mut first, "true").contains("old"));
-        // The one turn of both is taken: the other session waits for it in vain.
-        first.write_all(b"sleep 2\n").unwrap();
-        until(|| answer(&mut second, "true").contains("busy"));
-    }
 }

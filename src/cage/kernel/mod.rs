@@ -4,3 +4,5 @@
     unsafe_code,
     reason = "clone with a stack of its own, execve, wait4, unshare and getpwnam_r have no safe wrapper"
 )]
+
+pub(super) mod process;

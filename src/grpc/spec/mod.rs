@@ -239,7 +239,6 @@ impl Reader {
 
     fn shell(&mut self, asked: api::ShellProtocol) -> shell::Settings {
         use api::shell_protocol::Policy;
-        self.unset("shell.audit_best_effort", !asked.audit_best_effort);
         shell::Settings {
             policy: self.word("shell.policy", asked.policy, |word| match word {
                 Policy::Unspecified | Policy::Programs => None,
@@ -260,6 +259,7 @@ impl Reader {
                 .duration("shell.raw_quiet", asked.raw_quiet)
                 .unwrap_or_default(),
             wait_for_background: asked.wait_for_background,
+            audit_best_effort: asked.audit_best_effort,
             allow_cleartext: asked.allow_cleartext,
             queue_timeout: self.duration("shell.queue_timeout", asked.queue_timeout),
             sandbox: self.sandbox(asked.sandbox.unwrap_or_default()),

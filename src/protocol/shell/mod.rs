@@ -15,6 +15,7 @@ mod sandbox;
 mod trail;
 mod transcode;
 mod turns;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub raw_quiet: Duration,
     /// Waits for background children to close their output, instead of ending them.
     pub wait_for_background: bool,
+    /// Runs commands also while they cannot be entered in the audit trail.
+    pub audit_best_effort: bool,
     /// Serves in clear text on an address that is not loopback.
     pub allow_cleartext: bool,
     /// How long a command may wait for its turn. Default 5 s.
@@ -97,6 +100,7 @@ impl Settings {
         ("framing", Scope::NewSessions),
         ("raw_quiet", Scope::NewSessions),
         ("wait_for_background", Scope::NewSessions),
+        ("audit_best_effort", Scope::NewSessions),
         // Only asked for when the settings are checked.
         ("allow_cleartext", Scope::Live),
         ("queue_timeout", Scope::NewSessions),
@@ -205,11 +209,12 @@ pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>
         .map(|before| before.launcher.clone())
         .filter(|launcher| launcher.serves(&profile, minimum))
         .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
-    let trail = Trail::new(ground);
-    let shell = handler::Shell::new(settings, turns.clone(), trail);
+    let commands = Commands { turns, launcher };
+    let trail = Trail::new(ground, settings.audit_best_effort);
+    let shell = handler::Shell::new(settings, commands.clone(), trail);
     Built {
         handler: Handler::Stream(Arc::new(shell)),
         desk: None,
-        shared: Shared::Commands(Commands { turns, launcher }),
+        shared: Shared::Commands(commands),
     }
 }
