@@ -126,6 +126,11 @@ impl App {
         })
     }
 
+    /// Resolves once it is known whether all that serves can do so; or when that takes too long.
+    pub async fn known(&self) {
+        self.control.supervisor.caged(None).await;
+    }
+
     /// Says where everything listens, and what could not start and why.
     ///
     /// # Errors

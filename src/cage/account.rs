@@ -1,22 +1,17 @@
 //! The accounts of this system: who a name or a number is.
 
-use std::fs;
+use std::{fs, io};
 
 use super::User;
 
-/// Who the system knows by this name.
-pub fn account_named(name: &str) -> Option<User> {
-    find(|user| user.name == name)
-}
-
-/// Who the system knows by this number.
-pub fn account_numbered(uid: u32) -> Option<User> {
-    find(|user| user.uid == uid)
-}
-
-fn find(wanted: impl Fn(&User) -> bool) -> Option<User> {
-    let table = fs::read_to_string("/etc/passwd").ok()?;
-    table.lines().filter_map(read).find(wanted)
+/// The user that a name or a number stands for; none when the system knows no such user.
+///
+/// # Errors
+/// When the system's accounts cannot be read.
+pub fn account(who: &str) -> io::Result<Option<User>> {
+    let table = fs::read_to_string("/etc/passwd")?;
+    let is_asked = |user: &User| user.name == who || user.uid.to_string() == who;
+    Ok(table.lines().filter_map(read).find(is_asked))
 }
 
 fn read(line: &str) -> Option<User> {

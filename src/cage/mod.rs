@@ -30,7 +30,7 @@ use std::{fmt, io};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use account::{account_named, account_numbered};
+pub use account::account;
 pub use start::{Started, WORD, start};
 
 /// What a host can hold a command in, weakest first.

@@ -70,6 +70,13 @@ fn measure(listener: &Listener, most_sessions: usize, sink: &mut dyn Sink) {
         put(instrument, Some("receive"), received as f64);
         put(instrument, Some("transmit"), sent as f64);
     }
+    if let Some(workers) = listener.cage.workers() {
+        put(Instrument::ShellWorkers, None, workers as f64);
+    }
+    if listener.built.launcher().is_some() {
+        let restarts = listener.cage.restarts as f64;
+        put(Instrument::LauncherRestarts, None, restarts);
+    }
     if let Some((waiting, longest)) = listener.waiting() {
         put(Instrument::ChatWaiting, None, waiting as f64);
         put(Instrument::ChatLongestWait, None, longest.as_secs_f64());

@@ -6,6 +6,7 @@
 //!              └────────────────┴──▶ a whole frame with the reason
 //! ```
 
+mod cage;
 mod exec;
 mod frame;
 mod handler;
@@ -23,10 +24,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Built, Fault, Ground, Shared};
+use crate::cage::{Isolation, Offer};
 use crate::config::{Scope, duration, size};
 use crate::net::{Address, Framing, Handler, Limits};
 
-pub use launcher::{Cage, Launcher};
+pub use cage::Cage;
+pub use launcher::Launcher;
 pub use sandbox::Sandbox;
 use trail::Trail;
 pub(super) use turns::Turns;
@@ -175,6 +178,19 @@ impl Settings {
     }
 }
 
+/// What this host offers a shell's commands when nothing is asked for.
+///
+/// # Errors
+/// Why that cannot be told.
+pub async fn host_offer() -> Result<Offer, String> {
+    let (profile, _) = Sandbox::default().profile("");
+    // Whatever it is, it is no less than was asked for.
+    match Launcher::new(profile, Isolation::None).prepare().await {
+        Cage::Ready(offer) | Cage::Unfit { offer, .. } => Ok(offer),
+        broken => Err(broken.to_string()),
+    }
+}
+
 const LINGER: Duration = Duration::from_millis(100);
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -195,18 +211,29 @@ pub(super) struct Commands {
 
 /// Makes it ready to run. Sessions of the settings before wait for the same turns.
 pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>) -> Built {
+    let commands = before.and_then(Built::commands);
+    let launcher = commands.map(|commands| commands.launcher.clone());
+    make(settings, ground, commands, launcher)
+}
+
+/// The same with a launcher that is yet to be started.
+pub(super) fn rested(settings: &Settings, ground: &Ground, before: &Built) -> Built {
+    make(settings, ground, before.commands(), None)
+}
+
+fn make(
+    settings: &Settings,
+    ground: &Ground,
+    before: Option<&Commands>,
+    launcher: Option<Arc<Launcher>>,
+) -> Built {
     let settings = settings.resolved();
-    let before = match before.map(|before| &before.shared) {
-        Some(Shared::Commands(commands)) => Some(commands),
-        _ => None,
-    };
     let turns = before
         .map(|before| before.turns.clone())
         .unwrap_or_default();
     turns.set_most(settings.sandbox.max_concurrent_commands as usize);
     let (profile, minimum) = settings.sandbox.profile(&ground.listener);
-    let launcher = before
-        .map(|before| before.launcher.clone())
+    let launcher = launcher
         .filter(|launcher| launcher.serves(&profile, minimum))
         .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
     let commands = Commands { turns, launcher };

@@ -102,11 +102,12 @@ impl Sandbox {
         }
         let environment = wrong_environment(&self.environment);
         faults.extend(environment.map(|rule| ("sandbox.environment", rule)));
-        for (key, paths) in [
-            ("sandbox.readable", &self.readable),
-            ("sandbox.writable", &self.writable),
-        ] {
-            faults.extend(wrong_paths(paths).map(|rule| (key, rule)));
+        let (readable, writable) = (wrong_paths(&self.readable), wrong_paths(&self.writable));
+        faults.extend(readable.map(|rule| ("sandbox.readable", rule)));
+        faults.extend(writable.map(|rule| ("sandbox.writable", rule)));
+        if self.writable.iter().any(|path| path == Path::new("/")) {
+            let rule = "the whole system would be no cage; name folders of it";
+            faults.push(("sandbox.writable", rule.into()));
         }
         faults.extend(self.out_of_bounds());
         let minimum = self.minimum();
@@ -236,12 +237,7 @@ fn wrong_paths(paths: &[PathBuf]) -> impl Iterator<Item = String> {
     let bytes = length(&paths);
     let long = (bytes > MOST_PATHS)
         .then(|| format!("all paths have {bytes} bytes as JSON; 16KiB are possible"));
-    let wrong = paths.iter().filter_map(|path| {
-        let whole = path.parent().is_none() && path.is_absolute();
-        let whole =
-            whole.then(|| "the whole system would be no cage; name folders of it".to_owned());
-        misplaced(path).or(whole)
-    });
+    let wrong = paths.iter().filter_map(|path| misplaced(path));
     long.into_iter().chain(wrong)
 }
 
