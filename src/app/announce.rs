@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use tracing::warn;
 
-use crate::protocol::{Protocol, shell};
 use crate::supervisor::{Supervisor, View};
 
 /// One line each: the process, its own doors, every listener.
@@ -44,18 +43,11 @@ fn place(view: &View) -> String {
     }
 }
 
-/// Commands that anybody can send run with our rights, and ours may be all there are.
-pub(super) fn warn_of_shells(supervisor: &Supervisor) {
-    let root = rustix::process::geteuid().is_root();
+/// What can be obeyed and may not be meant is said before it matters.
+pub(super) fn warn_of_doubts(supervisor: &Supervisor) {
     for view in supervisor.list() {
-        let Protocol::Shell(shell) = &view.spec.protocol else {
-            continue;
-        };
-        let any = shell.policy == shell::Policy::Any;
-        if any && root {
-            warn!(listener = %view.name, "every command sent to this shell runs as root");
-        } else if any {
-            warn!(listener = %view.name, "every command sent to this shell runs with the rights of the service");
+        for (key, doubt) in view.spec.protocol.doubts() {
+            warn!(listener = %view.name, key, "{doubt}");
         }
     }
 }

@@ -101,7 +101,7 @@ impl App {
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
         supervisor.forget_bans_of_none();
-        announce::warn_of_shells(&supervisor);
+        announce::warn_of_doubts(&supervisor);
         let control = grpc::Control {
             supervisor,
             watches: grpc::Watches::new(&telemetry),
@@ -235,6 +235,7 @@ fn telemetry(
     let facts = grpc::Facts {
         instance_id,
         started,
+        offer: tokio::sync::OnceCell::new(),
     };
     Ok((telemetry, Arc::new(facts)))
 }

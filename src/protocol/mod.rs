@@ -125,6 +125,14 @@ impl Protocol {
         faults
     }
 
+    /// What can be obeyed and may not be meant.
+    pub fn doubts(&self) -> Vec<Fault> {
+        match self {
+            Self::Shell(settings) => settings.doubts(),
+            Self::Ack(_) | Self::Uppercase(_) | Self::Chat(_) => Vec::new(),
+        }
+    }
+
     /// The same settings with every default written out, as they are obeyed.
     pub fn resolved(&self) -> Self {
         match self {

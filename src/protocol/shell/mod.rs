@@ -7,6 +7,7 @@
 //! ```
 
 mod cage;
+mod doubts;
 mod exec;
 mod frame;
 mod handler;
