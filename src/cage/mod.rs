@@ -12,11 +12,20 @@
 //! worker gives up everything that it does not need before the first command comes near it; commands inherit that. The
 //! init is the first process of a PID namespace of its own, so that with it all dies that the command has started.
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the launcher and the worker call it")
+)]
+mod confine;
+mod kernel;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use kernel::account;
 
 /// What a host can hold a command in, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -4,3 +4,11 @@
     unsafe_code,
     reason = "clone with a stack of its own, execve, wait4, unshare and getpwnam_r have no safe wrapper"
 )]
+
+mod account;
+mod namespaces;
+
+pub use account::account;
+#[cfg(test)]
+pub(super) use namespaces::can_clone;
+pub(super) use namespaces::{Without, restrict_mount, unshare};
