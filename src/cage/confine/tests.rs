@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,10 +10,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::cage::kernel::can_clone;
+use crate::cage::kernel::{can_clone, in_child};
 
 /// Set for the programs that confine themselves: what to.
 const VARIABLE: &str = "SWITCHBOARD_TEST_CONFINED";
+/// The slot that they confine.
+const SLOT: u32 = 7;
 /// What stands before their answer.
 const ANSWER: &str = "confined: ";
 
@@ -22,8 +24,6 @@ struct Case {
     profile: Profile,
     tier: Isolation,
     script: String,
-    /// What the first half returned; none before it.
-    left: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,7 +89,6 @@ fn run_in(profile: &Profile, tier: Isolation, script: &str) -> Answer {
         profile: profile.clone(),
         tier,
         script: script.into(),
-        left: None,
     });
     assert!(answer.failure.is_none(), "{tier:?}: {answer:?}");
     answer
@@ -112,24 +111,30 @@ fn confined() {
     let Ok(case) = std::env::var(VARIABLE) else {
         return;
     };
-    let mut case: Case = serde_json::from_str(&case).unwrap();
-    let answer = match case.left.clone() {
-        None => match leave(&case.profile, case.tier, 7) {
-            Ok(missing) => {
-                case.left = Some(missing);
-                let status = again(&case).status().unwrap();
-                leave_behind_of(&case.profile, rustix::process::getppid());
-                assert!(status.success());
-                return;
-            }
-            Err(failure) => failed(failure),
-        },
-        Some(left) => match enter(&case.profile, case.tier, 7, left) {
-            Ok(confined) => command(confined, &case.script),
-            Err(failure) => failed(failure),
-        },
-    };
-    println!("\n{ANSWER}{}", serde_json::to_string(&answer).unwrap());
+    let case: Case = serde_json::from_str(&case).unwrap();
+    in_child(0, || match leave(&case.profile, case.tier, SLOT) {
+        Ok(missing) => in_child(0, || {
+            // As clone with CLONE_PARENT has it, this would be the launcher's child.
+            answer(match enter(&case.profile, case.tier, SLOT, missing) {
+                Ok(confined) => command(confined, &case.script),
+                Err(failure) => failed(failure),
+            });
+        })
+        .unwrap(),
+        Err(failure) => answer(failed(failure)),
+    })
+    .unwrap();
+    leave_behind(&case.profile, SLOT);
+}
+
+fn answer(answer: Answer) {
+    let line = format!("\n{ANSWER}{}\n", serde_json::to_string(&answer).unwrap());
+    for piece in line.as_bytes().chunks(4096) {
+        assert_eq!(
+            rustix::io::write(rustix::stdio::stdout(), piece).unwrap(),
+            piece.len()
+        );
+    }
 }
 
 fn failed(failure: Failure) -> Answer {
@@ -141,12 +146,6 @@ fn failed(failure: Failure) -> Answer {
         emptied: false,
         failure: Some(failure),
     }
-}
-
-fn leave_behind_of(profile: &Profile, launcher: Option<rustix::process::Pid>) {
-    let name = group::name(profile, launcher.map_or(0, |pid| pid.as_raw_pid()), 7);
-    group::remove(|other| other == name);
-    scratch::remove(profile, |other| other.starts_with(&name));
 }
 
 fn command(mut confined: Confined, script: &str) -> Answer {

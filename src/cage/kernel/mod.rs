@@ -9,6 +9,6 @@ mod account;
 mod namespaces;
 
 pub use account::account;
-#[cfg(test)]
-pub(super) use namespaces::can_clone;
 pub(super) use namespaces::{Without, restrict_mount, unshare};
+#[cfg(test)]
+pub(super) use namespaces::{can_clone, in_child};

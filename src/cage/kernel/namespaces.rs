@@ -56,22 +56,36 @@ pub(in crate::cage) fn restrict_mount(place: &Path, without: Without) -> io::Res
     }
 }
 
-/// Whether a process could be cloned with these flags, as workers do for each command.
+/// Whether a process can be cloned with these flags, as workers do for each command.
 #[cfg(test)]
 pub(in crate::cage) fn can_clone(flags: libc::c_int) -> io::Result<()> {
+    in_child(flags, || {})
+}
+
+/// Does something in a child, which has no other thread, and waits for that.
+#[cfg(test)]
+pub(in crate::cage) fn in_child(flags: libc::c_int, work: impl FnOnce()) -> io::Result<()> {
     let none = std::ptr::null::<libc::c_void>();
     let flags = libc::c_long::from(flags | libc::SIGCHLD);
-    // SAFETY: without a stack, it is fork, and the child does nothing but end.
-    match unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } {
+    // SAFETY: without flags it is fork, and with flags it is given a child that does nothing but end.
+    let child = match flags {
+        flags if flags == libc::c_long::from(libc::SIGCHLD) => unsafe { libc::fork() }.into(),
+        flags => unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) },
+    };
+    match child {
         -1 => Err(io::Error::last_os_error()),
         0 => {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             // SAFETY: it ends the process at once.
-            unsafe { libc::_exit(0) }
+            unsafe { libc::_exit(done.is_err().into()) }
         }
         child => {
             let child = rustix::process::Pid::from_raw(child as i32);
-            rustix::process::waitpid(child, rustix::process::WaitOptions::empty())?;
-            Ok(())
+            let status = rustix::process::waitpid(child, rustix::process::WaitOptions::empty())?;
+            match status.and_then(|(_, status)| status.exit_status()) {
+                Some(0) => Ok(()),
+                _ => Err(io::Error::other("the child failed")),
+            }
         }
     }
 }
