@@ -46,9 +46,10 @@ impl Followed {
         !matches!(self.cage, Some(Cage::Starting))
     }
 
-    /// Workers that live; none when nothing runs commands.
-    pub(super) fn workers(&self) -> Option<usize> {
-        self.launcher.upgrade().map(|launcher| launcher.workers())
+    /// Workers that live.
+    pub(super) fn workers(&self) -> usize {
+        let launcher = self.launcher.upgrade();
+        launcher.map_or(0, |launcher| launcher.workers())
     }
 }
 

@@ -34,6 +34,7 @@ mod mutations;
 mod numbers;
 mod pause;
 mod reload;
+mod sandbox;
 mod served;
 mod server;
 mod shell;
