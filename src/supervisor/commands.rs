@@ -18,10 +18,13 @@ impl Supervisor {
     pub fn adopt(&self, name: ListenerName, target: Target) {
         let mut listener = Listener::new(name.clone(), target, &self.ground(&name));
         self.warn_of_lowered_limit(&listener);
+        // Whatever is soon to be said of it finds it there.
+        let mut listeners = self.lock();
         if listener.spec.desired_state != Desired::Stopped {
             self.bring_up(&mut listener);
         }
-        self.lock().insert(name, listener);
+        listeners.insert(name, listener);
+        drop(listeners);
         self.announce();
     }
 

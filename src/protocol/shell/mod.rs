@@ -19,6 +19,7 @@ mod transcode;
 mod turns;
 mod worker;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub struct Settings {
     #[serde(with = "duration::option")]
     pub queue_timeout: Option<Duration>,
     /// What a command is held in.
-    pub sandbox: Sandbox,
+    pub sandbox: Box<Sandbox>,
 }
 
 /// Which commands are run.
@@ -135,7 +136,7 @@ impl Settings {
         resolved.linger.get_or_insert(LINGER);
         or(&mut resolved.filename, "cls.avi".into());
         resolved.queue_timeout.get_or_insert(QUEUE_TIMEOUT);
-        resolved.sandbox = self.sandbox.resolved();
+        resolved.sandbox = Box::new(self.sandbox.resolved());
         resolved
     }
 
@@ -156,8 +157,10 @@ impl Settings {
             faults.push(("programs", rule.into()));
         }
         for program in &self.programs {
-            if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
-                let rule = format!("`{program}` is neither an absolute path nor a program's name");
+            let named = Path::new(program).file_name().is_some() && !program.contains('\0');
+            if !named || (program.contains('/') && !program.starts_with('/')) {
+                let shown = program.escape_debug();
+                let rule = format!("`{shown}` is neither an absolute path nor a program's name");
                 faults.push(("programs", rule));
             }
         }

@@ -389,6 +389,24 @@ mod tests {
     }
 
     #[test]
+    fn a_program_has_a_name() {
+        let wrong = |program: &str| {
+            let settings = super::super::Settings {
+                programs: vec![program.to_owned()],
+                ..Default::default()
+            };
+            let bind = "127.0.0.1:0".parse().unwrap();
+            !settings.check(bind, &Default::default()).is_empty()
+        };
+        for program in ["", "/", "..", "/usr/..", "./ls", "bin/ls", "l\0s"] {
+            assert!(wrong(program), "{program:?}");
+        }
+        for program in ["ls", "/usr/bin/ls", "[", "a b"] {
+            assert!(!wrong(program), "{program:?}");
+        }
+    }
+
+    #[test]
     fn a_cage_is_as_it_is_asked_for() {
         let asked = serde_json::json!({
             "working_directory": "/srv", "environment": {"TZ": "UTC"}, "writable": ["/srv"],
