@@ -46,8 +46,6 @@ pub(super) fn name(profile: &Profile, launcher: i32, slot: u32) -> String {
 /// Makes the groups of that name and joins them. Returns what they hold, and what there is not.
 pub(super) fn join(profile: &Profile, tier: Isolation, name: &str) -> (Held, Vec<String>) {
     let hosts = Hosts::read();
-    // Beside a command's own there is the worker, and where it has a namespace of its own the init of that.
-    let own = if tier.is_apart() { 2 } else { 1 };
     let processes = u64::from(profile.max_processes);
     let memory = profile.max_memory_bytes;
     let mut missing = Vec::new();
@@ -73,11 +71,20 @@ pub(super) fn join(profile: &Profile, tier: Isolation, name: &str) -> (Held, Vec
         memory: take("memory", memory, ["memory.max", "memory.limit_in_bytes"]),
         processes: take(
             "pids",
-            if processes == 0 { 0 } else { processes + own },
+            if processes == 0 {
+                0
+            } else {
+                processes + own(tier)
+            },
             ["pids.max"; 2],
         ),
     };
     (held, missing)
+}
+
+/// Our own processes in the group of a command: the worker, and where a command has a namespace the init of that.
+pub(super) fn own(tier: Isolation) -> u64 {
+    if tier.is_apart() { 2 } else { 1 }
 }
 
 /// Makes one group, limits it and joins it.
@@ -270,7 +277,7 @@ mod tests {
         let own = host.path().join("service/main");
         fs::create_dir_all(&own).unwrap();
         let write = |folder: &Path, text: &str| {
-            fs::write(folder.join("cgroup.subtree_control"), text).unwrap()
+            fs::write(folder.join("cgroup.subtree_control"), text).unwrap();
         };
         write(&own, "cpu memory\n");
         assert_eq!(delegated(&own, "memory").unwrap(), own);

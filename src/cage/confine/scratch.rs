@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, chmodat, fchmod, fchown, fstat,
-    mkdirat, openat, renameat, seek, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, chmodat, fchmod, fchown, flistxattr,
+    fremovexattr, fstat, mkdirat, openat, renameat, seek, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
@@ -31,6 +31,9 @@ const LAUNCHERS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Names are read by this many bytes at a time.
 const NAMES: usize = 16 * 1024;
+
+/// The system's folder for passing files. Not what TMPDIR says: the launcher has no environment.
+const ABOVE: &str = "/tmp";
 
 const FOLDER: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
@@ -103,17 +106,33 @@ impl Folder {
     }
 
     fn clear(&self, device: u64, until: Instant) -> Result<(), Errno> {
-        on(device, &self.opened)?;
         let folder = self.opened.as_fd();
         let now = fstat(folder)?;
-        if now.st_nlink == 0 {
+        if now.st_nlink == 0 || now.st_dev != device {
             return Err(Errno::NOENT);
         }
+        // Before the mode, of which access lists are a part.
+        forget(folder)?;
         if Mode::from_raw_mode(now.st_mode) != self.mode {
             fchmod(folder, self.mode)?;
         }
         clear(folder, &self.kept, device, until)
     }
+}
+
+/// Takes off what a command has written on the folder itself; most file systems have none of it.
+fn forget(folder: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut room = [0_u8; 1024];
+    let length = match flistxattr(folder, &mut room) {
+        Err(Errno::OPNOTSUPP) => 0,
+        // More than there is room for is meant to hurt: the folder is given up.
+        told => told?,
+    };
+    let names = room[..length].split(|byte| *byte == 0);
+    for name in names.filter(|name| name.starts_with(b"user.") || name.starts_with(b"system.")) {
+        fremovexattr(folder, name)?;
+    }
+    Ok(())
 }
 
 fn mode(folder: &OwnedFd) -> Result<Mode, Errno> {
@@ -124,7 +143,7 @@ fn mode(folder: &OwnedFd) -> Result<Mode, Errno> {
 /// `name`; nobody can guess how it ends.
 pub(super) fn make(name: &str, user: &User) -> io::Result<(Scratch, PathBuf)> {
     let unforeseen = RandomState::new().build_hasher().finish();
-    let path = std::env::temp_dir().join(format!("{name}.{unforeseen:016x}"));
+    let path = Path::new(ABOVE).join(format!("{name}.{unforeseen:016x}"));
     mkdirat(CWD, &path, Mode::RWXU)?;
     let scratch = Scratch::open(&path, &[])?;
     if user.uid != geteuid().as_raw() {
@@ -138,13 +157,12 @@ pub(super) fn make(name: &str, user: &User) -> io::Result<(Scratch, PathBuf)> {
 
 /// Removes all folders of ours with such a name.
 pub(super) fn remove(profile: &Profile, is_ours: impl Fn(&str) -> bool) {
-    let above = std::env::temp_dir();
     let begin = group::listener(profile);
     let users = [
         Some(geteuid().as_raw()),
         profile.run_as.as_ref().map(|user| user.uid),
     ];
-    for entry in std::fs::read_dir(&above).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(ABOVE).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let ours = |name: &str| name.starts_with(&begin) && is_ours(name);
         if !name.to_str().is_some_and(ours) {
@@ -344,9 +362,9 @@ mod tests {
         symlink(&outside, path.join("link")).unwrap();
         symlink(&outside, path.join("a/link")).unwrap();
         for shut in ["a/b/c", "a/b", "a", "d"] {
-            fs::set_permissions(path.join(shut), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(path.join(shut), fs::Permissions::from_mode(0o0)).unwrap();
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
         assert!(Scratch::open(&path, &[]).is_err() || rustix::process::geteuid().is_root());
         let mut scratch = Scratch::open(&path, &[]).unwrap();
         scratch.folders[0].mode = Mode::RWXU;
@@ -379,6 +397,25 @@ mod tests {
         }
         fs::rename(path.join("a/b"), path.join("a/c")).unwrap();
         assert!(!scratch.empty());
+    }
+
+    #[test]
+    fn what_is_written_on_the_folder_itself_goes_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        let mut scratch = Scratch::open(path, &[]).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        for name in ["user.one", "user.two"] {
+            rustix::fs::setxattr(path, name, b"left for the next", flags).unwrap();
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(scratch.empty());
+        assert_eq!(
+            rustix::fs::getxattr(path, "user.one", &mut [0_u8; 32]),
+            Err(Errno::NODATA)
+        );
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o700);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What holds inside: every test has this very program confine itself, and run a script there.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -161,6 +162,7 @@ fn failed(failure: Failure) -> Answer {
 
 fn command(mut confined: Confined, script: &str) -> Answer {
     let emptied = confined.scratch.empty();
+    assert_eq!(confined.cpu_seconds, None);
     let mut shell = Command::new("/bin/sh");
     shell
         .args(["-c", script])
@@ -262,7 +264,7 @@ fn ordinary_programs_work_in_every_cage() {
         let id = run(tier, "id -u; id -g; id -G; pwd >&2; echo $HOME >&2");
         let user = profile()
             .run_as
-            .map_or(rustix::process::geteuid().as_raw(), |user| user.uid);
+            .map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
         assert_eq!(
             id.stdout,
             format!("{user}\n{user}\n{user}\n"),
@@ -317,13 +319,9 @@ fn holds_in(profile: &Profile, tier: Isolation, script: &str) {
 fn what_is_not_listed_cannot_be_read_or_written() {
     let secret = tempfile::tempdir().unwrap();
     let secret = secret.path();
-    fs::set_permissions(secret, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    fs::set_permissions(secret, Permissions::from_mode(0o777)).unwrap();
     fs::write(secret.join("file"), "x").unwrap();
-    fs::set_permissions(
-        secret.join("file"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o666),
-    )
-    .unwrap();
+    fs::set_permissions(secret.join("file"), Permissions::from_mode(0o666)).unwrap();
     let secret = secret.display();
     for tier in CAGES {
         for script in [
@@ -365,6 +363,10 @@ fn what_is_not_listed_cannot_be_read_or_written() {
             "ulimit -n 100000",
             "ulimit -c 1",
             "setpriv --reuid 0 true",
+            "ipcmk -M 100",
+            "ipcmk -S 1",
+            "ipcmk -Q",
+            "python3 -c 'import socket; socket.socketpair(socket.AF_TIPC)'",
             "python3 -c 'import socket; socket.socket()'",
             "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM)'",
             "python3 -c 'import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)'",
@@ -438,7 +440,7 @@ fn a_command_has_no_capabilities_and_gets_none() {
 fn only_what_is_listed_is_there() {
     let host = tempfile::tempdir().unwrap();
     let open = |path: &Path| {
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap()
+        fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
     };
     open(host.path());
     for name in ["read", "write", "write/read"] {
@@ -568,9 +570,18 @@ fn a_service_without_rights_has_all_but_control_groups() {
         // Its workers and those of others are the same user's.
         assert_eq!(answered(&own, tier, "", service).stdout, "", "{tier:?}");
     }
+    // Where a command sees its fellows, their lots are not its to change.
+    let lots = "prlimit -n -p $PPID; prlimit -n5 -p $PPID; taskset -p 1 $PPID; renice -n 3 $PPID; ionice -c 3 -p $PPID";
+    let lots = format!("({lots}) 2>&1 | grep -ci permitted; nice true; ulimit -n 9");
+    let lots = answered(&own, Isolation::Landlock, &lots, service);
+    assert_eq!(
+        (lots.code, lots.stdout.as_str()),
+        (Some(0), "5\n"),
+        "{lots:?}"
+    );
     let limits = |tier| answered(&own, tier, "ulimit -p", service).stdout;
-    assert_eq!(limits(Isolation::Userns), "32\n");
-    assert_ne!(limits(Isolation::Landlock), "32\n");
+    assert_eq!(limits(Isolation::Userns), "34\n");
+    assert_ne!(limits(Isolation::Landlock), "33\n");
 }
 
 #[test]
@@ -589,6 +600,30 @@ fn root_runs_nothing_in_a_cage() {
         "id -u; grep NoNew /proc/self/status",
     );
     assert_eq!(answer.stdout, "0\nNoNewPrivs:\t0\n");
+}
+
+#[test]
+fn commands_start_where_they_are_told_or_nothing_does() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let mut there = Profile {
+        working_directory: Some(folder.path().into()),
+        ..profile()
+    };
+    for tier in Isolation::ALL {
+        let answer = run_in(&there, tier, "pwd; ls -a; mkdir x || mkdir $HOME/x");
+        assert_eq!(
+            answer.stdout,
+            format!("{}\n.\n..\n", folder.path().display()),
+            "{tier:?}"
+        );
+        assert_eq!(answer.code, Some(0));
+    }
+    there.working_directory = Some("/not/there".into());
+    for tier in Isolation::ALL {
+        let failure = answered(&there, tier, "true", None).failure.unwrap();
+        assert_eq!(failure.step, "find the working directory /not/there");
+    }
 }
 
 #[test]
