@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use account::{account_named, account_numbered};
 pub use start::{Started, WORD, start};
+pub use kernel::account;
 
 /// What a host can hold a command in, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
