@@ -168,12 +168,7 @@ impl Running {
         let mut left = None;
         let mut until = deadline;
         let mut ending = false;
-        let mut watch_at = Some(
-            Instant::now()
-                + Duration::from_micros(
-                    std::env::var("SW_SHORT").map_or(4000, |s| s.parse().unwrap_or(0)),
-                ),
-        );
+        let mut watch_at = Some(Instant::now() + SHORT);
         loop {
             let room = room(rules, outcome);
             let mut end = None;
