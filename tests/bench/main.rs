@@ -8,6 +8,7 @@
     reason = "a benchmark that cannot go on has failed"
 )]
 
+mod auditing;
 mod counting;
 mod filtering;
 mod framing;
