@@ -21,6 +21,8 @@ impl<'a> Whose<'a> {
     /// Of a listener, of all, or of a session. None of them need be there any more.
     fn read(asked: &'a str) -> Result<Self, Status> {
         let (listener, session) = match split_session_name(asked) {
+            // Nobody need know where a session was.
+            Some(("-", session)) => (None, Some(session)),
             Some((listener, session)) => (Some(listener), Some(session)),
             None => (parent(asked)?, None),
         };
@@ -48,7 +50,7 @@ impl Control {
         let wanted = Wanted {
             size,
             before: cursor.and_then(|cursor| cursor.parse().ok()),
-            all: filter.is_empty() && whose.listener.is_none(),
+            all: filter.is_empty() && whose.listener.or(whose.session).is_none(),
         };
         let read = |before, most| {
             let store = self.store.clone();
