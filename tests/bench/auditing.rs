@@ -1,15 +1,16 @@
 //! Commands in the audit trail: entered before they are run, and what became of them afterwards.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use switchboard::store::{Command, CommandEnd, Options, Store};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
-fn open(path: &str) -> Store {
+fn open(path: impl AsRef<Path>) -> Store {
     let options = Options {
-        path: path.into(),
+        path: path.as_ref().into(),
         retention: Duration::from_secs(86_400),
         max_bytes: 256 << 20,
     };
@@ -37,35 +38,23 @@ async fn run(store: &Store) {
     store.end_command(id, end);
 }
 
-/// So many at once, each again and again.
-fn together(bencher: Bencher<'_, '_>, path: &str, count: usize) {
-    let runtime = Runtime::new().unwrap();
-    let store = open(path);
-    bencher.counter(ItemsCount::new(count)).bench_local(|| {
-        runtime.block_on(async {
-            let all: Vec<_> = (0..count)
-                .map(|_| {
-                    let store = store.clone();
-                    tokio::spawn(async move { run(&store).await })
-                })
-                .collect();
-            for one in all {
-                one.await.unwrap();
-            }
-        });
-    });
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
 }
 
-#[divan::bench(sample_count = 1_000)]
+#[divan::bench]
 fn in_memory(bencher: Bencher<'_, '_>) {
-    let runtime = Runtime::new().unwrap();
-    let store = open(":memory:");
+    let (runtime, store) = (runtime(), open(":memory:"));
     bencher.bench_local(|| runtime.block_on(run(&store)));
 }
 
-#[divan::bench(args = [1, 8], sample_size = 1, sample_count = 2_000)]
+/// So many at once, until the last is kept: they share a wait for the disk, or two.
+#[divan::bench(args = [1, 8], sample_size = 1, sample_count = 1_000)]
 fn on_disk(bencher: Bencher<'_, '_>, count: usize) {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("bench.db");
-    together(bencher, &file.display().to_string(), count);
+    let (runtime, store) = (runtime(), open(&folder.path().join("bench.db")));
+    bencher.counter(ItemsCount::new(count)).bench_local(|| {
+        let all = (0..count).map(|_| run(&store));
+        runtime.block_on(futures_util::future::join_all(all))
+    });
 }
