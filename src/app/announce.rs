@@ -44,13 +44,20 @@ fn place(view: &View) -> String {
     }
 }
 
-/// Commands that anybody can send run with our rights, and ours may be all there are.
-pub(super) fn warn_of_shells(supervisor: &Supervisor) {
+/// Commands that anybody can send run with our rights, and ours may be all there are; and what is known of them may go
+/// with the process.
+pub(super) fn warn_of_shells(supervisor: &Supervisor, store_keeps: bool) {
     let root = rustix::process::geteuid().is_root();
     for view in supervisor.list() {
         let Protocol::Shell(shell) = &view.spec.protocol else {
             continue;
         };
+        if !store_keeps {
+            warn!(
+                listener = %view.name,
+                "the audit trail of this shell is in memory and goes with the process; set store.path to a file"
+            );
+        }
         let any = shell.policy == shell::Policy::Any;
         if any && root {
             warn!(listener = %view.name, "every command sent to this shell runs as root");
