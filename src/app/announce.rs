@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use tracing::warn;
 
+use crate::protocol::Protocol;
 use crate::supervisor::{Supervisor, View};
 
 /// One line each: the process, its own doors, every listener.
@@ -43,10 +44,18 @@ fn place(view: &View) -> String {
     }
 }
 
-/// What can be obeyed and may not be meant is said before it matters.
-pub(super) fn warn_of_doubts(supervisor: &Supervisor) {
+/// What can be obeyed and may not be meant is said before it matters; and that what is known of commands may go with the
+/// process.
+pub(super) fn warn_of_doubts(supervisor: &Supervisor, store_keeps: bool) {
     for view in supervisor.list() {
-        for (key, doubt) in view.spec.protocol.doubts() {
+        let protocol = &view.spec.protocol;
+        if matches!(protocol, Protocol::Shell(_)) && !store_keeps {
+            warn!(
+                listener = %view.name,
+                "the audit trail of this shell is in memory and goes with the process; set store.path to a file"
+            );
+        }
+        for (key, doubt) in protocol.doubts() {
             warn!(listener = %view.name, key, "{doubt}");
         }
     }

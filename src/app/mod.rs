@@ -101,7 +101,7 @@ impl App {
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
         supervisor.forget_bans_of_none();
-        announce::warn_of_doubts(&supervisor);
+        announce::warn_of_doubts(&supervisor, store.keeps());
         let control = grpc::Control {
             supervisor,
             watches: grpc::Watches::new(&telemetry),

@@ -8,6 +8,7 @@ mod bans;
 mod call;
 mod chat;
 mod close;
+mod commands;
 mod config;
 mod configuration;
 mod convert;

@@ -40,7 +40,7 @@ impl api::server_service_server::ServerService for Control {
             instance_id: self.facts.instance_id.clone(),
             start_time: Some(time(self.facts.started)),
             config_revision: self.configuration.revision(),
-            capabilities: capabilities(),
+            capabilities: capabilities(self.store.keeps()),
             file_descriptors_used: used,
             file_descriptors_limit: limit,
             semconv_schema_url: SEMCONV.into(),
@@ -83,6 +83,14 @@ impl api::server_service_server::ServerService for Control {
         request: Request<api::ListAuditEventsRequest>,
     ) -> Answer<api::ListAuditEventsResponse> {
         self.trail(request.get_ref()).await.map(Response::new)
+    }
+
+    async fn list_commands(
+        &self,
+        request: Request<api::ListCommandsRequest>,
+    ) -> Answer<api::ListCommandsResponse> {
+        let page = self.page_of_commands(request.get_ref()).await;
+        page.map(Response::new)
     }
 }
 
@@ -171,10 +179,11 @@ fn revert_after(asked: ProtoDuration) -> Result<Duration, Status> {
     }
 }
 
-/// What this build can do, for callers that ask before they try.
-fn capabilities() -> Vec<String> {
+/// What this process can do, for callers that ask before they try.
+fn capabilities(keeps: bool) -> Vec<String> {
     let more = [
         "audit",
+        "audit.commands",
         "bans",
         "chat.desk",
         "chat.room",
@@ -192,6 +201,7 @@ fn capabilities() -> Vec<String> {
     Protocol::WORDS
         .into_iter()
         .chain(more)
+        .chain(keeps.then_some("store"))
         .map(String::from)
         .collect()
 }

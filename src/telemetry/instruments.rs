@@ -149,7 +149,7 @@ instruments! {
     StoreCommits = Counter "switchboard.store.commits", "{commit}", NONE,
         "Commits that the writes took.";
     AuditLost = Counter "switchboard.audit.lost", "{event}", NONE,
-        "Audit events that are not in the trail; what was done is in the log.";
+        "Audit events and commands that are not in the trail; what was changed is in the log.";
     ProcessCpuTime = Counter "process.cpu.time", "s", CPU_MODE,
         "Processor time used.";
     ProcessMemoryUsage = UpDownCounter "process.memory.usage", "By", NONE,

@@ -33,6 +33,7 @@ mod loris;
 mod mutations;
 mod numbers;
 mod pause;
+mod record;
 mod reload;
 mod sandbox;
 mod served;

@@ -49,6 +49,11 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_lookup_dcookie,
+    // What would outlive a command: System V's and POSIX's shared memory, semaphores and queues.
+    libc::SYS_shmget,
+    libc::SYS_semget,
+    libc::SYS_msgget,
+    libc::SYS_mq_open,
     // The machine as a whole.
     libc::SYS_kexec_load,
     libc::SYS_kexec_file_load,
@@ -93,9 +98,32 @@ const TERMINAL: [u64; 2] = [0x5412 /* TIOCSTI */, 0x541C /* TIOCLINUX */];
 /// Without the network no socket is made at all, but for pairs; with it the ordinary kinds.
 const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
+/// What changes the lot of a process, by its number; 0 is whoever asks.
+const LOTS: [libc::c_long; 7] = [
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+];
+
+/// The same by a kind and a number, with the kind that means a process.
+const LOTS_BY_KIND: [(libc::c_long, u64); 2] =
+    [(libc::SYS_setpriority, 0), (libc::SYS_ioprio_set, 1)];
+
+/// How the calls are restricted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Calls {
+    pub(super) network: bool,
+    /// Commands see processes of their own user that are not theirs: the service's.
+    pub(super) among_others: bool,
+}
+
 /// Puts both filters on this process and all that it starts.
-pub(super) fn restrict(network: bool) -> Result<(), Failure> {
-    let filter = refusals(network).map_err(std::io::Error::other);
+pub(super) fn restrict(calls: Calls) -> Result<(), Failure> {
+    let filter = refusals(calls).map_err(std::io::Error::other);
     let filter = filter.step("compile the seccomp filter")?;
     for program in [unknown(), filter] {
         apply_filter(&program)
@@ -108,7 +136,7 @@ pub(super) fn restrict(network: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn refusals(network: bool) -> Result<BpfProgram, seccompiler::BackendError> {
+fn refusals(calls: Calls) -> Result<BpfProgram, seccompiler::BackendError> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.iter().map(|call| (*call, Vec::new())).collect();
@@ -142,14 +170,20 @@ fn refusals(network: bool) -> Result<BpfProgram, seccompiler::BackendError> {
         refuse(call, devices.into_iter().collect::<Result<_, _>>()?);
     }
     let others = FAMILIES.map(|family| (0, Ne, family as u64));
+    let sockets = calls.network.then(|| rule(&others)).transpose()?;
+    refuse(libc::SYS_socket, sockets.into_iter().collect());
     refuse(
-        libc::SYS_socket,
-        if network {
-            vec![rule(&others)?]
-        } else {
-            Vec::new()
-        },
+        libc::SYS_socketpair,
+        vec![rule(&[(0, Ne, libc::AF_UNIX as u64)])?],
     );
+    if calls.among_others {
+        for call in LOTS {
+            refuse(call, vec![rule(&[(0, Ne, 0)])?]);
+        }
+        for (call, process) in LOTS_BY_KIND {
+            refuse(call, vec![rule(&[(0, Ne, process)])?, rule(&[(1, Ne, 0)])?]);
+        }
+    }
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture)?.try_into()

@@ -3,7 +3,7 @@
 //! The unified hierarchy is asked first, where the service may make groups below its own or beside it; then the older
 //! ones, controller by controller; then there is none. The service itself stays where it was put.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,8 +46,6 @@ pub(super) fn name(profile: &Profile, launcher: i32, slot: u32) -> String {
 /// Makes the groups of that name and joins them. Returns what they hold, and what there is not.
 pub(super) fn join(profile: &Profile, tier: Isolation, name: &str) -> (Held, Vec<String>) {
     let hosts = Hosts::read();
-    // Beside a command's own there is the worker, and where it has a namespace of its own the init of that.
-    let own = if tier.is_apart() { 2 } else { 1 };
     let processes = u64::from(profile.max_processes);
     let memory = profile.max_memory_bytes;
     let mut missing = Vec::new();
@@ -73,11 +71,20 @@ pub(super) fn join(profile: &Profile, tier: Isolation, name: &str) -> (Held, Vec
         memory: take("memory", memory, ["memory.max", "memory.limit_in_bytes"]),
         processes: take(
             "pids",
-            if processes == 0 { 0 } else { processes + own },
+            if processes == 0 {
+                0
+            } else {
+                processes + own(tier)
+            },
             ["pids.max"; 2],
         ),
     };
     (held, missing)
+}
+
+/// Our own processes in the group of a command: the worker, and where a command has a namespace the init of that.
+pub(super) fn own(tier: Isolation) -> u64 {
+    if tier.is_apart() { 2 } else { 1 }
 }
 
 /// Makes one group, limits it and joins it.
@@ -101,18 +108,23 @@ fn fill(group: &Path, controller: &str, file: &str, limit: u64) -> io::Result<()
 
 /// Removes all groups of ours with such a name, and whoever is still in them.
 pub(super) fn remove(is_ours: impl Fn(&str) -> bool) {
-    let hosts = Hosts::read();
-    let places = ["memory", "pids"]
-        .into_iter()
-        .filter_map(|controller| hosts.place(controller).ok());
-    let mut folders: Vec<_> = places.map(|place| place.folder).collect();
-    folders.dedup();
-    for folder in folders {
-        let groups = fs::read_dir(folder).into_iter().flatten().flatten();
-        for group in groups.filter(|group| group.file_name().to_str().is_some_and(&is_ours)) {
-            end(&group.path());
-        }
+    for group in named(is_ours) {
+        end(&group);
     }
+}
+
+/// Where all groups with such a name are.
+pub(super) fn named(is_such: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let hosts = Hosts::read();
+    let places = ["memory", "pids"].map(|controller| hosts.place(controller).ok());
+    let folders: BTreeSet<_> = places
+        .into_iter()
+        .flatten()
+        .map(|place| place.folder)
+        .collect();
+    let entries = folders.iter().flat_map(fs::read_dir).flatten().flatten();
+    let such = entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_such));
+    such.map(|entry| entry.path()).collect()
 }
 
 fn end(group: &Path) {
@@ -258,6 +270,32 @@ mod tests {
 32 25 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
 33 25 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
 ";
+
+    #[test]
+    fn groups_are_made_where_that_is_given_to_us() {
+        let host = tempfile::tempdir().unwrap();
+        let own = host.path().join("service/main");
+        fs::create_dir_all(&own).unwrap();
+        let write = |folder: &Path, text: &str| {
+            fs::write(folder.join("cgroup.subtree_control"), text).unwrap();
+        };
+        write(&own, "cpu memory\n");
+        assert_eq!(delegated(&own, "memory").unwrap(), own);
+        // Like the kernel, which enables nothing below a group with processes in it.
+        fs::remove_file(own.join("cgroup.subtree_control")).unwrap();
+        fs::create_dir(own.join("cgroup.subtree_control")).unwrap();
+        let above = own.parent().unwrap();
+        write(above, "pids\n");
+        assert!(delegated(&own, "memory").is_err() || !geteuid().is_root());
+        let mark = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(above, "trusted.delegate", b"1", mark).is_ok() {
+            assert_eq!(delegated(&own, "memory").unwrap(), above);
+            assert_eq!(
+                fs::read_to_string(above.join("cgroup.subtree_control")).unwrap(),
+                "+memory"
+            );
+        }
+    }
 
     #[test]
     fn own_groups_are_found_in_every_hierarchy() {

@@ -30,12 +30,16 @@ const READABLE: [&str; 9] = [
 /// More links than this one after another lead nowhere.
 const MOST_LINKS: u32 = 40;
 
-/// What commands may read.
+/// What commands may read: what is listed, and where they start.
 pub(super) fn readable(profile: &Profile) -> Vec<PathBuf> {
-    match profile.readable.as_slice() {
+    let listed = match profile.readable.as_slice() {
         [] => READABLE.map(PathBuf::from).to_vec(),
         listed => listed.to_vec(),
-    }
+    };
+    listed
+        .into_iter()
+        .chain(profile.working_directory.clone())
+        .collect()
 }
 
 /// What is bound into a new root, and the links there.

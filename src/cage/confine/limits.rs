@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Step;
-use super::group::Held;
-use crate::cage::{Failure, Profile};
+use super::group::{self, Held};
+use crate::cage::{Failure, Isolation, Profile};
 
 /// The largest file that a command may write.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -17,7 +17,8 @@ const OWN_BYTES: u64 = 64 << 20;
 
 /// The limits of every process of a command that the worker can live with too.
 pub(super) fn set(profile: &Profile) -> Result<(), Failure> {
-    limit(Resource::Core, 0, "core dumps")?;
+    // Not 0: where the system has a program take core dumps, it is given one all the same, but for this.
+    limit(Resource::Core, 1, "core dumps")?;
     limit(Resource::Fsize, MAX_FILE_BYTES, "file sizes")?;
     match profile.max_open_files {
         0 => Ok(()),
@@ -31,9 +32,14 @@ pub(super) fn cpu_seconds(time: Duration) -> Option<u64> {
     (!time.is_zero()).then(|| time.as_secs().saturating_add(begun))
 }
 
-/// Limits for what no control group holds. `apart` says that the user of commands is not the service's, whose own
+/// Limits for what no control group holds. `other` says that the user of commands is not the service's, whose own
 /// processes would count too. Returns what is missing.
-pub(super) fn instead(profile: &Profile, held: Held, apart: bool) -> Result<Vec<String>, Failure> {
+pub(super) fn instead(
+    profile: &Profile,
+    tier: Isolation,
+    held: Held,
+    other: bool,
+) -> Result<Vec<String>, Failure> {
     let mut missing = Vec::new();
     if profile.max_memory_bytes > 0 && !held.memory {
         let bytes = profile.max_memory_bytes.max(own_bytes() + OWN_BYTES);
@@ -41,8 +47,11 @@ pub(super) fn instead(profile: &Profile, held: Held, apart: bool) -> Result<Vec<
         missing.push("memory is limited for each process, not for a command".to_owned());
     }
     if profile.max_processes > 0 && !held.processes {
-        if apart {
-            let processes = profile.max_processes.into();
+        let processes = u64::from(profile.max_processes);
+        if tier == Isolation::Userns {
+            // In a namespace of users they are counted apart.
+            limit(Resource::Nproc, processes + group::own(tier), "processes")?;
+        } else if other {
             limit(Resource::Nproc, processes, "processes")?;
             missing.push("processes are counted for the user, not for a command".to_owned());
         } else {

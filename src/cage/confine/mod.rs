@@ -15,6 +15,7 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -93,11 +94,10 @@ pub(super) fn leave(profile: &Profile, tier: Isolation, slot: u32) -> Result<Vec
     if tier.is_apart() {
         namespaces::leave(profile.network)?;
     }
-    missing.extend(limits::instead(
-        profile,
-        held,
-        other || tier == Isolation::Userns,
-    )?);
+    missing.extend(limits::instead(profile, tier, held, other)?);
+    if !other && tier != Isolation::None {
+        missing.extend(own_user());
+    }
     Ok(missing)
 }
 
@@ -128,26 +128,44 @@ pub(super) fn enter(
         rights::drop(tier, privileged)?;
         set_no_new_privs(true).step("forbid new privileges")?;
     }
-    missing.extend(open_ends(profile, tier, privileged));
+    missing.extend(open_ends(profile, tier));
     if tier != Isolation::None {
         missing.extend(files::restrict(profile, tier, &home)?);
-        calls::restrict(profile.network)?;
+        calls::restrict(calls::Calls {
+            network: profile.network,
+            among_others: !tier.is_apart() && !other,
+        })?;
     }
+    let directory = profile.working_directory.as_ref().unwrap_or(&home);
+    let found = fs::metadata(directory).map(drop);
+    found.step(format!(
+        "find the working directory {}",
+        directory.display()
+    ))?;
     Ok(Confined {
         missing,
         scratch,
         become_user: (other && tier != Isolation::Userns).then_some((user.uid, user.gid)),
         cpu_seconds: limits::cpu_seconds(profile.max_cpu_time),
-        directory: profile
-            .working_directory
-            .clone()
-            .unwrap_or_else(|| home.clone()),
+        directory: directory.clone(),
         home,
     })
 }
 
+/// What is open to commands because they are the service's own user.
+fn own_user() -> Vec<String> {
+    let read =
+        "no other user: of what they may read, commands read all that the service's own user may";
+    let grouped =
+        "no right to leave groups: commands are in the supplementary groups of the service";
+    let groups = getgroups().unwrap_or_default();
+    let in_others = groups.iter().any(|group| *group != getegid());
+    let open = [Some(read), in_others.then_some(grouped)];
+    open.into_iter().flatten().map(str::to_owned).collect()
+}
+
 /// What a tier leaves open on any host.
-fn open_ends(profile: &Profile, tier: Isolation, privileged: bool) -> Vec<String> {
+fn open_ends(profile: &Profile, tier: Isolation) -> Vec<String> {
     let mut open = Vec::new();
     let mut say = |phrase: &str| open.push(phrase.to_owned());
     if tier == Isolation::None {
@@ -164,10 +182,6 @@ fn open_ends(profile: &Profile, tier: Isolation, privileged: bool) -> Vec<String
     }
     if !tier.is_apart() {
         say("no tmpfs: the scratch folder is as large as its file system");
-    }
-    let groups = getgroups().unwrap_or_default();
-    if !privileged && groups.iter().any(|group| *group != getegid()) {
-        say("no right to leave groups: commands are in the supplementary groups of the service");
     }
     open
 }

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, chmodat, fchmod, fchown, fstat,
-    mkdirat, openat, renameat, seek, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, chmodat, fchmod, fchown, flistxattr,
+    fremovexattr, fstat, mkdirat, openat, renameat, seek, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
@@ -32,6 +32,9 @@ const LAUNCHERS_PATIENCE: Duration = Duration::from_millis(500);
 /// Names are read by this many bytes at a time.
 const NAMES: usize = 16 * 1024;
 
+/// The system's folder for passing files. Not what TMPDIR says: the launcher has no environment.
+const ABOVE: &str = "/tmp";
+
 const FOLDER: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
@@ -40,6 +43,8 @@ const FOLDER: OFlags = OFlags::DIRECTORY
 #[derive(Debug)]
 pub(in crate::cage) struct Scratch {
     folders: Vec<Folder>,
+    /// What all of them are on.
+    device: u64,
 }
 
 #[derive(Debug)]
@@ -56,7 +61,12 @@ impl Scratch {
         let mut leading = BTreeMap::from([(path, BTreeSet::new())]);
         for place in mounted {
             for (folder, name) in place.ancestors().skip(1).zip(place.ancestors()) {
-                if let (true, Some(name)) = (folder.starts_with(path), name.file_name()) {
+                let elsewhere = folder
+                    .ancestors()
+                    .any(|above| mounted.iter().any(|at| at == above && at.starts_with(path)));
+                if let (true, false, Some(name)) =
+                    (folder.starts_with(path), elsewhere, name.file_name())
+                {
                     leading.entry(folder).or_default().insert(name);
                 }
             }
@@ -70,8 +80,11 @@ impl Scratch {
                 kept: names.collect::<Result<_, _>>()?,
             })
         });
-        let folders = opened.collect::<io::Result<_>>()?;
-        Ok(Self { folders })
+        let folders: Vec<Folder> = opened.collect::<io::Result<_>>()?;
+        let device = folders
+            .first()
+            .map_or(Ok(0), |top| fstat(&top.opened).map(|data| data.st_dev))?;
+        Ok(Self { folders, device })
     }
 
     /// Empties it after a command, and undoes what that has done to the folder itself. False when it could not.
@@ -83,7 +96,7 @@ impl Scratch {
         let until = Instant::now() + patience;
         self.folders
             .iter()
-            .try_for_each(|folder| folder.clear(until))
+            .try_for_each(|folder| folder.clear(self.device, until))
     }
 }
 
@@ -92,17 +105,34 @@ impl Folder {
         fstat(&self.opened).map(|data| data.st_uid).ok()
     }
 
-    fn clear(&self, until: Instant) -> Result<(), Errno> {
+    fn clear(&self, device: u64, until: Instant) -> Result<(), Errno> {
         let folder = self.opened.as_fd();
         let now = fstat(folder)?;
-        if now.st_nlink == 0 {
+        if now.st_nlink == 0 || now.st_dev != device {
             return Err(Errno::NOENT);
         }
+        // Before the mode, of which access lists are a part.
+        forget(folder)?;
         if Mode::from_raw_mode(now.st_mode) != self.mode {
             fchmod(folder, self.mode)?;
         }
-        clear(folder, &self.kept, now.st_dev, until)
+        clear(folder, &self.kept, device, until)
     }
+}
+
+/// Takes off what a command has written on the folder itself; most file systems have none of it.
+fn forget(folder: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut room = [0_u8; 1024];
+    let length = match flistxattr(folder, &mut room) {
+        Err(Errno::OPNOTSUPP) => 0,
+        // More than there is room for is meant to hurt: the folder is given up.
+        told => told?,
+    };
+    let names = room[..length].split(|byte| *byte == 0);
+    for name in names.filter(|name| name.starts_with(b"user.") || name.starts_with(b"system.")) {
+        fremovexattr(folder, name)?;
+    }
+    Ok(())
 }
 
 fn mode(folder: &OwnedFd) -> Result<Mode, Errno> {
@@ -113,7 +143,7 @@ fn mode(folder: &OwnedFd) -> Result<Mode, Errno> {
 /// `name`; nobody can guess how it ends.
 pub(super) fn make(name: &str, user: &User) -> io::Result<(Scratch, PathBuf)> {
     let unforeseen = RandomState::new().build_hasher().finish();
-    let path = std::env::temp_dir().join(format!("{name}.{unforeseen:016x}"));
+    let path = Path::new(ABOVE).join(format!("{name}.{unforeseen:016x}"));
     mkdirat(CWD, &path, Mode::RWXU)?;
     let scratch = Scratch::open(&path, &[])?;
     if user.uid != geteuid().as_raw() {
@@ -127,13 +157,12 @@ pub(super) fn make(name: &str, user: &User) -> io::Result<(Scratch, PathBuf)> {
 
 /// Removes all folders of ours with such a name.
 pub(super) fn remove(profile: &Profile, is_ours: impl Fn(&str) -> bool) {
-    let above = std::env::temp_dir();
     let begin = group::listener(profile);
     let users = [
         Some(geteuid().as_raw()),
         profile.run_as.as_ref().map(|user| user.uid),
     ];
-    for entry in std::fs::read_dir(&above).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(ABOVE).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let ours = |name: &str| name.starts_with(&begin) && is_ours(name);
         if !name.to_str().is_some_and(ours) {
@@ -280,5 +309,121 @@ fn raise(
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn emptied(path: &Path) -> bool {
+        Scratch::open(path, &[]).unwrap().empty() && fs::read_dir(path).unwrap().next().is_none()
+    }
+
+    fn soak() -> bool {
+        std::env::var_os("SWITCHBOARD_SOAK").is_some()
+    }
+
+    /// A tree of that depth, made from the bottom, as no path is that long.
+    fn deep(path: &Path, depth: u32) {
+        let top = openat(CWD, path, FOLDER, Mode::empty()).unwrap();
+        mkdirat(&top, "0", Mode::RWXU).unwrap();
+        for _ in 0..depth {
+            mkdirat(&top, "1", Mode::RWXU).unwrap();
+            renameat(&top, "0", &top, "1/0").unwrap();
+            renameat(&top, "1", &top, "0").unwrap();
+        }
+    }
+
+    #[test]
+    fn trees_that_are_made_to_hurt_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, outside) = (folder.path().join("top"), folder.path().join("outside"));
+        fs::create_dir(&path).unwrap();
+        fs::create_dir_all(outside.join("kept")).unwrap();
+        assert!(emptied(&path));
+        let (depth, names) = if soak() {
+            (100_000, 1_000_000)
+        } else {
+            (5_000, 20_000)
+        };
+        deep(&path, depth);
+        for name in 0..names {
+            fs::write(path.join(format!("n{name}")), "").unwrap();
+        }
+        for folder in ["a/b/c", "d", ".1/x", ".2", ".3/x"] {
+            fs::create_dir_all(path.join(folder)).unwrap();
+            fs::write(path.join(folder).join("file"), "x").unwrap();
+        }
+        fs::write(path.join(".4"), "a name that is wanted").unwrap();
+        symlink(&outside, path.join("link")).unwrap();
+        symlink(&outside, path.join("a/link")).unwrap();
+        for shut in ["a/b/c", "a/b", "a", "d"] {
+            fs::set_permissions(path.join(shut), fs::Permissions::from_mode(0o0)).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
+        assert!(Scratch::open(&path, &[]).is_err() || rustix::process::geteuid().is_root());
+        let mut scratch = Scratch::open(&path, &[]).unwrap();
+        scratch.folders[0].mode = Mode::RWXU;
+        assert!(scratch.empty());
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn what_leads_to_something_mounted_stays_or_it_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, place) = (folder.path(), folder.path().join("a/b/mounted"));
+        fs::create_dir_all(place.join("kept")).unwrap();
+        let inner = place.join("inner");
+        let mut scratch = Scratch::open(path, &[place.clone(), inner, "/usr".into()]).unwrap();
+        for left in ["a/x", "x", "a/b/x"] {
+            fs::create_dir_all(path.join(left).join("y")).unwrap();
+        }
+        assert!(scratch.empty());
+        for (folder, name) in [
+            ("", "a"),
+            ("a", "b"),
+            ("a/b", "mounted"),
+            ("a/b/mounted", "kept"),
+        ] {
+            let names = fs::read_dir(path.join(folder)).unwrap();
+            let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, [name]);
+        }
+        fs::rename(path.join("a/b"), path.join("a/c")).unwrap();
+        assert!(!scratch.empty());
+    }
+
+    #[test]
+    fn what_is_written_on_the_folder_itself_goes_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        let mut scratch = Scratch::open(path, &[]).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        for name in ["user.one", "user.two"] {
+            rustix::fs::setxattr(path, name, b"left for the next", flags).unwrap();
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(scratch.empty());
+        assert_eq!(
+            rustix::fs::getxattr(path, "user.one", &mut [0_u8; 32]),
+            Err(Errno::NODATA)
+        );
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut scratch = Scratch::open(folder.path(), &[]).unwrap();
+        assert!(scratch.empty());
+        fs::remove_dir(folder.path()).unwrap();
+        assert!(!scratch.empty());
     }
 }

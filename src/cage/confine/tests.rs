@@ -1,7 +1,8 @@
 //! What holds inside: every test has this very program confine itself, and run a script there.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,6 +25,8 @@ struct Case {
     profile: Profile,
     tier: Isolation,
     script: String,
+    /// Who the service is; root when there is none.
+    service: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,7 +70,14 @@ fn again(case: &Case) -> Command {
     command
 }
 
-fn answered(case: &Case) -> Answer {
+/// Runs a script in a tier.
+fn answered(profile: &Profile, tier: Isolation, script: &str, service: Option<u32>) -> Answer {
+    let case = &Case {
+        profile: profile.clone(),
+        tier,
+        script: script.into(),
+        service,
+    };
     let output = again(case).stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text
@@ -83,13 +93,8 @@ fn answered(case: &Case) -> Answer {
     serde_json::from_str(line).unwrap()
 }
 
-/// Runs a script in a tier.
 fn run_in(profile: &Profile, tier: Isolation, script: &str) -> Answer {
-    let answer = answered(&Case {
-        profile: profile.clone(),
-        tier,
-        script: script.into(),
-    });
+    let answer = answered(profile, tier, script, None);
     assert!(answer.failure.is_none(), "{tier:?}: {answer:?}");
     answer
 }
@@ -112,9 +117,15 @@ fn confined() {
         return;
     };
     let case: Case = serde_json::from_str(&case).unwrap();
+    if let Some(service) = case.service {
+        use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+        let (uid, gid) = (Uid::from_raw(service), Gid::from_raw(service));
+        set_thread_groups(&[]).unwrap();
+        set_thread_res_gid(gid, gid, gid).unwrap();
+        set_thread_res_uid(uid, uid, uid).unwrap();
+    }
     in_child(0, || match leave(&case.profile, case.tier, SLOT) {
-        Ok(missing) => in_child(0, || {
-            // As clone with CLONE_PARENT has it, this would be the launcher's child.
+        Ok(missing) => in_child(libc::CLONE_PARENT, || {
             answer(match enter(&case.profile, case.tier, SLOT, missing) {
                 Ok(confined) => command(confined, &case.script),
                 Err(failure) => failed(failure),
@@ -124,6 +135,7 @@ fn confined() {
         Err(failure) => answer(failed(failure)),
     })
     .unwrap();
+    while rustix::process::wait(rustix::process::WaitOptions::empty()).is_ok() {}
     leave_behind(&case.profile, SLOT);
 }
 
@@ -150,6 +162,7 @@ fn failed(failure: Failure) -> Answer {
 
 fn command(mut confined: Confined, script: &str) -> Answer {
     let emptied = confined.scratch.empty();
+    assert_eq!(confined.cpu_seconds, None);
     let mut shell = Command::new("/bin/sh");
     shell
         .args(["-c", script])
@@ -251,7 +264,7 @@ fn ordinary_programs_work_in_every_cage() {
         let id = run(tier, "id -u; id -g; id -G; pwd >&2; echo $HOME >&2");
         let user = profile()
             .run_as
-            .map_or(rustix::process::geteuid().as_raw(), |user| user.uid);
+            .map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid);
         assert_eq!(
             id.stdout,
             format!("{user}\n{user}\n{user}\n"),
@@ -283,4 +296,438 @@ fn ordinary_programs_work_in_every_cage() {
             assert!(answer.emptied, "{tier:?}: {script}");
         }
     }
+}
+
+/// Shell, and what it says: `ok` when the cage holds.
+fn holds(tier: Isolation, script: &str) {
+    holds_in(&profile(), tier, script);
+}
+
+fn holds_in(profile: &Profile, tier: Isolation, script: &str) {
+    let answer = run_in(
+        profile,
+        tier,
+        &format!("({script}) 2>&1 && echo open || echo shut"),
+    );
+    assert!(
+        answer.stdout.ends_with("shut\n"),
+        "{tier:?}: {script}: {answer:?}"
+    );
+}
+
+#[test]
+fn what_is_not_listed_cannot_be_read_or_written() {
+    let secret = tempfile::tempdir().unwrap();
+    let secret = secret.path();
+    fs::set_permissions(secret, Permissions::from_mode(0o777)).unwrap();
+    fs::write(secret.join("file"), "x").unwrap();
+    fs::set_permissions(secret.join("file"), Permissions::from_mode(0o666)).unwrap();
+    let secret = secret.display();
+    for tier in CAGES {
+        for script in [
+            format!("cat {secret}/file"),
+            format!("ls {secret}"),
+            format!("echo x > {secret}/file"),
+            format!("echo x > {secret}/new"),
+            format!("rm {secret}/file"),
+            format!("ln {secret}/file mine"),
+        ] {
+            holds(tier, &script);
+        }
+        for script in [
+            "cat /etc/shadow",
+            "ls /root",
+            "echo x > /usr/x",
+            "echo x >> /etc/passwd",
+            "touch /x",
+            "mkdir /dev/x",
+            "echo x > /dev/shm/../x",
+            "cat /proc/1/environ",
+            "echo 1 > /proc/sys/kernel/domainname",
+            "echo c > /proc/sysrq-trigger",
+            "mknod d c 1 3",
+            "mknod d b 7 0",
+            "cat /dev/vda | head -c 1 | grep -q .",
+            "mount -t tmpfs x .",
+            "umount /proc",
+            "unshare -r true",
+            "unshare -m true",
+            "chroot . true",
+            "nsenter -t $$ -m true",
+            "su -c true",
+            "sudo -n true",
+            "date -s 12:00",
+            "hostname x",
+            "dmesg",
+            "renice -n -5 $$",
+            "ulimit -n 100000",
+            "ulimit -c 1",
+            "setpriv --reuid 0 true",
+            "ipcmk -M 100",
+            "ipcmk -S 1",
+            "ipcmk -Q",
+            "python3 -c 'import socket; socket.socketpair(socket.AF_TIPC)'",
+            "python3 -c 'import socket; socket.socket()'",
+            "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM)'",
+            "python3 -c 'import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)'",
+        ] {
+            holds(tier, script);
+        }
+    }
+}
+
+#[test]
+fn calls_that_would_widen_the_cage_are_refused() {
+    let script = r#"python3 -c '
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    ctypes.set_errno(0)
+    result = libc.syscall(*[ctypes.c_long(a) for a in arguments])
+    return errno.errorcode.get(ctypes.get_errno(), str(result))
+for number in (165, 166, 155, 429, 428, 430, 431, 432, 433, 442, 161, 272, 308, 101, 310, 311, 440, 312, 438,
+        321, 298, 425, 426, 427, 323, 250, 248, 249, 300, 304, 303, 246, 320, 175, 313, 176, 169, 167, 168, 164, 227,
+        159, 305, 163, 179, 443, 103, 153, 170, 171, 172, 173):
+    print(number, call(number, 0, 0, 0, 0, 0))
+for flag in (0x10000000, 0x20000, 0x40000000, 0x8000000, 0x4000000, 0x2000000):
+    print("clone", call(56, flag | 17, 0, 0, 0, 0))
+print("personality", call(135, 0x0040000), call(135, 0xffffffff) != "EPERM")
+print("tiocsti", call(16, 0, 0x5412, 0))
+print("clone3", call(435, 0, 0))
+print("x32", call(0x40000000 + 39))
+'"#;
+    for tier in CAGES {
+        let answer = run(tier, script);
+        let lines: Vec<_> = answer.stdout.lines().collect();
+        assert_eq!(lines.len(), 62, "{answer:?}");
+        for line in lines {
+            let (call, result) = line.split_once(' ').unwrap();
+            let expected = match call {
+                "personality" => "EPERM True",
+                "clone3" | "x32" => "ENOSYS",
+                _ => "EPERM",
+            };
+            assert_eq!(result, expected, "{tier:?}: {call}");
+        }
+    }
+    // A new namespace for processes takes a right that commands lack.
+    let script =
+        "python3 -c 'import ctypes; print(ctypes.CDLL(None).syscall(56, 0x20000011, 0, 0, 0, 0))'";
+    for tier in CAGES {
+        writes(tier, script, "-1\n");
+    }
+}
+
+#[test]
+fn a_command_has_no_capabilities_and_gets_none() {
+    for tier in CAGES {
+        let script = "grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status; umask";
+        let answer = run(tier, script);
+        for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            let line = format!("{line}:\t0000000000000000\n");
+            assert!(answer.stdout.contains(&line), "{tier:?}: {answer:?}");
+        }
+        assert!(
+            answer
+                .stdout
+                .ends_with("NoNewPrivs:\t1\nSeccomp:\t2\n0077\n"),
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
+fn only_what_is_listed_is_there() {
+    let host = tempfile::tempdir().unwrap();
+    let open = |path: &Path| {
+        fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    };
+    open(host.path());
+    for name in ["read", "write", "write/read"] {
+        fs::create_dir(host.path().join(name)).unwrap();
+        open(&host.path().join(name));
+    }
+    fs::write(host.path().join("read/file"), "x").unwrap();
+    std::os::unix::fs::symlink("read", host.path().join("link")).unwrap();
+    let path = |name: &str| host.path().join(name);
+    let listed = Profile {
+        readable: vec![
+            "/usr".into(),
+            "/bin".into(),
+            "/lib".into(),
+            "/lib64".into(),
+            path("link"),
+            path("write/read"),
+            path("none"),
+        ],
+        writable: vec![path("write"), path("none")],
+        working_directory: Some(path("write")),
+        ..profile()
+    };
+    for tier in [Isolation::Full, Isolation::Userns] {
+        let answer = run_in(
+            &listed,
+            tier,
+            "ls -A / | tr '\\n' ' '; pwd; echo x > file && cat file; cat ../read/file",
+        );
+        assert_eq!(
+            answer.stdout,
+            format!(
+                "bin dev lib lib64 proc tmp usr {}\nx\nx",
+                path("write").display()
+            ),
+            "{answer:?}"
+        );
+        assert_eq!(fs::read(path("write/file")).unwrap(), b"x\n");
+        for script in [
+            "cat /etc/passwd",
+            "echo x > ../read/file",
+            "echo x > read/file",
+        ] {
+            let answer = run_in(&listed, tier, script);
+            assert!(answer.code != Some(0), "{tier:?}: {script}: {answer:?}");
+        }
+        run_in(&listed, tier, "mkdir ../x; touch ../../x");
+        assert!(!path("x").exists());
+        // What is mounted in the scratch folder is nobody's to empty.
+        assert!(path("write/file").exists() && path("read/file").exists());
+    }
+    let answer = run_in(
+        &listed,
+        Isolation::Landlock,
+        "echo y > file; cat ../link/file; echo x > read/z; echo x > ../read/file",
+    );
+    assert_eq!(answer.stdout, "x", "{answer:?}");
+    assert_eq!(fs::read(path("write/file")).unwrap(), b"y\n");
+    // Under Landlock what may be written below one folder may be written below all that is in it.
+    assert!(path("write/read/z").exists());
+}
+
+#[test]
+fn a_command_is_held_to_its_limits() {
+    for tier in Isolation::ALL {
+        let answer = run(tier, "ulimit -n; ulimit -c; ulimit -f");
+        assert_eq!(answer.stdout, "128\n0\n2097152\n", "{answer:?}");
+        let bomb = run(tier, "python3 -c 'x = bytearray(1 << 30)'; echo $?");
+        assert!(
+            matches!(bomb.stdout.trim(), "137" | "1"),
+            "{tier:?}: {bomb:?}"
+        );
+        let forks = "python3 -c '
+import os, time
+made = 0
+try:
+    for _ in range(100):
+        if os.fork() == 0: time.sleep(100)
+        made += 1
+except OSError: pass
+print(made, flush=True)
+os.killpg(0, 9)'";
+        // Besides those there are the shell and python.
+        let forks = run(tier, &format!("setsid {forks}"));
+        let made: u32 = forks.stdout.trim().parse().unwrap();
+        assert!((28..=31).contains(&made), "{tier:?}: {forks:?}");
+        assert_eq!(
+            forks
+                .missing
+                .iter()
+                .filter(|phrase| phrase.contains("control group"))
+                .count(),
+            0
+        );
+    }
+}
+
+/// What is left when the service is nobody special and has no groups to give.
+#[test]
+fn a_service_without_rights_has_all_but_control_groups() {
+    let own = Profile {
+        run_as: None,
+        ..profile()
+    };
+    let service = Some(65533);
+    let full = answered(&own, Isolation::Full, "true", service);
+    assert_eq!(full.failure.unwrap().step, "make a mount namespace");
+    for tier in [Isolation::Userns, Isolation::Landlock, Isolation::None] {
+        let answer = answered(
+            &own,
+            tier,
+            "id -u; mkdir -p a/b; chmod 0 a/b a; ulimit -v; cat /etc/shadow",
+            service,
+        );
+        let (id, memory) = answer.stdout.trim().split_once('\n').unwrap();
+        assert_eq!(id, "65533", "{tier:?}: {answer:?}");
+        assert!(memory.parse::<u64>().unwrap() >= 256 << 10, "{answer:?}");
+        assert!(
+            answer.emptied && answer.stderr.contains("denied"),
+            "{tier:?}: {answer:?}"
+        );
+        let groups = answer
+            .missing
+            .iter()
+            .filter(|phrase| phrase.starts_with("no control group"));
+        assert_eq!(groups.count(), 2, "{answer:?}");
+        // Its workers and those of others are the same user's.
+        assert_eq!(answered(&own, tier, "", service).stdout, "", "{tier:?}");
+    }
+    // Where a command sees its fellows, their lots are not its to change.
+    let lots = "prlimit -n -p $PPID; prlimit -n5 -p $PPID; taskset -p 1 $PPID; renice -n 3 $PPID; ionice -c 3 -p $PPID";
+    let lots = format!("({lots}) 2>&1 | grep -ci permitted; nice true; ulimit -n 9");
+    let lots = answered(&own, Isolation::Landlock, &lots, service);
+    assert_eq!(
+        (lots.code, lots.stdout.as_str()),
+        (Some(0), "5\n"),
+        "{lots:?}"
+    );
+    let limits = |tier| answered(&own, tier, "ulimit -p", service).stdout;
+    assert_eq!(limits(Isolation::Userns), "34\n");
+    assert_ne!(limits(Isolation::Landlock), "33\n");
+}
+
+#[test]
+fn root_runs_nothing_in_a_cage() {
+    let root = Profile {
+        run_as: None,
+        ..profile()
+    };
+    for tier in CAGES {
+        let failure = answered(&root, tier, "true", None).failure.unwrap();
+        assert_eq!(failure.step, "run commands as root", "{tier:?}");
+    }
+    let answer = run_in(
+        &root,
+        Isolation::None,
+        "id -u; grep NoNew /proc/self/status",
+    );
+    assert_eq!(answer.stdout, "0\nNoNewPrivs:\t0\n");
+}
+
+#[test]
+fn commands_start_where_they_are_told_or_nothing_does() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let mut there = Profile {
+        working_directory: Some(folder.path().into()),
+        ..profile()
+    };
+    for tier in Isolation::ALL {
+        let answer = run_in(&there, tier, "pwd; ls -a; mkdir x || mkdir $HOME/x");
+        assert_eq!(
+            answer.stdout,
+            format!("{}\n.\n..\n", folder.path().display()),
+            "{tier:?}"
+        );
+        assert_eq!(answer.code, Some(0));
+    }
+    there.working_directory = Some("/not/there".into());
+    for tier in Isolation::ALL {
+        let failure = answered(&there, tier, "true", None).failure.unwrap();
+        assert_eq!(failure.step, "find the working directory /not/there");
+    }
+}
+
+#[test]
+fn the_network_is_the_hosts_when_asked_for() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port})); print(1)'"
+    );
+    let reaching = Profile {
+        network: true,
+        ..profile()
+    };
+    for tier in Isolation::ALL {
+        assert_eq!(run_in(&reaching, tier, &script).stdout, "1\n", "{tier:?}");
+        if tier != Isolation::None {
+            holds_in(
+                &reaching,
+                tier,
+                "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'",
+            );
+            holds_in(
+                &reaching,
+                tier,
+                "python3 -c 'import socket; socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)'",
+            );
+        }
+    }
+}
+
+#[test]
+fn all_of_the_host_can_be_listed() {
+    let all = Profile {
+        readable: vec!["/".into()],
+        writable: vec!["/dev".into(), "/tmp".into(), "/proc".into()],
+        ..profile()
+    };
+    for tier in [Isolation::Full, Isolation::Userns] {
+        let answer = run_in(
+            &all,
+            tier,
+            "ls /etc/passwd /tmp; ls -A /dev | tr '\\n' ' '; echo x > x; ps | wc -l; touch /x /var/x /dev/x",
+        );
+        assert_eq!(answer.code, Some(1), "{answer:?}");
+        assert!(
+            answer.stdout.starts_with(
+                "/etc/passwd\n\n/tmp:\nfd full null random shm stderr stdin stdout urandom zero "
+            ),
+            "{answer:?}"
+        );
+        assert_eq!(answer.stderr.matches("Read-only").count(), 3, "{answer:?}");
+        assert!(answer.emptied);
+    }
+}
+
+#[test]
+fn what_killed_launchers_have_left_is_swept() {
+    let gone = Profile {
+        listener: "swept away".into(),
+        ..profile()
+    };
+    let dead = {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id() as i32
+    };
+    let name = group::name(&gone, dead, 3);
+    assert_eq!(name, format!("switchboard.swept_away.{dead}.3"));
+    let living = group::name(&gone, 1, 3);
+    let (user, _) = runner(&gone);
+    let make = |name: &str| {
+        let (_, path) = scratch::make(name, &user).unwrap();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        path
+    };
+    let (left, used) = (make(&name), make(&living));
+    let left_group = in_group(&gone, &name);
+    sweep(&gone);
+    assert!(!left.exists() && used.exists());
+    assert!(
+        left_group.iter().all(|group| !group.exists()),
+        "{left_group:?}"
+    );
+    scratch::remove(&gone, |other| other.starts_with(&living));
+    assert!(!used.exists());
+}
+
+/// The groups of that name, which a process has been in.
+fn in_group(profile: &Profile, name: &str) -> Vec<PathBuf> {
+    in_child(0, || {
+        let (held, missing) = group::join(profile, Isolation::Full, name);
+        assert_eq!(
+            (held, missing),
+            (
+                group::Held {
+                    memory: true,
+                    processes: true
+                },
+                vec![]
+            )
+        );
+    })
+    .unwrap();
+    let groups = group::named(|other| other == name);
+    assert_eq!(groups.len(), 2);
+    groups
 }

@@ -62,15 +62,16 @@ pub(in crate::cage) fn can_clone(flags: libc::c_int) -> io::Result<()> {
     in_child(flags, || {})
 }
 
-/// Does something in a child, which has no other thread, and waits for that.
+/// Does something in a child, which has no other thread, and waits for that; not for a sibling.
 #[cfg(test)]
 pub(in crate::cage) fn in_child(flags: libc::c_int, work: impl FnOnce()) -> io::Result<()> {
     let none = std::ptr::null::<libc::c_void>();
-    let flags = libc::c_long::from(flags | libc::SIGCHLD);
-    // SAFETY: without flags it is fork, and with flags it is given a child that does nothing but end.
+    let all = libc::c_long::from(flags | libc::SIGCHLD);
     let child = match flags {
-        flags if flags == libc::c_long::from(libc::SIGCHLD) => unsafe { libc::fork() }.into(),
-        flags => unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) },
+        // SAFETY: it comes before all other threads' locks are forgotten.
+        0 => unsafe { libc::fork() }.into(),
+        // SAFETY: without a stack it is fork; whoever uses it has no other thread.
+        _ => unsafe { libc::syscall(libc::SYS_clone, all, none, none, none, none) },
     };
     match child {
         -1 => Err(io::Error::last_os_error()),
@@ -79,6 +80,7 @@ pub(in crate::cage) fn in_child(flags: libc::c_int, work: impl FnOnce()) -> io::
             // SAFETY: it ends the process at once.
             unsafe { libc::_exit(done.is_err().into()) }
         }
+        _ if flags & libc::CLONE_PARENT != 0 => Ok(()),
         child => {
             let child = rustix::process::Pid::from_raw(child as i32);
             let status = rustix::process::waitpid(child, rustix::process::WaitOptions::empty())?;
