@@ -35,6 +35,7 @@ mod numbers;
 mod pause;
 mod record;
 mod reload;
+mod sandbox;
 mod served;
 mod server;
 mod shell;
