@@ -44,18 +44,17 @@ fn place(view: &View) -> String {
     }
 }
 
-/// What can be obeyed and may not be meant is said before it matters; and that what is known of commands may go with the
-/// process.
+/// What can be obeyed and may not be meant is said before it matters; and that what is known of commands goes with the
+/// process, where it does.
 pub(super) fn warn_of_doubts(supervisor: &Supervisor, store_keeps: bool) {
     for view in supervisor.list() {
-        let protocol = &view.spec.protocol;
-        if matches!(protocol, Protocol::Shell(_)) && !store_keeps {
+        if !store_keeps && matches!(view.spec.protocol, Protocol::Shell(_)) {
             warn!(
                 listener = %view.name,
                 "the audit trail of this shell is in memory and goes with the process; set store.path to a file"
             );
         }
-        for (key, doubt) in protocol.doubts() {
+        for (key, doubt) in view.spec.protocol.doubts() {
             warn!(listener = %view.name, key, "{doubt}");
         }
     }

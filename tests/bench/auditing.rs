@@ -52,7 +52,7 @@ fn in_memory(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [1, 8], sample_size = 1, sample_count = 1_000)]
 fn on_disk(bencher: Bencher<'_, '_>, count: usize) {
     let folder = tempfile::tempdir().unwrap();
-    let (runtime, store) = (runtime(), open(&folder.path().join("bench.db")));
+    let (runtime, store) = (runtime(), open(folder.path().join("bench.db")));
     bencher.counter(ItemsCount::new(count)).bench_local(|| {
         let all = (0..count).map(|_| run(&store));
         runtime.block_on(futures_util::future::join_all(all))

@@ -8,12 +8,13 @@ use encoding_rs::Encoding;
 
 use super::exec::{self, Rules};
 use super::frame::{Outcome, head};
+use super::output::{self, Output};
 use super::policy::{self, Plan, Refusal};
 use super::trail::Trail;
 use super::turns::Turn;
 use super::{Commands, LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
 use crate::net::{
-    Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
+    Ask, CloseReason, Event, Framing, Part, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
 };
 use crate::protocol::refuse;
 use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
@@ -32,7 +33,7 @@ pub(super) struct Shell {
 }
 
 /// The kernel's buffers take an answer of this many bytes at once.
-const SHORT_ANSWER: usize = 256 << 10;
+const SHORT_ANSWER: u64 = 256 << 10;
 
 /// A peer that does not take its answer for this long is a slow consumer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ impl Shell {
             programs: settings.programs,
             rules: Rules {
                 timeout: settings.command_timeout,
-                max_output: usize::try_from(settings.max_output_bytes).unwrap_or(usize::MAX),
+                max_output: settings.max_output_bytes,
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
                 queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
@@ -177,13 +178,19 @@ impl Shell {
         mut outcome: Outcome,
         trace_id: &str,
     ) -> Result<(), CloseReason> {
-        let cut = outcome.truncated;
-        outcome.stdout = transcode::transcode(outcome.stdout, self.encoding, cut);
-        outcome.stderr = transcode::transcode(outcome.stderr, self.encoding, cut);
+        if let Some(encoding) = self.encoding {
+            let cut = outcome.truncated;
+            for output in [&mut outcome.stdout, &mut outcome.stderr] {
+                if transcode::transcode(output, encoding, cut).await.is_err() {
+                    outcome.truncated = true;
+                    outcome.error = Some(output::refusal());
+                }
+            }
+        }
         let head = head(&outcome, &self.filename, trace_id);
-        stream
-            .send_all(&[&head, &outcome.stdout, &outcome.stderr], PATIENCE)
-            .await
+        let (stdout, stderr) = (outcome.stdout.part(), outcome.stderr.part());
+        let parts = [Part::Bytes(&head), stdout, stderr];
+        stream.send_all(&parts, PATIENCE).await
     }
 
     /// The error answer to what cannot be a command; the session ends with it.
@@ -208,7 +215,7 @@ fn end(outcome: &Outcome) -> CommandEnd {
             (None, None, Some(signal)) => Ended::Signaled(signal),
             (None, None, None) => Ended::Failed("unknown"),
         },
-        output_bytes: (outcome.stdout.len() + outcome.stderr.len()) as u64,
+        output_bytes: outcome.stdout.len() + outcome.stderr.len(),
         truncated: outcome.truncated,
     }
 }
@@ -217,7 +224,9 @@ impl StreamHandler for Shell {
     fn unavailable(&self) -> Bytes {
         let outcome = Outcome::refused(Refusal::new("unavailable", UNAVAILABLE));
         let mut frame = head(&outcome, &self.filename, "");
-        frame.extend_from_slice(&outcome.stderr);
+        if let Output::Memory(said) = &outcome.stderr {
+            frame.extend_from_slice(said);
+        }
         frame.into()
     }
 

@@ -12,6 +12,7 @@ mod exec;
 mod frame;
 mod handler;
 mod launcher;
+mod output;
 mod policy;
 mod sandbox;
 mod trail;
