@@ -53,7 +53,7 @@ impl Budget {
 /// bounds all of them.
 fn spared() -> u64 {
     let system = rustix::system::sysinfo();
-    let memory = u64::from(system.totalram) * u64::from(system.mem_unit);
+    let memory = system.totalram * u64::from(system.mem_unit);
     let file = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
     MOST.min(memory / 4).min(file.saturating_sub(STEP))
 }
