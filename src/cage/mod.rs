@@ -12,7 +12,6 @@
 //! worker gives up everything that it does not need before the first command comes near it; commands inherit that. The
 //! init is the first process of a PID namespace of its own, so that with it all dies that the command has started.
 
-mod account;
 mod confine;
 mod descendants;
 mod kernel;
@@ -30,7 +29,7 @@ use std::{fmt, io};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use account::{account_named, account_numbered};
+pub use kernel::account;
 pub use start::{Started, WORD, start};
 
 /// What a host can hold a command in, weakest first.

@@ -5,4 +5,11 @@
     reason = "clone with a stack of its own, execve, wait4, unshare and getpwnam_r have no safe wrapper"
 )]
 
+mod account;
+mod namespaces;
 pub(super) mod process;
+
+pub use account::account;
+pub(super) use namespaces::{Without, restrict_mount, unshare};
+#[cfg(test)]
+pub(super) use namespaces::{can_clone, in_child};

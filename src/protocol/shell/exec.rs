@@ -50,7 +50,7 @@ pub(super) async fn run<G>(
     launcher: &Launcher,
     permit: impl Future<Output = Result<Entry, Refusal>>,
     gone: impl Future<Output = G>,
-) -> Result<Outcome, G> {
+) -> Result<Answer, G> {
     tokio::pin!(gone);
     let started = tokio::select! {
         biased;
@@ -59,7 +59,7 @@ pub(super) async fn run<G>(
     };
     let (mut running, entry) = match started {
         Ok(started) => started,
-        Err(refusal) => return Ok(Outcome::refused(refusal)),
+        Err(refusal) => return Ok(Answer::from(Outcome::refused(refusal))),
     };
     let began = Instant::now();
     let mut outcome = Outcome::default();
@@ -68,8 +68,25 @@ pub(super) async fn run<G>(
         .await;
     outcome.duration = began.elapsed();
     running.conclude(rules, launcher, &mut outcome);
-    entry.end(&outcome);
-    left.map_or(Ok(outcome), Err)
+    if let Some(left) = left {
+        entry.end(&outcome);
+        return Err(left);
+    }
+    let entry = Some(entry);
+    Ok(Answer { outcome, entry })
+}
+
+/// What a command came to, and its entry in the trail, which is to be ended.
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    pub(super) entry: Option<Entry>,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        let entry = None;
+        Self { outcome, entry }
+    }
 }
 
 /// `duration` after `moment`; a year for whoever asks for ages.

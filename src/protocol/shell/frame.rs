@@ -21,6 +21,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// Bytes of both outputs.
+    pub(super) fn len(&self) -> u64 {
+        self.stdout.len() + self.stderr.len()
+    }
+
     /// The outcome of a command that was not run. What its body says, the oldest client shows.
     pub(super) fn refused(refusal: Refusal) -> Self {
         let mut outcome = Self::default();
@@ -83,7 +88,7 @@ pub(super) fn head(outcome: &Outcome, filename: &str, trace_id: &str) -> Vec<u8>
 fn header(outcome: &Outcome, filename: &str, trace_id: &str, message: &str) -> Vec<u8> {
     let header = Header {
         filename,
-        len: outcome.stdout.len() + outcome.stderr.len(),
+        len: outcome.len(),
         stdout_len: outcome.stdout.len(),
         stderr_len: outcome.stderr.len(),
         exit_code: outcome.exit_code,

@@ -25,7 +25,7 @@ pub(super) static KEPT: Budget = Budget::new(|| MOST_KEPT.min(memory() / 16));
 /// Bytes of memory of this machine.
 fn memory() -> u64 {
     let system = rustix::system::sysinfo();
-    u64::from(system.totalram) * u64::from(system.mem_unit)
+    system.totalram * u64::from(system.mem_unit)
 }
 
 /// A number of bytes that many share.
