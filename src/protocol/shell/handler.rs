@@ -1,6 +1,6 @@
 //! One session of the framed shell: reads a command, has it run, sends the frame, and again.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use encoding_rs::Encoding;
 
 use super::exec::{self, Answer, Rules};
 use super::frame::{Outcome, head};
-use super::output::{self, Output};
+use super::output;
 use super::policy::{self, Plan, Refusal};
 use super::trail::Trail;
 use super::turns::Turn;
@@ -50,6 +50,7 @@ impl Shell {
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
                 queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
+                verbose: AtomicBool::new(false),
             },
             filename: settings.filename,
             // `check` has refused labels that are none.
@@ -194,8 +195,8 @@ impl Shell {
             }
         }
         let head = head(outcome, &self.filename, trace_id);
-        let (stdout, stderr) = (outcome.stdout.part(), outcome.stderr.part());
-        let parts = [Part::Bytes(&head), stdout, stderr];
+        let ([stdout, more], [stderr, rest]) = (outcome.stdout.parts(), outcome.stderr.parts());
+        let parts = [Part::Bytes(&head), stdout, more, stderr, rest];
         stream.send_all(&parts, PATIENCE).await
     }
 
@@ -230,9 +231,7 @@ impl StreamHandler for Shell {
     fn unavailable(&self) -> Bytes {
         let outcome = Outcome::refused(Refusal::new("unavailable", UNAVAILABLE));
         let mut frame = head(&outcome, &self.filename, "");
-        if let Output::Memory(said) = &outcome.stderr {
-            frame.extend_from_slice(said);
-        }
+        frame.extend_from_slice(outcome.stderr.beginning());
         frame.into()
     }
 
