@@ -12,20 +12,25 @@
 //! worker gives up everything that it does not need before the first command comes near it; commands inherit that. The
 //! init is the first process of a PID namespace of its own, so that with it all dies that the command has started.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the launcher and the worker call it")
-)]
 mod confine;
+mod descendants;
 mod kernel;
+pub mod launcher;
+pub mod message;
+pub mod packet;
+mod start;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use kernel::account;
+pub use kernel::{account_named, account_numbered};
+pub use start::{Started, WORD, start};
 
 /// What a host can hold a command in, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -112,4 +117,24 @@ pub struct Failure {
     pub step: String,
     /// The system's error number.
     pub errno: i32,
+}
+
+impl Failure {
+    fn of(step: &str, errno: Errno) -> Self {
+        Self {
+            step: step.to_owned(),
+            errno: errno.raw_os_error(),
+        }
+    }
+
+    fn from_io(step: &str, error: &io::Error) -> Self {
+        Self::of(step, Errno::from_io_error(error).unwrap_or(Errno::IO))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = io::Error::from_raw_os_error(self.errno);
+        write!(f, "{}: {error}", self.step)
+    }
 }

@@ -42,6 +42,8 @@ use client::{Client, ControlArgs};
 use exit::{Failure, OK};
 use output::Format;
 
+use crate::cage;
+
 /// Socket listeners, run from a gRPC control plane.
 #[derive(Debug, Parser)]
 #[command(name = "switchboard", version, arg_required_else_help = true)]
@@ -134,6 +136,13 @@ struct Noun<V: Args> {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    // It is no command of anybody's, and comes before all that a command needs.
+    if env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == cage::WORD)
+    {
+        return cage::launcher::main();
+    }
     // A shell that asks what could be typed here is answered, and that is all; nothing may be printed before.
     CompleteEnv::with_factory(Cli::command).complete();
     let parsed = if env::args_os().nth(1).is_some_and(|first| first == "serve") {

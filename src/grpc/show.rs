@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::api;
 use super::convert::duration;
+use super::{api, spec};
 use crate::net::{Framing, Transport};
 use crate::protocol::{Protocol, chat, shell, uppercase};
 
@@ -86,21 +86,10 @@ fn show_shell(s: &shell::Settings) -> api::ShellProtocol {
         filename: s.filename.clone(),
         output_encoding: s.output_encoding.clone(),
         framing: framing(s.framing),
-        sandbox: Some(api::Sandbox {
-            working_directory: s.sandbox.working_directory.to_string_lossy().into_owned(),
-            // Its values may be secrets; who set them knows them.
-            environment: s
-                .sandbox
-                .environment
-                .keys()
-                .map(|k| (k.clone(), "(set)".into()))
-                .collect(),
-            max_concurrent_commands: s.sandbox.max_concurrent_commands,
-            ..api::Sandbox::default()
-        }),
+        sandbox: Some(spec::show_sandbox(&s.sandbox)),
         raw_quiet: set(s.raw_quiet),
         wait_for_background: s.wait_for_background,
-        audit_best_effort: false,
+        audit_best_effort: s.audit_best_effort,
         allow_cleartext: s.allow_cleartext,
         queue_timeout: s.queue_timeout.map(duration),
     }

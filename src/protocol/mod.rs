@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Scope, scope_of};
 use crate::net::{Address, CloseReason, Event, Handler, Limits, Stream, Transport, Violation};
+use crate::store::Store;
 
 /// A protocol with its settings, as files and calls have it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,17 @@ pub enum Protocol {
     Uppercase(uppercase::Settings),
     /// Seats an operator, or everyone in a room.
     Chat(chat::Settings),
+}
+
+/// What a listener stands on: who it is, and what of the process its protocol may use.
+#[derive(Clone, Default)]
+pub struct Ground {
+    /// The listener's name.
+    pub listener: String,
+    /// The node's, with which the names of its sessions begin.
+    pub node: String,
+    /// Where it keeps what must not be forgotten; without one it keeps nothing.
+    pub store: Option<Store>,
 }
 
 /// A running protocol, and its desk if it has one.
@@ -136,19 +148,19 @@ impl Protocol {
     }
 
     /// Makes it ready to run.
-    pub fn build(&self) -> Built {
-        self.make(None)
+    pub fn build(&self, ground: &Ground) -> Built {
+        self.make(ground, None)
     }
 
     /// Makes it ready to run with changed settings in the place of `before`. What its sessions
     /// share lives on, and takes what is live of the settings at once: a desk with its
     /// conversations and those who wait, a room with its members, a shell's count of commands. A
     /// desk whose change needs a new socket begins anew; its old run must have ended.
-    pub fn rebuild(&self, before: &Built) -> Built {
-        self.make(Some(before))
+    pub fn rebuild(&self, ground: &Ground, before: &Built) -> Built {
+        self.make(ground, Some(before))
     }
 
-    fn make(&self, before: Option<&Built>) -> Built {
+    fn make(&self, ground: &Ground, before: Option<&Built>) -> Built {
         let alone = |handler| Built {
             handler,
             desk: None,
@@ -156,7 +168,7 @@ impl Protocol {
         };
         match self {
             Self::Ack(settings) => alone(ack::handler(settings)),
-            Self::Shell(settings) => shell::build(settings, before),
+            Self::Shell(settings) => shell::build(settings, ground, before),
             Self::Uppercase(settings) => alone(uppercase::handler(settings)),
             Self::Chat(settings) => chat::build(settings, before),
         }
@@ -210,7 +222,7 @@ mod tests {
 
     impl Run {
         fn start(protocol: &Protocol) -> Self {
-            let built = protocol.build();
+            let built = protocol.build(&Ground::default());
             Self(
                 Listener::start(Limits::default(), built.handler.clone()),
                 built,
@@ -218,7 +230,7 @@ mod tests {
         }
 
         fn change(&mut self, to: &Protocol) {
-            self.1 = to.rebuild(&self.1);
+            self.1 = to.rebuild(&Ground::default(), &self.1);
             self.0.change(Limits::default(), self.1.handler.clone());
         }
     }
@@ -366,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_change_that_needs_a_new_socket_makes_a_new_desk() {
-        let first = protocol("chat", json!({})).build();
+        let first = protocol("chat", json!({})).build(&Ground::default());
         for (key, value) in [
             ("pace", "free"),
             ("framing", "line"),
@@ -375,7 +387,7 @@ mod tests {
         ] {
             let changed = protocol("chat", json!({key: value}));
             assert_eq!(changed.scope(key), Some(Scope::Rebind));
-            let desk = changed.rebuild(&first).desk;
+            let desk = changed.rebuild(&Ground::default(), &first).desk;
             let same = desk.is_some_and(|desk| Arc::ptr_eq(&desk, first.desk.as_ref().unwrap()));
             assert!(!same, "{key}");
         }
@@ -397,26 +409,5 @@ mod tests {
         read(&mut second, "welcome\n");
         second.write_all(b"it is me\n").unwrap();
         read(&mut first, "it is me\n");
-    }
-
-    #[test]
-    fn a_shell_session_keeps_its_programs_and_shares_its_turns() {
-        let shell = |name, most: u32| {
-            let settings = json!({
-                "policy": "any", "filename": name, "framing": "line", "queue_timeout": "50ms",
-                "sandbox": {"max_concurrent_commands": most},
-            });
-            protocol("shell", settings)
-        };
-        let mut run = Run::start(&shell("old", 2));
-        let mut first = run.0.connect();
-        assert!(answer(&mut first, "true").contains("old"));
-        run.change(&shell("new", 1));
-        let mut second = run.0.connect();
-        assert!(answer(&mut second, "true").contains("new"));
-        assert!(answer(&mut first, "true").contains("old"));
-        // The one turn of both is taken: the other session waits for it in vain.
-        first.write_all(b"sleep 2\n").unwrap();
-        until(|| answer(&mut second, "true").contains("busy"));
     }
 }

@@ -8,15 +8,13 @@ use crate::supervisor::{Desired, ListenerName, Spec};
 
 /// The listeners that run when no layer names one; `deploy/switchboard.toml` says the same.
 pub fn default_listeners() -> BTreeMap<ListenerName, Spec> {
-    let programs = ["echo", "date", "ls", "uname", "uptime", "id"]
-        .map(String::from)
-        .to_vec();
     let udp = protocol::chat::Settings {
         transport: net::Transport::Udp,
         ..protocol::chat::Settings::default()
     };
     let shell = protocol::shell::Settings {
-        programs,
+        // What holds its commands is the cage.
+        policy: protocol::shell::Policy::Any,
         ..protocol::shell::Settings::default()
     };
     let listeners = [

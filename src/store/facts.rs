@@ -17,7 +17,7 @@ pub struct Facts {
     pub commits: u64,
     /// Writes that were not kept, for each of [`WriteError::REASONS`].
     pub failures: [(&'static str, u64); WriteError::REASONS.len()],
-    /// Audit events that are not in the trail.
+    /// Audit events and commands that are not in the trail.
     pub lost_events: u64,
     /// False from the first write that the disk or the file failed until one that it did not.
     pub healthy: bool,

@@ -5,6 +5,7 @@
 
 mod answer;
 mod ban;
+mod command;
 mod error;
 mod facts;
 mod link;
@@ -29,17 +30,19 @@ use tracing::{info, warn};
 
 pub use answer::Answer;
 pub use ban::{Ban, BanKey};
+pub use command::{Beginning, Command, CommandEnd, CommandId, Recorded, Slice};
 pub use error::{OpenError, Refusal, WriteError};
 pub use facts::Facts;
 pub use row::{Assignment, Event, Identity, Kept, Write};
 
+use command::Commands;
 use facts::Tally;
 use link::Link;
 use open::{Place, connect};
 use retention::Sweep;
 use schema::MIGRATIONS;
 use trail::Notes;
-use writer::{Job, Writer};
+use writer::{Job, Work, Writer};
 
 /// Writes that may wait; a commit takes up to a quarter of them.
 const QUEUE: usize = 1024;
@@ -49,9 +52,9 @@ const QUEUE: usize = 1024;
 pub struct Options {
     /// The file; `:memory:` keeps nothing.
     pub path: PathBuf,
-    /// How long audit events are kept.
+    /// How long audit events and commands are kept.
     pub retention: Duration,
-    /// How large the file may grow before the oldest audit events go, whatever their age.
+    /// How large the file may grow before the oldest audit events and commands go, whatever their age.
     pub max_bytes: u64,
 }
 
@@ -69,6 +72,7 @@ struct Inner {
     keeps: bool,
     max_bytes: u64,
     notes: Mutex<Notes>,
+    commands: Arc<Commands>,
 }
 
 impl Store {
@@ -87,6 +91,12 @@ impl Store {
         );
         let tally = Arc::new(Tally::new(place.size()));
         let keeps = place != Place::Memory;
+        let refused = |refusal| OpenError {
+            path: options.path.clone(),
+            refusal,
+        };
+        let commands = Commands::new(&connection, keeps, options).map_err(refused)?;
+        let commands = Arc::new(commands);
         let (jobs, waiting) = sync_channel(QUEUE);
         let (ending, ended) = watch::channel(());
         let writer = Writer {
@@ -94,13 +104,16 @@ impl Store {
             jobs: waiting,
             sweep: Sweep::new(options.retention, options.max_bytes),
             tally: tally.clone(),
+            commands: commands.clone(),
+            due: None,
         };
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(ending))
-            .map_err(|error| OpenError {
-                path: options.path.clone(),
-                refusal: Refusal::Unusable(format!("there is no thread for it: {error}")),
+            .map_err(|error| {
+                refused(Refusal::Unusable(format!(
+                    "there is no thread for it: {error}"
+                )))
             })?;
         let store = Self(Arc::new(Inner {
             jobs: Mutex::new(Some(jobs)),
@@ -110,6 +123,7 @@ impl Store {
             keeps,
             max_bytes: options.max_bytes,
             notes: Mutex::new(Notes::default()),
+            commands,
         }));
         Ok((store, kept))
     }
@@ -119,7 +133,7 @@ impl Store {
         self.0.keeps
     }
 
-    /// How large the file may grow before audit events go.
+    /// How large the file may grow before audit events and commands go.
     pub fn max_bytes(&self) -> u64 {
         self.0.max_bytes
     }
@@ -135,7 +149,7 @@ impl Store {
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), WriteError> {
         let (answer, outcome) = oneshot::channel();
-        self.send(Job::Write(Box::new(work), answer))
+        self.send(Job::Write(Work::Any(Box::new(work)), answer))
             .inspect_err(|error| self.0.tally.failed(error))?;
         outcome.await.unwrap_or(Err(WriteError::Closed))
     }

@@ -27,6 +27,9 @@ const EXAMINED: u64 = 256 << 20;
 /// which there would then be no room for the next write.
 const LOG_PAGES: i64 = 128;
 
+/// Statements that stay prepared: more than there are.
+const STATEMENTS: usize = 64;
+
 /// What the log is cut back to once it has been worked off: twice that.
 const LOG_BYTES: i64 = 1 << 20;
 
@@ -220,6 +223,7 @@ fn look(path: &Path) -> Result<(), Refusal> {
 /// Settings that hold for the connection and write nothing.
 fn guard(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(PATIENCE)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     // Before the log is touched: then its index is in memory and nobody else gets in.

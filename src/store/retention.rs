@@ -1,4 +1,6 @@
-//! What grows is cut: the audit trail, by age and by the file's size.
+//! What grows is cut: the audit trail and the commands, by age and by the file's size.
+//!
+//! What takes more room of the two gives way to the size, so that neither pushes the other out.
 //!
 //! Rows go in the order in which they were written, oldest first, a few at a time between the writes. Clocks jump, so
 //! times only say where to stop: a row that seems old among newer ones stays as long as those do, a row from the future
@@ -24,6 +26,12 @@ const INTERVALS: u32 = 24;
 /// Commits between two looks at the size.
 const COMMITS: u64 = 100;
 
+/// The tables that grow, and about how many bytes one of their rows has.
+const TABLES: [(&str, &str); 2] = [
+    ("events", "300 + length(reason)"),
+    ("commands", "200 + length(command)"),
+];
+
 /// Free pages are given back when more than one in so many is free; the rest is soon used again.
 const SLACK: i64 = 8;
 
@@ -36,8 +44,8 @@ pub(super) struct Sweep {
     due_at: u64,
     /// Whether there may be something to remove.
     under_way: bool,
-    /// The last row that is too old; 0 for none.
-    too_old: i64,
+    /// The last row of each table that is too old; 0 for none.
+    too_old: [i64; TABLES.len()],
     removed: usize,
 }
 
@@ -50,7 +58,7 @@ impl Sweep {
             due: Instant::now(),
             due_at: COMMITS,
             under_way: true,
-            too_old: 0,
+            too_old: [0; TABLES.len()],
             removed: 0,
         }
     }
@@ -62,6 +70,12 @@ impl Sweep {
         } else {
             self.due.saturating_duration_since(Instant::now())
         }
+    }
+
+    /// What is older goes now, if it is time to look at the ages.
+    pub(super) fn cutoff(&self) -> Option<SystemTime> {
+        let due = self.due <= Instant::now();
+        due.then(|| SystemTime::now().checked_sub(self.retention))?
     }
 
     /// So many commits were made by now.
@@ -95,21 +109,26 @@ impl Sweep {
     ) -> rusqlite::Result<()> {
         if self.due <= Instant::now() {
             self.due = Instant::now() + self.interval();
-            self.too_old = too_old(connection, self.retention, now)?;
+            for (last, (table, _)) in self.too_old.iter_mut().zip(TABLES) {
+                *last = too_old(connection, table, self.retention, now)?;
+            }
         }
-        let too_large = used(connection)? > self.max_bytes;
-        let last = if too_large { i64::MAX } else { self.too_old };
-        let removed = connection
-            .prepare_cached(
-                "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE id <= ?1 ORDER BY id LIMIT ?2)",
-            )?
-            .execute([last, ROWS])?;
+        let mut lasts = self.too_old;
+        if used(connection)? > self.max_bytes {
+            lasts[largest(connection)?] = i64::MAX;
+        }
+        let mut removed = 0;
+        for (last, (table, _)) in lasts.into_iter().zip(TABLES) {
+            if last > 0 {
+                removed += remove(connection, table, last)?;
+            }
+        }
         self.removed += removed;
         self.under_way = removed > 0 || give_back(connection)?;
         if !self.under_way && self.removed > 0 {
             info!(
                 rows = self.removed,
-                "retention removed the oldest audit events"
+                "retention removed the oldest audit events and commands"
             );
             self.removed = 0;
         }
@@ -117,21 +136,59 @@ impl Sweep {
     }
 }
 
+/// Removes a few of the rows up to one, oldest first.
+fn remove(connection: &Connection, table: &str, last: i64) -> rusqlite::Result<usize> {
+    let few = format!("SELECT id FROM {table} WHERE id <= ?1 ORDER BY id LIMIT ?2");
+    connection
+        .prepare_cached(&format!("DELETE FROM {table} WHERE id IN ({few})"))?
+        .execute([last, ROWS])
+}
+
+/// Where the table stands among all whose rows take the most room, to judge by its oldest.
+fn largest(connection: &Connection) -> rusqlite::Result<usize> {
+    let mut largest = (0, 0.0);
+    for (at, (table, bytes)) in TABLES.into_iter().enumerate() {
+        let Some((first, last)) = ends(connection, table)? else {
+            continue;
+        };
+        let oldest = format!("SELECT {bytes} AS bytes FROM {table} ORDER BY id LIMIT {ROWS}");
+        let average: f64 = connection
+            .prepare_cached(&format!("SELECT avg(bytes) FROM ({oldest})"))?
+            .query_row([], |row| row.get(0))?;
+        let size = average * (last - first + 1) as f64;
+        if size > largest.1 {
+            largest = (at, size);
+        }
+    }
+    Ok(largest.0)
+}
+
+/// The first and the last row of a table that is not empty.
+fn ends(connection: &Connection, table: &str) -> rusqlite::Result<Option<(i64, i64)>> {
+    let end = |which| format!("(SELECT {which}(id) FROM {table})");
+    connection
+        .prepare_cached(&format!("SELECT {}, {}", end("min"), end("max")))?
+        .query_row([], |row| {
+            let (first, last): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+            Ok(first.zip(last))
+        })
+}
+
 /// The last of the rows that age removes now; 0 for none.
-fn too_old(connection: &Connection, retention: Duration, now: SystemTime) -> rusqlite::Result<i64> {
+fn too_old(
+    connection: &Connection,
+    table: &str,
+    retention: Duration,
+    now: SystemTime,
+) -> rusqlite::Result<i64> {
     let cutoff = now.checked_sub(retention).map_or(i64::MIN, nanos);
-    let ends: (Option<i64>, Option<i64>) = connection.query_row(
-        "SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events)",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let (Some(first), Some(last)) = ends else {
+    let Some((first, last)) = ends(connection, table)? else {
         return Ok(0);
     };
     // Nothing goes from the first row on that is as young as it should be.
     let young: Option<i64> = connection
         .query_row(
-            "SELECT id FROM events WHERE time BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1",
+            &format!("SELECT id FROM {table} WHERE time BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1"),
             [cutoff, nanos(now)],
             |row| row.get(0),
         )
@@ -139,7 +196,7 @@ fn too_old(connection: &Connection, retention: Duration, now: SystemTime) -> rus
     // Nor do those before it that seem to be of the future: they are about as old as it is.
     let old: Option<i64> = connection
         .query_row(
-            "SELECT id FROM events WHERE id < ?1 AND time < ?2 ORDER BY id DESC LIMIT 1",
+            &format!("SELECT id FROM {table} WHERE id < ?1 AND time < ?2 ORDER BY id DESC LIMIT 1"),
             [young.unwrap_or(i64::MAX), cutoff],
             |row| row.get(0),
         )

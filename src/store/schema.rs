@@ -59,6 +59,25 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (listener, network)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE commands (
+        id INTEGER PRIMARY KEY NOT NULL,
+        time INTEGER NOT NULL,
+        listener TEXT NOT NULL,
+        session TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        command BLOB NOT NULL,
+        trace_id TEXT NOT NULL,
+        duration INTEGER,
+        exit_code INTEGER,
+        signal TEXT NOT NULL DEFAULT '',
+        stdout_bytes INTEGER NOT NULL DEFAULT 0,
+        stderr_bytes INTEGER NOT NULL DEFAULT 0,
+        truncated INTEGER NOT NULL DEFAULT 0,
+        timed_out INTEGER NOT NULL DEFAULT 0,
+        refused TEXT NOT NULL DEFAULT ''
+    ) STRICT;
+",
 ];
 
 /// The schema that the file has; 0 when it has none yet. One that `steps` do not lead to is refused.

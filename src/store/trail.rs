@@ -7,7 +7,7 @@ use tracing::error;
 
 use super::error::WriteError;
 use super::row::{Event, Write, time};
-use super::writer::Job;
+use super::writer::{Job, Work};
 use super::{QUEUE, Store, lock};
 
 /// How long somebody waits for an event of what was done anyway: a disk may never answer.
@@ -24,7 +24,7 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    fn admit(&mut self, now: Instant) -> bool {
+    pub(super) fn admit(&mut self, now: Instant) -> bool {
         let runs = |since: Instant| now.saturating_duration_since(since) < NOTES.1;
         if !self.since.is_some_and(runs) {
             (self.since, self.taken) = (Some(now), 0);
@@ -93,7 +93,7 @@ impl Store {
             event: Some(event),
             ..Write::default()
         };
-        let work = Box::new(move |connection: &_| write.apply(connection));
+        let work = Work::Any(Box::new(move |connection: &_| write.apply(connection)));
         let (answer, _) = tokio::sync::oneshot::channel();
         if let Err(error) = self.send(Job::Write(work, answer)) {
             self.0.tally.failed(&error);

@@ -1,16 +1,18 @@
 //! The one thread that writes, and reads: it takes what waits, commits once, and answers all.
 //!
 //! A commit costs a wait for the disk, however much is in it. Each job runs in a savepoint of its own, so that one
-//! which fails takes nobody along.
+//! which fails takes nobody along. What nobody waits for goes with the next commit, whatever that is for.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
+use super::command::{self, Command, Commands, Late, PAUSE};
 use super::error::WriteError;
 use super::facts::Tally;
 use super::link::Link;
@@ -20,7 +22,12 @@ use super::retention::Sweep;
 const BATCH: usize = 256;
 
 /// Statements to run in a transaction.
-pub(super) type Work = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
+pub(super) enum Work {
+    /// Whatever they are.
+    Any(Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>),
+    /// One row: a command of this number is about to be run.
+    Command(Box<(i64, Command)>),
+}
 
 /// Whether they are on the disk.
 pub(super) type Outcome = Result<(), WriteError>;
@@ -34,6 +41,8 @@ pub(super) enum Job {
     Write(Work, oneshot::Sender<Outcome>),
     /// Reads what is there, and says so itself. It waits for the writes before it, and delays those behind it.
     Read(Look),
+    /// Something came late; it is seen to in time.
+    Attend,
 }
 
 pub(super) struct Writer {
@@ -41,13 +50,18 @@ pub(super) struct Writer {
     pub(super) jobs: Receiver<Job>,
     pub(super) sweep: Sweep,
     pub(super) tally: Arc<Tally>,
+    pub(super) commands: Arc<Commands>,
+    /// When to look for what came late, unless a commit is first.
+    pub(super) due: Option<Instant>,
 }
+
+type Waiting = (Work, oneshot::Sender<Outcome>);
 
 impl Writer {
     /// Until nobody can send any more and all that was sent is done. `ended` is dropped once the file is let go.
     pub(super) fn run(mut self, ended: watch::Sender<()>) {
         loop {
-            match self.jobs.recv_timeout(self.sweep.wait()) {
+            match self.jobs.recv_timeout(self.wait()) {
                 Ok(first) => {
                     let waiting = self.jobs.try_iter().take(BATCH - 1);
                     let batch = std::iter::once(first).chain(waiting).collect();
@@ -56,24 +70,42 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            if self.due.is_some_and(|due| due <= Instant::now()) {
+                self.commit(Vec::new(), false);
+            }
             self.sweep();
             self.tally.resized(self.link.place.size());
         }
+        self.commit(Vec::new(), false);
         self.link.close();
         drop(ended);
     }
 
+    fn wait(&self) -> Duration {
+        let late = self
+            .due
+            .map(|due| due.saturating_duration_since(Instant::now()));
+        let sweep = self.sweep.wait();
+        late.map_or(sweep, |late| late.min(sweep))
+    }
+
     fn work_off(&mut self, batch: Vec<Job>) {
         self.tally.taken(batch.len());
-        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        let (mut writes, mut reads, mut comes_again) = (Vec::new(), Vec::new(), false);
         for job in batch {
             match job {
-                Job::Write(work, answer) => writes.push((work, answer)),
+                Job::Write(work, answer) => {
+                    // What was begun is going to end.
+                    comes_again |= matches!(work, Work::Command(_));
+                    writes.push((work, answer));
+                }
                 Job::Read(look) => reads.push(look),
+                // More may come in the meantime.
+                Job::Attend => self.due = Some(Instant::now() + PAUSE),
             }
         }
-        if !writes.is_empty() {
-            self.commit(writes);
+        if !writes.is_empty() || !reads.is_empty() {
+            self.commit(writes, comes_again);
         }
         for look in reads {
             let read = AssertUnwindSafe(|| look(self.link.connection()));
@@ -82,21 +114,59 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, writes: Vec<(Work, oneshot::Sender<Outcome>)>) {
+    /// Writes all that is given, and with it all that came late; if more of that is to come, so is the next look.
+    fn commit(&mut self, mut writes: Vec<Waiting>, comes_again: bool) {
+        // A command whose asker has given up is not going to be run.
+        writes.retain(|(work, answer)| matches!(work, Work::Any(_)) || !answer.is_closed());
+        let late = self.take_late(comes_again);
+        if writes.is_empty() && late.is_empty() {
+            return;
+        }
         let (work, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        let outcomes = self
-            .attempt(work)
-            .unwrap_or_else(|error| vec![Err(error); answers.len()]);
-        self.report(&outcomes);
+        let attempt = self.attempt(work, &late);
+        let failure = attempt.as_ref().err().cloned();
+        if failure.is_some() {
+            self.put_back(late);
+        }
+        let outcomes = attempt.unwrap_or_else(|error| vec![Err(error); answers.len()]);
+        self.report(&outcomes, failure.as_ref());
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Who no longer waits for it does not undo it.
             let _ = answer.send(outcome);
         }
     }
 
-    fn attempt(&mut self, work: Vec<Work>) -> Result<Vec<Outcome>, WriteError> {
+    fn take_late(&mut self, comes_again: bool) -> Vec<Late> {
+        let Some(late) = self.commands.late() else {
+            return Vec::new();
+        };
+        let taken = late.take(comes_again);
+        let comes_again = comes_again || !taken.is_empty();
+        self.due = comes_again.then(|| Instant::now() + PAUSE);
+        taken
+    }
+
+    fn put_back(&self, late: Vec<Late>) {
+        if let Some(part) = self.commands.late() {
+            let lost = part.put_back(late);
+            (0..lost).for_each(|_| self.tally.event_lost());
+        }
+    }
+
+    fn attempt(&mut self, work: Vec<Work>, late: &[Late]) -> Result<Vec<Outcome>, WriteError> {
         let connection = self.link.connection()?;
-        let result = together(connection, work);
+        let tally = &self.tally;
+        let result = together(connection, work, || {
+            for one in late {
+                match in_its_own_right(connection, one.apply(connection))? {
+                    Ok(()) => {}
+                    Err(WriteError::Rejected(_)) => tally.event_lost(),
+                    // It can be kept once there is room.
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
         match &result {
             Ok(_) => self.tally.committed(),
             Err(error) => self.link.failed(error),
@@ -105,12 +175,14 @@ impl Writer {
     }
 
     /// Counts, and tells the log of the first failure and of the recovery.
-    fn report(&self, outcomes: &[Outcome]) {
+    fn report(&self, outcomes: &[Outcome], failure: Option<&WriteError>) {
         let errors = || outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
         errors().for_each(|error| self.tally.failed(error));
         self.tally.written(outcomes.len() - errors().count());
         // One that was rejected says nothing about the store.
-        let trouble = errors().find(|error| !matches!(error, WriteError::Rejected(_)));
+        let trouble = errors()
+            .chain(failure)
+            .find(|error| !matches!(error, WriteError::Rejected(_)));
         let was_healthy = self.tally.set_healthy(trouble.is_none());
         let path = self.link.place.path().display();
         match trouble {
@@ -137,33 +209,66 @@ impl Writer {
     }
 
     fn step(&mut self) -> Result<(), WriteError> {
+        if let Some(cutoff) = self.sweep.cutoff() {
+            self.commands.forget_before(cutoff);
+        }
         let connection = self.link.connection()?;
         let swept = self.sweep.step(connection).map_err(WriteError::from);
         swept.inspect_err(|error| self.link.failed(error))
     }
 }
 
-/// One transaction; an error is one of all of them.
-fn together(connection: &Connection, work: Vec<Work>) -> Result<Vec<Outcome>, WriteError> {
-    connection.execute_batch("BEGIN IMMEDIATE")?;
+/// One transaction; an error is one of all of them. `rest` is what nobody waits for.
+fn together(
+    connection: &Connection,
+    work: Vec<Work>,
+    rest: impl FnOnce() -> Result<(), WriteError>,
+) -> Result<Vec<Outcome>, WriteError> {
+    run(connection, "BEGIN IMMEDIATE")?;
     let alone = |work| alone(connection, work);
     let outcomes = work.into_iter().map(alone).collect::<Result<_, _>>()?;
-    connection.execute_batch("COMMIT")?;
+    rest()?;
+    run(connection, "COMMIT")?;
     Ok(outcomes)
 }
 
 /// One job. The error within is its own; the one without ends the transaction for all.
 fn alone(connection: &Connection, work: Work) -> Result<Outcome, WriteError> {
-    connection.execute_batch("SAVEPOINT job")?;
-    let outcome = match catch_unwind(AssertUnwindSafe(|| work(connection))) {
-        Ok(result) => result.map_err(WriteError::from),
+    let work = match work {
+        // One statement is a savepoint of its own.
+        Work::Command(row) => {
+            let (id, command) = *row;
+            let inserted = command::insert(connection, id, &command);
+            return in_its_own_right(connection, inserted);
+        }
+        Work::Any(work) => work,
+    };
+    run(connection, "SAVEPOINT job")?;
+    let result = catch_unwind(AssertUnwindSafe(|| work(connection)));
+    let outcome = match result {
+        Ok(result) => in_its_own_right(connection, result)?,
         Err(_) => Err(WriteError::Rejected("the write broke off".to_owned())),
     };
-    match outcome {
-        Ok(()) => connection.execute_batch("RELEASE job")?,
-        // SQLite has ended the whole transaction by itself.
-        Err(error) if error.discredits() || connection.is_autocommit() => return Err(error),
-        Err(_) => connection.execute_batch("ROLLBACK TO job; RELEASE job")?,
+    if outcome.is_err() {
+        run(connection, "ROLLBACK TO job")?;
     }
+    run(connection, "RELEASE job")?;
     Ok(outcome)
+}
+
+/// Whether an error is that of one job, or ends the transaction for all.
+fn in_its_own_right(
+    connection: &Connection,
+    result: rusqlite::Result<()>,
+) -> Result<Outcome, WriteError> {
+    match result.map_err(WriteError::from) {
+        // SQLite has ended the whole transaction by itself.
+        Err(error) if error.discredits() || connection.is_autocommit() => Err(error),
+        outcome => Ok(outcome),
+    }
+}
+
+/// A statement without parameters or rows, which stays prepared.
+fn run(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
 }

@@ -61,13 +61,14 @@ impl Supervisor {
         name: ListenerName,
         target: Target,
     ) -> (Listener, bool) {
+        let ground = self.ground(&name);
         let Some(mut old) = entry else {
             info!(listener = %name, protocol = target.spec.protocol.word(), "listener created");
-            return (Listener::new(name, target), false);
+            return (Listener::new(name, target, &ground), false);
         };
         let difference = Difference::between(&old.spec, &target.spec);
         if difference.kind || old.deleting {
-            let mut listener = Listener::new(name, target);
+            let mut listener = Listener::new(name, target, &ground);
             // What is left of the old one is told and closed under its name.
             listener.retiring = std::mem::take(&mut old.retiring);
             if old.deleting {
@@ -85,9 +86,9 @@ impl Supervisor {
         }
         let changed = old.spec != target.spec;
         old.built = if difference.anew {
-            target.spec.protocol.build()
+            target.spec.protocol.build(&ground)
         } else {
-            target.spec.protocol.rebuild(&old.built)
+            target.spec.protocol.rebuild(&ground, &old.built)
         };
         old.labels.transport = target.spec.protocol.transport().word();
         old.labels.network = target.spec.bind.network();

@@ -16,7 +16,7 @@ impl Supervisor {
     /// Enters a listener of the configuration and, if it should serve, starts it. What cannot bind is FAILED, and tried
     /// again; the others serve.
     pub fn adopt(&self, name: ListenerName, target: Target) {
-        let mut listener = Listener::new(name.clone(), target);
+        let mut listener = Listener::new(name.clone(), target, &self.ground(&name));
         self.warn_of_lowered_limit(&listener);
         if listener.spec.desired_state != Desired::Stopped {
             self.bring_up(&mut listener);

@@ -18,7 +18,7 @@ use crate::net::{
     Bans, BindError, Bound, Bounds, Closures, Counters, Door, DoorParts, PauseMode, Running,
     Transport,
 };
-use crate::protocol::Built;
+use crate::protocol::{Built, Ground};
 use crate::telemetry::{Labels, Telemetry};
 
 /// A listener and its history.
@@ -71,7 +71,7 @@ pub struct Target {
 }
 
 impl Listener {
-    pub(super) fn new(name: ListenerName, target: Target) -> Self {
+    pub(super) fn new(name: ListenerName, target: Target, ground: &Ground) -> Self {
         let now = SystemTime::now();
         let Target {
             spec,
@@ -88,7 +88,7 @@ impl Listener {
                 transport: spec.protocol.transport().word(),
                 network: spec.bind.network(),
             },
-            built: spec.protocol.build(),
+            built: spec.protocol.build(ground),
             uid,
             name,
             spec,

@@ -49,6 +49,7 @@ pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
 pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
 
 use crate::net::Taps;
+use crate::protocol::Ground;
 use crate::protocol::chat::Desk;
 use crate::store::{Ban, Store};
 use crate::telemetry::Telemetry;
@@ -65,6 +66,7 @@ struct Inner {
     grace_ms: AtomicU64,
     most_sessions: usize,
     telemetry: Telemetry,
+    store: Store,
     bans: BanBook,
     listeners: Mutex<BTreeMap<ListenerName, Listener>>,
     changes: watch::Sender<u64>,
@@ -89,7 +91,7 @@ pub struct Parts {
     pub most_sessions: usize,
     /// Where events are told.
     pub telemetry: Telemetry,
-    /// Where bans are kept.
+    /// Where bans are kept, and what protocols must not forget.
     pub store: Store,
     /// Those that were kept.
     pub bans: Vec<Ban>,
@@ -103,6 +105,7 @@ impl Supervisor {
             grace_ms: AtomicU64::new(u64::try_from(parts.grace.as_millis()).unwrap_or(u64::MAX)),
             most_sessions: parts.most_sessions,
             telemetry: parts.telemetry.clone(),
+            store: parts.store.clone(),
             bans: BanBook::new(parts.store, parts.bans),
             listeners: Mutex::new(BTreeMap::new()),
             changes: watch::channel(0).0,
@@ -143,6 +146,15 @@ impl Supervisor {
     /// One listener.
     pub fn get(&self, name: &str) -> Result<View, Error> {
         self.find(name, |listener| listener.view(self.0.most_sessions))
+    }
+
+    /// What the protocol of the listener of this name stands on.
+    fn ground(&self, name: &ListenerName) -> Ground {
+        Ground {
+            listener: name.to_string(),
+            node: self.0.node.clone(),
+            store: Some(self.0.store.clone()),
+        }
     }
 
     fn find<T>(&self, name: &str, look: impl FnOnce(&Listener) -> T) -> Result<T, Error> {

@@ -36,7 +36,7 @@ impl Difference {
 impl Supervisor {
     /// What a change would make of a listener, for whoever asks beforehand.
     pub fn preview(&self, name: &ListenerName, target: Target) -> View {
-        let fresh = || Listener::new(name.clone(), target.clone());
+        let fresh = || Listener::new(name.clone(), target.clone(), &self.ground(name));
         let listeners = self.lock();
         let Some(listener) = listeners.get(name) else {
             let mut listener = fresh();

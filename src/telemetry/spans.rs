@@ -156,18 +156,16 @@ impl Command {
         self.trace
     }
 
-    /// A process runs for it now: `program`, of which only the base name is kept, with this process id.
-    pub fn spawned(&mut self, program: &str, pid: u32) {
+    /// A process is started for it: `program`, of which only the base name is kept. Its number is nobody's business: it
+    /// is one of another namespace.
+    pub fn spawned(&mut self, program: &str) {
         let Some(live) = &mut self.live else {
             return;
         };
         let name = program.rsplit('/').next().unwrap_or(program).to_owned();
         let builder = SpanBuilder::from_name(name.clone())
             .with_kind(SpanKind::Internal)
-            .with_attributes([
-                KeyValue::new("process.executable.name", name),
-                KeyValue::new("process.pid", i64::from(pid)),
-            ]);
+            .with_attributes([KeyValue::new("process.executable.name", name)]);
         let above = Context::new().with_remote_span_context(live.span.span_context().clone());
         live.process = Some(live.tracer.build_with_context(builder, &above));
     }
@@ -345,7 +343,7 @@ mod tests {
         let (spans, queue) = spans(0.0, 0.0);
         let setup = spans.session_setup(&labels(), 31, Duration::ZERO);
         let mut command = spans.command(&labels(), &setup);
-        command.spawned("/usr/bin/uname", 4711);
+        command.spawned("/usr/bin/uname");
         let trace = command.trace();
         assert_ne!(trace.to_string(), setup.to_string());
         command.finish(&CommandEnd {
@@ -375,7 +373,6 @@ mod tests {
         assert_eq!(process.name, "uname");
         assert_eq!(process.parent_span_id, command.span_context.span_id());
         assert!(!process.parent_span_is_remote);
-        assert_eq!(attribute(process, "process.pid").as_deref(), Some("4711"));
         let name = attribute(process, "process.executable.name");
         assert_eq!(name.as_deref(), Some("uname"));
     }
@@ -442,7 +439,7 @@ mod tests {
     fn what_is_given_up_still_ends() {
         let (spans, queue) = spans(1.0, 1.0);
         let mut command = spans.command(&labels(), &Trace::default());
-        command.spawned("sleep", 1);
+        command.spawned("sleep");
         drop(command);
         drop(spans.call("s.S/Get", (None, None), false));
         let ended = queue.take();

@@ -8,7 +8,7 @@ use divan::{Bencher, black_box};
 use switchboard::net::{
     Bans, Closures, Counters, Door, DoorParts, Feed, Limits, Route, Session, Transport, Wire,
 };
-use switchboard::protocol::{Protocol, ack};
+use switchboard::protocol::{Ground, Protocol, ack};
 use switchboard::telemetry::Settings;
 
 use crate::reporting::{labels, telemetry};
@@ -24,7 +24,9 @@ fn sessions(count: u32) -> Vec<Arc<Session>> {
     let door = Door::new(DoorParts {
         labels: labels(),
         bounds: limits.bounds(Transport::Tcp),
-        handler: Protocol::Ack(ack::Settings::default()).build().handler,
+        handler: Protocol::Ack(ack::Settings::default())
+            .build(&Ground::default())
+            .handler,
         bans: Bans::default(),
         counters: Arc::new(Counters::default()),
         closures: Arc::new(Closures::default()),

@@ -1,24 +1,26 @@
-//! Runs one command: starts it, reads both its outputs at once, and ends all that it started.
-//!
-//! The command leads a process group of its own. Its exit is seen through a pidfd and it is only
-//! reaped after the group has been killed, so the group's number cannot have become another's.
+//! Runs one command: gives it to a worker, reads both its outputs at once, and has all that it started ended.
 
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::pin::Pin;
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
-use super::PATH;
 use super::frame::Outcome;
+use super::launcher::Launcher;
 use super::policy::{Plan, Refusal};
+use super::trail::Entry;
+use super::worker::Worker;
+use crate::cage::message::{Exit, Step, What};
 
 /// How commands are run here.
 #[derive(Debug, Clone)]
@@ -27,46 +29,46 @@ pub(super) struct Rules {
     pub(super) max_output: usize,
     pub(super) linger: Duration,
     pub(super) wait_for_background: bool,
-    pub(super) directory: PathBuf,
-    pub(super) environment: Vec<(String, String)>,
+    pub(super) queue_timeout: Duration,
 }
 
-/// Runs `plan` to its end; `started` learns its process id. When `gone` resolves first, everything
-/// is killed and its value returned.
+/// A command that ends before this has been read when it ends: what it says waits in the pipes, and nobody is woken for
+/// each of it. One that says more than they hold waits so long, once.
+const SHORT: Duration = Duration::from_millis(4);
+
+/// From being asked to end until being killed.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// From being killed until being gone: a worker that takes longer is given up.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// Runs `plan` to its end, once `permit` resolves. When `gone` resolves first, everything is ended and its value returned.
 pub(super) async fn run<G>(
     plan: Plan,
     rules: &Rules,
-    started: impl FnOnce(u32),
+    launcher: &Launcher,
+    permit: impl Future<Output = Result<Entry, Refusal>>,
     gone: impl Future<Output = G>,
 ) -> Result<Outcome, G> {
-    let began = Instant::now();
-    let mut running = match start(plan, rules).await {
-        Ok(running) => running,
-        Err(error) => return Ok(Outcome::refused(spawn_refusal(&error))),
-    };
-    started(running.group.child.id());
-    let mut outcome = Outcome::default();
-    tokio::select! {
+    tokio::pin!(gone);
+    let started = tokio::select! {
         biased;
-        () = running.collect(rules, later(began, rules.timeout), &mut outcome) => {}
-        gone = gone => return Err(gone),
-    }
-    match running.finish(rules, &outcome) {
-        Ok(status) => {
-            outcome.exit_code = status.code();
-            outcome.signal = status.signal();
-        }
-        Err(error) => outcome.fail(spawn_refusal(&error)),
-    }
+        started = start(&plan, rules, launcher, permit) => started,
+        gone = &mut gone => return Err(gone),
+    };
+    let (mut running, entry) = match started {
+        Ok(started) => started,
+        Err(refusal) => return Ok(Outcome::refused(refusal)),
+    };
+    let began = Instant::now();
+    let mut outcome = Outcome::default();
+    let left = running
+        .collect(rules, later(began, rules.timeout), gone, &mut outcome)
+        .await;
     outcome.duration = began.elapsed();
-    if outcome.timed_out {
-        let limit = rules.timeout;
-        outcome.fail(Refusal::new(
-            "timed_out",
-            format!("the command was ended after {limit:?}"),
-        ));
-    }
-    Ok(outcome)
+    running.conclude(rules, launcher, &mut outcome);
+    entry.end(&outcome);
+    left.map_or(Ok(outcome), Err)
 }
 
 /// `duration` after `moment`; a year for whoever asks for ages.
@@ -76,325 +78,313 @@ fn later(moment: Instant, duration: Duration) -> Instant {
 }
 
 fn spawn_refusal(error: &io::Error) -> Refusal {
-    Refusal::new(
-        "spawn_failed",
-        format!("the command could not be run: {}", error.kind()),
-    )
+    let message = format!("the command could not be run: {}", error.kind());
+    Refusal::new("spawn_failed", message)
 }
 
-/// Starts the command off the runtime's threads: the call lasts until the new program is loaded.
-async fn start(plan: Plan, rules: &Rules) -> io::Result<Running> {
-    let mut command = Command::new(&plan.program);
-    command
-        .args(&plan.arguments)
-        .env_clear()
-        .env("PATH", PATH)
-        .envs(rules.environment.iter().map(|(k, v)| (k, v)))
-        .current_dir(&rules.directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let spawned = tokio::task::spawn_blocking(move || {
-        command.spawn().map(|child| Group {
-            child,
-            reaped: false,
+/// Gives the command to a worker, once it may run.
+async fn start(
+    plan: &Plan,
+    rules: &Rules,
+    launcher: &Launcher,
+    permit: impl Future<Output = Result<Entry, Refusal>>,
+) -> Result<(Running, Entry), Refusal> {
+    let hire = async || {
+        let hired = tokio::time::timeout(rules.queue_timeout, launcher.hire());
+        hired.await.unwrap_or_else(|_| {
+            let message = "what keeps commands does not run; it is started again";
+            Err(Refusal::new("launcher_unavailable", message))
         })
-    });
-    let mut group = spawned.await.map_err(io::Error::other)??;
-    let output = Pipe::new(group.child.stdout.take().map(OwnedFd::from))?;
-    let errors = Pipe::new(group.child.stderr.take().map(OwnedFd::from))?;
-    let pidfd = crate::net::watch(pidfd_open(group.pid()?, PidfdFlags::NONBLOCK)?)?;
-    Ok(Running {
-        group,
-        pidfd,
-        output,
-        errors,
-    })
+    };
+    let mut worker = hire().await;
+    let mut entry = permit.await?;
+    loop {
+        let mut hired = match worker {
+            Ok(worker) => worker,
+            Err(refusal) => {
+                entry.refuse(refusal.code);
+                return Err(refusal);
+            }
+        };
+        match give(plan, &mut hired, launcher.owner()) {
+            Ok([output, errors]) => {
+                entry.start();
+                let running = Running {
+                    worker: hired,
+                    output,
+                    errors,
+                    end: None,
+                    over: false,
+                    killed: false,
+                    failure: None,
+                };
+                return Ok((running, entry));
+            }
+            // It has ended since it was last used, and nothing was started: the next may do.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => worker = hire().await,
+            Err(error) => worker = Err(spawn_refusal(&error)),
+        }
+    }
+}
+
+/// Makes the outputs, which a command must own to open them anew, and has it started.
+fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Result<[Pipe; 2]> {
+    let make = || {
+        let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
+        if let Some((user, group)) = owner {
+            fchown(&its, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+        }
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        io::Result::Ok((ours, its))
+    };
+    let ((output, its_output), (errors, its_errors)) = (make()?, make()?);
+    worker.run(plan, [its_output.as_fd(), its_errors.as_fd()])?;
+    Ok([output, errors].map(Pipe::Quiet))
 }
 
 struct Running {
-    group: Group,
-    pidfd: AsyncFd<OwnedFd>,
+    worker: Worker,
     output: Pipe,
     errors: Pipe,
+    /// How the command exited.
+    end: Option<Exit>,
+    /// Nothing that it started runs any more.
+    over: bool,
+    /// It was told to end at once.
+    killed: bool,
+    failure: Option<Refusal>,
 }
 
 impl Running {
-    /// Reads until the command has exited and its outputs are drained, or a limit ends it.
-    async fn collect(&mut self, rules: &Rules, deadline: Instant, outcome: &mut Outcome) {
-        let mut exited = false;
+    /// Reads until nothing of the command runs and its outputs are drained, or a limit has ended it. Returns what
+    /// `gone` came to, if it did.
+    async fn collect<G>(
+        &mut self,
+        rules: &Rules,
+        deadline: Instant,
+        mut gone: Pin<&mut impl Future<Output = G>>,
+        outcome: &mut Outcome,
+    ) -> Option<G> {
+        let mut left = None;
         let mut until = deadline;
+        let mut ending = false;
+        let mut watch_at = Some(Instant::now() + SHORT);
         loop {
-            let room = rules
-                .max_output
-                .saturating_sub(outcome.stdout.len() + outcome.stderr.len());
+            let room = room(rules, outcome);
+            let mut end = None;
             tokio::select! {
-                read = self.output.read(&mut outcome.stdout, room), if self.output.is_open() => {
-                    outcome.truncated = read > room;
-                }
-                read = self.errors.read(&mut outcome.stderr, room), if self.errors.is_open() => {
-                    outcome.truncated = read > room;
-                }
-                // Readable once the process has exited; it stays so.
-                _ = self.pidfd.readable(), if !exited => {
-                    exited = true;
-                    if !rules.wait_for_background {
-                        until = deadline.min(later(Instant::now(), rules.linger));
+                what = self.worker.report(), if !self.over => {
+                    if !self.note(what) {
+                        return left;
+                    }
+                    if !self.over {
+                        watch_at = None;
+                        self.watch();
+                        if self.end.is_some() && !rules.wait_for_background && !ending {
+                            until = deadline.min(later(Instant::now(), rules.linger));
+                        }
                     }
                 }
-                () = tokio::time::sleep_until(until) => {
-                    outcome.timed_out = !exited || rules.wait_for_background;
-                    self.take_what_is_there(rules.max_output, outcome);
-                    return;
+                read = self.output.read(&mut outcome.stdout, room), if self.output.is_watched() => {
+                    outcome.truncated |= read > room;
+                }
+                read = self.errors.read(&mut outcome.stderr, room), if self.errors.is_watched() => {
+                    outcome.truncated |= read > room;
+                }
+                () = tokio::time::sleep_until(watch_at.map_or(until, |at| at.min(until))) => {
+                    if watch_at.take().is_some_and(|at| at < until) {
+                        self.watch();
+                        continue;
+                    }
+                    if ending {
+                        let message = "the command did not end when it was killed";
+                        self.failure = Some(Refusal::new("launcher_lost", message));
+                        return left;
+                    }
+                    outcome.timed_out = self.end.is_none() || rules.wait_for_background;
+                    end = Some(if outcome.timed_out { GRACE } else { Duration::ZERO });
+                }
+                value = &mut gone, if left.is_none() => {
+                    left = Some(value);
+                    end = Some(GRACE);
                 }
             }
+            if self.over {
+                // Nobody is left to write.
+                self.take_what_is_there(rules, outcome);
+                return left;
+            }
             let drained = !self.output.is_open() && !self.errors.is_open();
-            if outcome.truncated || (exited && drained) {
-                return;
+            if outcome.truncated || (self.end.is_some() && drained) {
+                end = Some(Duration::ZERO);
+            }
+            // Once asked to end it is only asked again to do so at once.
+            if let Some(grace) = end.filter(|grace| !ending || (grace.is_zero() && !self.killed)) {
+                self.worker.end(grace);
+                self.killed = grace.is_zero();
+                until = Instant::now() + grace + DEATH;
+                ending = true;
             }
         }
     }
 
+    /// Has the runtime watch the outputs of a command that is not short.
+    fn watch(&mut self) {
+        for pipe in [&mut self.output, &mut self.errors] {
+            if let Err(error) = pipe.watch() {
+                self.failure.get_or_insert_with(|| spawn_refusal(&error));
+            }
+        }
+    }
+
+    /// What the exit comes to, once nothing runs any more or the worker is given up.
+    fn conclude(self, rules: &Rules, launcher: &Launcher, outcome: &mut Outcome) {
+        match self.end {
+            Some(exit) => {
+                let status = ExitStatus::from_raw(exit.status);
+                outcome.exit_code = status.code();
+                outcome.signal = status.signal();
+            }
+            // It was killed with all that it had started.
+            None if self.over && self.failure.is_none() => outcome.signal = Some(libc::SIGKILL),
+            None => {}
+        }
+        if let Some(refusal) = self.failure {
+            outcome.fail(refusal);
+        } else if outcome.timed_out {
+            let limit = rules.timeout;
+            let message = format!("the command was ended after {limit:?}");
+            outcome.fail(Refusal::new("timed_out", message));
+        }
+        if self.over {
+            launcher.release(self.worker);
+        }
+    }
+
+    /// Notes what the worker tells; false when it tells no more.
+    fn note(&mut self, what: Option<What>) -> bool {
+        match what {
+            Some(What::Exited(exit)) => {
+                self.over = !exit.left;
+                self.end = Some(exit);
+            }
+            Some(What::Gone) => self.over = true,
+            Some(What::Failed { errno, step }) => {
+                self.over = true;
+                self.failure = Some(failure(errno, step));
+                return false;
+            }
+            None => {
+                let message = "what keeps commands broke off, and the command with it";
+                self.failure = Some(Refusal::new("launcher_lost", message));
+                return false;
+            }
+        }
+        true
+    }
+
     /// Takes what was written by now, however late we came to read it.
-    fn take_what_is_there(&mut self, most: usize, outcome: &mut Outcome) {
-        loop {
-            let room = most.saturating_sub(outcome.stdout.len() + outcome.stderr.len());
+    fn take_what_is_there(&mut self, rules: &Rules, outcome: &mut Outcome) {
+        while !outcome.truncated {
+            let room = room(rules, outcome);
             let read = match self.output.try_read(&mut outcome.stdout, room) {
                 None => self.errors.try_read(&mut outcome.stderr, room),
                 read => read,
             };
             match read {
                 None => return,
-                Some(read) => outcome.truncated = read > room,
-            }
-            if outcome.truncated {
-                return;
+                Some(read) => outcome.truncated |= read > room,
             }
         }
-    }
-
-    /// Ends what is left of the group and reaps the command.
-    fn finish(mut self, rules: &Rules, outcome: &Outcome) -> io::Result<ExitStatus> {
-        if outcome.timed_out || outcome.truncated || !rules.wait_for_background {
-            self.group.kill();
-        }
-        self.group.reap()
     }
 }
 
+fn room(rules: &Rules, outcome: &Outcome) -> usize {
+    let taken = outcome.stdout.len() + outcome.stderr.len();
+    rules.max_output.saturating_sub(taken)
+}
+
+fn failure(errno: i32, step: Step) -> Refusal {
+    let error = io::Error::from_raw_os_error(errno);
+    let at = match step {
+        Step::Process => "no process for it",
+        Step::Outputs => "its outputs",
+        Step::Limits => "its limits",
+        Step::User => "its user",
+        Step::Directory => "its working directory",
+        Step::Program => "its program",
+    };
+    let message = format!("the command could not be run: {at}: {error}");
+    Refusal::new("spawn_failed", message)
+}
+
 /// One of a command's outputs.
-struct Pipe(Option<Receiver>);
+enum Pipe {
+    /// Whatever comes waits in it.
+    Quiet(OwnedFd),
+    /// Readers are woken by what comes.
+    Watched(AsyncFd<OwnedFd>),
+    /// At its end.
+    Closed,
+}
 
 /// Read at once; as much as a pipe holds.
 const CHUNK: usize = 64 << 10;
 
 impl Pipe {
-    fn new(fd: Option<OwnedFd>) -> io::Result<Self> {
-        fd.map(Receiver::from_owned_fd).transpose().map(Self)
+    fn watch(&mut self) -> io::Result<()> {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Quiet(pipe) => Self::Watched(crate::net::watch(pipe)?),
+            other => other,
+        };
+        Ok(())
     }
 
     fn is_open(&self) -> bool {
-        self.0.is_some()
+        !matches!(self, Self::Closed)
     }
 
-    /// Waits for more and appends it to `into`, `room` bytes at most; returns how many came, which
-    /// is more than `room` when some were left out. Cancel safe.
+    fn is_watched(&self) -> bool {
+        matches!(self, Self::Watched(_))
+    }
+
+    /// Waits for more and appends it to `into`, `room` bytes at most; returns how many came, which is more than `room`
+    /// when some were left out, and 0 at the end. Cancel safe.
     async fn read(&mut self, into: &mut Vec<u8>, room: usize) -> usize {
-        loop {
-            let Some(receiver) = &self.0 else {
-                return 0;
+        while let Self::Watched(pipe) = self {
+            let Ok(mut ready) = pipe.readable().await else {
+                break;
             };
-            if receiver.readable().await.is_err() {
-                self.0 = None;
-            }
-            if let Some(read) = self.try_read(into, room) {
-                return read;
+            match append(&*pipe, into, room) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Ok(count @ 1..) => return count,
+                Ok(0) | Err(_) => break,
             }
         }
+        *self = Self::Closed;
+        0
     }
 
     /// The same without waiting; none when there is nothing, now or for ever.
     fn try_read(&mut self, into: &mut Vec<u8>, room: usize) -> Option<usize> {
-        let receiver = self.0.as_ref()?;
-        into.reserve(CHUNK);
-        let before = into.len();
-        match receiver.try_read_buf(into) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
-            Ok(0) | Err(_) => {
-                self.0 = None;
-                None
-            }
-            Ok(count) => {
-                into.truncate(before + room);
-                Some(count)
-            }
+        let read = match self {
+            Self::Quiet(pipe) => append(&*pipe, into, room),
+            Self::Watched(pipe) => append(&*pipe, into, room),
+            Self::Closed => return None,
+        };
+        match read {
+            Ok(count @ 1..) => return Some(count),
+            Err(Errno::AGAIN) => {}
+            Ok(0) | Err(_) => *self = Self::Closed,
         }
+        None
     }
 }
 
-/// A command and all that it started. Dropped before it was reaped, all of it is killed.
-struct Group {
-    child: Child,
-    reaped: bool,
-}
-
-impl Group {
-    fn pid(&self) -> io::Result<Pid> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        pid.ok_or_else(|| io::Error::other("the command has no process number"))
-    }
-
-    /// Kills whoever is left. Until it is reaped the command holds its number, so that this is
-    /// nobody else's group, even when the command itself has exited.
-    fn kill(&self) {
-        if let Ok(pid) = self.pid() {
-            // It fails when nobody is left, which is what was wanted.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
-    }
-
-    /// It has exited, or was killed just now: this does not wait for long.
-    fn reap(&mut self) -> io::Result<ExitStatus> {
-        self.reaped = true;
-        self.child.wait()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if !self.reaped {
-            self.kill();
-            let _ = self.reap();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rules() -> Rules {
-        Rules {
-            timeout: Duration::from_secs(10),
-            max_output: 1 << 20,
-            linger: Duration::from_millis(100),
-            wait_for_background: false,
-            directory: "/".into(),
-            environment: Vec::new(),
-        }
-    }
-
-    async fn sh(command: &str, rules: &Rules) -> Outcome {
-        let plan = Plan {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".into(), command.into()],
-        };
-        run(plan, rules, |_| {}, std::future::pending::<()>())
-            .await
-            .unwrap()
-    }
-
-    #[tokio::test]
-    async fn both_outputs_and_the_exit_code_come_back() {
-        let outcome = sh("echo out; echo err >&2; exit 3", &rules()).await;
-        assert_eq!(
-            (&*outcome.stdout, &*outcome.stderr),
-            (&b"out\n"[..], &b"err\n"[..])
-        );
-        assert_eq!((outcome.exit_code, outcome.signal), (Some(3), None));
-    }
-
-    #[tokio::test]
-    async fn a_signal_is_not_an_exit_code() {
-        let outcome = sh("kill -TERM $$", &rules()).await;
-        assert_eq!(
-            (outcome.exit_code, outcome.signal),
-            (None, Some(libc::SIGTERM))
-        );
-    }
-
-    #[tokio::test]
-    async fn a_background_child_does_not_hold_the_answer() {
-        let outcome = sh("sleep 100 & echo done", &rules()).await;
-        assert_eq!(outcome.stdout, b"done\n");
-        assert!(
-            outcome.duration < Duration::from_secs(5),
-            "{:?}",
-            outcome.duration
-        );
-    }
-
-    #[tokio::test]
-    async fn who_is_left_by_a_command_that_has_exited_is_ended_with_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("pid");
-        let rules = Rules {
-            wait_for_background: true,
-            ..rules()
-        };
-        let plan = Plan {
-            program: "/bin/sh".into(),
-            arguments: vec![
-                "-c".into(),
-                format!("sleep 1000 & echo $! > {}", file.display()),
-            ],
-        };
-        let written = async {
-            while !std::fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n')) {
-                tokio::task::yield_now().await;
-            }
-        };
-        let gone = run(plan, &rules, |_| {}, written).await;
-        assert_eq!(gone, Err(()));
-        let pid: i32 = std::fs::read_to_string(&file)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
-        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let over = |stat: String| stat.is_empty() || stat.contains(") Z ");
-        let until = Instant::now() + Duration::from_secs(5);
-        while !over(state()) && Instant::now() < until {
-            tokio::task::yield_now().await;
-        }
-        assert!(over(state()), "{}", state());
-    }
-
-    #[tokio::test]
-    async fn without_a_linger_what_was_written_is_still_read() {
-        let rules = Rules {
-            linger: Duration::ZERO,
-            ..rules()
-        };
-        for _ in 0..50 {
-            let outcome = sh("head -c 60000 /dev/zero", &rules).await;
-            assert_eq!(outcome.stdout.len(), 60_000);
-        }
-    }
-
-    #[tokio::test]
-    async fn output_past_the_limit_is_cut_and_the_command_ended() {
-        let rules = Rules {
-            max_output: 1000,
-            ..rules()
-        };
-        let outcome = sh("yes", &rules).await;
-        assert!(outcome.truncated && outcome.stdout.len() == 1000);
-        assert_eq!(outcome.signal, Some(libc::SIGKILL));
-        let exact = sh("head -c 1000 /dev/zero", &rules).await;
-        assert!(!exact.truncated && exact.stdout.len() == 1000);
-    }
-
-    #[tokio::test]
-    async fn a_time_out_keeps_what_came() {
-        let rules = Rules {
-            timeout: Duration::from_millis(200),
-            ..rules()
-        };
-        let outcome = sh("echo early; sleep 100", &rules).await;
-        assert!(outcome.timed_out);
-        assert_eq!(outcome.stdout, b"early\n");
-        assert_eq!(outcome.error.unwrap().code, "timed_out");
-    }
+fn append(pipe: impl AsFd, into: &mut Vec<u8>, room: usize) -> Result<usize, Errno> {
+    into.reserve(CHUNK);
+    let before = into.len();
+    let count = rustix::io::read(pipe, spare_capacity(into))?;
+    into.truncate(before.saturating_add(room));
+    Ok(count)
 }

@@ -105,7 +105,7 @@ fn header(outcome: &Outcome, filename: &str, trace_id: &str, message: &str) -> V
 }
 
 /// The name of a signal, `SIGKILL` for 9.
-fn signal_name(number: i32) -> String {
+pub(super) fn signal_name(number: i32) -> String {
     const NAMES: [(i32, &str); 15] = [
         (libc::SIGHUP, "SIGHUP"),
         (libc::SIGINT, "SIGINT"),

@@ -1,6 +1,5 @@
 //! One session of the framed shell: reads a command, has it run, sends the frame, and again.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,8 +9,9 @@ use encoding_rs::Encoding;
 use super::exec::{self, Rules};
 use super::frame::{Outcome, head};
 use super::policy::{self, Plan, Refusal};
-use super::turns::{Turn, Turns};
-use super::{LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
+use super::trail::Trail;
+use super::turns::Turn;
+use super::{Commands, LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
 use crate::net::{
     Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
 };
@@ -27,8 +27,8 @@ pub(super) struct Shell {
     encoding: Option<&'static Encoding>,
     framing: Framing,
     quiet: Duration,
-    queue_timeout: Duration,
-    turns: Arc<Turns>,
+    commands: Commands,
+    trail: Trail,
 }
 
 /// The kernel's buffers take an answer of this many bytes at once.
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shell {
     /// `settings` have every default written out.
-    pub(super) fn new(settings: Settings, turns: Arc<Turns>) -> Self {
+    pub(super) fn new(settings: Settings, commands: Commands, trail: Trail) -> Self {
         Self {
             policy: settings.policy,
             programs: settings.programs,
@@ -48,16 +48,15 @@ impl Shell {
                 max_output: usize::try_from(settings.max_output_bytes).unwrap_or(usize::MAX),
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
-                directory: settings.sandbox.working_directory,
-                environment: settings.sandbox.environment.into_iter().collect(),
+                queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
             },
             filename: settings.filename,
             // `check` has refused labels that are none.
             encoding: transcode::encoding(&settings.output_encoding).unwrap_or_default(),
             framing: settings.framing,
             quiet: settings.raw_quiet,
-            queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
-            turns,
+            commands,
+            trail,
         }
     }
 
@@ -113,8 +112,8 @@ impl Shell {
             .command(&door.labels, &stream.session().trace);
         let exists = |path: &std::path::Path| path.is_file();
         let (outcome, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
-            Ok(plan) => self.run(stream, plan, &mut span).await?,
-            Err(refusal) => (Outcome::refused(refusal), None),
+            Ok(plan) => self.run(stream, plan, command, &mut span).await?,
+            Err(refusal) => (self.refuse(stream, command, &span, refusal), None),
         };
         // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
         // by the turns and not by the sessions.
@@ -135,26 +134,37 @@ impl Shell {
         &self,
         stream: &mut Stream,
         plan: Plan,
+        command: &[u8],
         span: &mut Command,
     ) -> Result<(Outcome, Option<Turn<'_>>), CloseReason> {
-        let turn = match self.turns.try_take() {
+        let turn = match self.commands.turns.try_take() {
             Some(turn) => Some(turn),
             None => self.wait_for_turn(stream).await?,
         };
         if turn.is_none() {
-            let waited = self.queue_timeout;
+            let waited = self.rules.queue_timeout;
             let message = format!("all commands that may run at once do; waited {waited:?}");
-            return Ok((Outcome::refused(Refusal::new("busy", message)), None));
+            let refusal = Refusal::new("busy", message);
+            return Ok((self.refuse(stream, command, span, refusal), None));
         }
-        let program = plan.program.to_string_lossy().into_owned();
-        let started = |pid| span.spawned(&program, pid);
-        let outcome = exec::run(plan, &self.rules, started, stream.gone()).await?;
-        Ok((outcome, turn))
+        span.spawned(&plan.program.to_string_lossy());
+        let intent = self.trail.begin(stream.session(), &span.trace(), command);
+        let launcher = &self.commands.launcher;
+        let run = exec::run(plan, &self.rules, launcher, intent.kept(), stream.gone());
+        Ok((run.await?, turn))
+    }
+
+    /// What a command comes to that is not run; the trail has it.
+    fn refuse(&self, stream: &Stream, command: &[u8], span: &Command, refusal: Refusal) -> Outcome {
+        let trace = span.trace();
+        self.trail
+            .refuse(stream.session(), &trace, command, refusal.code);
+        Outcome::refused(refusal)
     }
 
     async fn wait_for_turn(&self, stream: &mut Stream) -> Result<Option<Turn<'_>>, CloseReason> {
         tokio::select! {
-            turn = tokio::time::timeout(self.queue_timeout, self.turns.take()) => {
+            turn = tokio::time::timeout(self.rules.queue_timeout, self.commands.turns.take()) => {
                 Ok(turn.ok().flatten())
             }
             reason = stream.gone() => Err(reason),

@@ -11,22 +11,24 @@ mod frame;
 mod handler;
 mod launcher;
 mod policy;
+mod sandbox;
+mod trail;
 mod transcode;
 mod turns;
+mod worker;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Built, Fault, Shared};
-use crate::cage::{Isolation, Profile};
+use super::{Built, Fault, Ground, Shared};
 use crate::config::{Scope, duration, size};
 use crate::net::{Address, Framing, Handler, Limits};
 
 pub use launcher::{Cage, Launcher};
+pub use sandbox::Sandbox;
+use trail::Trail;
 pub(super) use turns::Turns;
 
 /// What a shell listener is told. Zero and empty mean the default.
@@ -57,6 +59,8 @@ pub struct Settings {
     pub raw_quiet: Duration,
     /// Waits for background children to close their output, instead of ending them.
     pub wait_for_background: bool,
+    /// Runs commands also while they cannot be entered in the audit trail.
+    pub audit_best_effort: bool,
     /// Serves in clear text on an address that is not loopback.
     pub allow_cleartext: bool,
     /// How long a command may wait for its turn. Default 5 s.
@@ -64,18 +68,6 @@ pub struct Settings {
     pub queue_timeout: Option<Duration>,
     /// What a command is held in.
     pub sandbox: Sandbox,
-}
-
-/// What a command is held in.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sandbox {
-    /// Where commands start. Default `/`.
-    pub working_directory: PathBuf,
-    /// Only these variables, and `PATH`, reach a command.
-    pub environment: BTreeMap<String, String>,
-    /// Commands at once. Default 4 a core.
-    pub max_concurrent_commands: u32,
 }
 
 /// Which commands are run.
@@ -108,13 +100,25 @@ impl Settings {
         ("framing", Scope::NewSessions),
         ("raw_quiet", Scope::NewSessions),
         ("wait_for_background", Scope::NewSessions),
+        ("audit_best_effort", Scope::NewSessions),
         // Only asked for when the settings are checked.
         ("allow_cleartext", Scope::Live),
         ("queue_timeout", Scope::NewSessions),
+        // A session keeps the cage that it began with: what makes another takes another launcher.
+        ("sandbox.run_as", Scope::NewSessions),
         ("sandbox.working_directory", Scope::NewSessions),
         ("sandbox.environment", Scope::NewSessions),
+        ("sandbox.readable", Scope::NewSessions),
+        ("sandbox.writable", Scope::NewSessions),
+        ("sandbox.network", Scope::NewSessions),
+        ("sandbox.max_memory_bytes", Scope::NewSessions),
+        ("sandbox.max_processes", Scope::NewSessions),
+        ("sandbox.max_open_files", Scope::NewSessions),
+        ("sandbox.max_cpu_time", Scope::NewSessions),
         // All sessions wait for the same turns.
         ("sandbox.max_concurrent_commands", Scope::Live),
+        ("sandbox.min_isolation", Scope::NewSessions),
+        ("sandbox.isolation", Scope::NewSessions),
     ];
 
     /// The same with every default written out.
@@ -127,9 +131,7 @@ impl Settings {
         resolved.linger.get_or_insert(LINGER);
         or(&mut resolved.filename, "cls.avi".into());
         resolved.queue_timeout.get_or_insert(QUEUE_TIMEOUT);
-        let sandbox = &mut resolved.sandbox;
-        or(&mut sandbox.working_directory, "/".into());
-        or(&mut sandbox.max_concurrent_commands, commands_at_once());
+        resolved.sandbox = self.sandbox.resolved();
         resolved
     }
 
@@ -155,6 +157,7 @@ impl Settings {
                 faults.push(("programs", rule));
             }
         }
+        faults.extend(self.sandbox.check());
         if !bind.is_loopback() {
             if !self.allow_cleartext {
                 let rule = format!(
@@ -175,12 +178,6 @@ impl Settings {
 const LINGER: Duration = Duration::from_millis(100);
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Four for each core.
-fn commands_at_once() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(4 * cores).unwrap_or(u32::MAX)
-}
-
 /// Puts `default` in the place of nothing.
 fn or<T: Default + PartialEq>(asked: &mut T, default: T) {
     if *asked == T::default() {
@@ -197,7 +194,7 @@ pub(super) struct Commands {
 }
 
 /// Makes it ready to run. Sessions of the settings before wait for the same turns.
-pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
+pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>) -> Built {
     let settings = settings.resolved();
     let before = match before.map(|before| &before.shared) {
         Some(Shared::Commands(commands)) => Some(commands),
@@ -207,35 +204,17 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
         .map(|before| before.turns.clone())
         .unwrap_or_default();
     turns.set_most(settings.sandbox.max_concurrent_commands as usize);
-    let (profile, minimum) = settings.sandbox.profile();
+    let (profile, minimum) = settings.sandbox.profile(&ground.listener);
     let launcher = before
         .map(|before| before.launcher.clone())
         .filter(|launcher| launcher.serves(&profile, minimum))
         .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
+    let commands = Commands { turns, launcher };
+    let trail = Trail::new(ground, settings.audit_best_effort);
+    let shell = handler::Shell::new(settings, commands.clone(), trail);
     Built {
-        handler: Handler::Stream(Arc::new(handler::Shell::new(settings, turns.clone()))),
+        handler: Handler::Stream(Arc::new(shell)),
         desk: None,
-        shared: Shared::Commands(Commands { turns, launcher }),
-    }
-}
-
-impl Sandbox {
-    /// What its keys come to, and the least that the host must offer.
-    fn profile(&self) -> (Profile, Isolation) {
-        let profile = Profile {
-            listener: String::new(),
-            isolation: None,
-            run_as: None,
-            working_directory: None,
-            environment: self.environment.clone(),
-            readable: Vec::new(),
-            writable: Vec::new(),
-            network: false,
-            max_memory_bytes: 0,
-            max_processes: 0,
-            max_open_files: 0,
-            max_cpu_time: Duration::ZERO,
-        };
-        (profile, Isolation::Landlock)
+        shared: Shared::Commands(commands),
     }
 }

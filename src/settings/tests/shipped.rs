@@ -92,7 +92,11 @@ fn words(text: &str) -> Vec<Word<'_>> {
 }
 
 /// Keys that are not there where nobody sets them.
-const WITHOUT_DEFAULT: [&str; 2] = ["listeners.ack.resume_time", "telemetry.otlp_endpoint"];
+const WITHOUT_DEFAULT: [&str; 3] = [
+    "listeners.ack.resume_time",
+    "listeners.shell.sandbox.isolation",
+    "telemetry.otlp_endpoint",
+];
 
 #[test]
 fn what_is_commented_out_is_the_default() {

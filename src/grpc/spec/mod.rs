@@ -1,6 +1,8 @@
 //! A listener's definition in the two vocabularies: every field that is wrong is named, and what
 //! this version cannot obey is refused rather than passed over.
 
+mod sandbox;
+
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use super::{Persistence, api};
 use crate::net::{Address, Framing, Limits, PauseMode, Transport, parse_network};
 use crate::protocol::{Fault, Protocol, ack, chat, shell, uppercase};
 use crate::supervisor::{Desired, Spec, Violation};
+
+pub(super) use sandbox::{isolation, show as show_sandbox};
 
 /// Gathers what is wrong on the way.
 #[derive(Default)]
@@ -235,7 +239,6 @@ impl Reader {
 
     fn shell(&mut self, asked: api::ShellProtocol) -> shell::Settings {
         use api::shell_protocol::Policy;
-        self.unset("shell.audit_best_effort", !asked.audit_best_effort);
         shell::Settings {
             policy: self.word("shell.policy", asked.policy, |word| match word {
                 Policy::Unspecified | Policy::Programs => None,
@@ -256,30 +259,10 @@ impl Reader {
                 .duration("shell.raw_quiet", asked.raw_quiet)
                 .unwrap_or_default(),
             wait_for_background: asked.wait_for_background,
+            audit_best_effort: asked.audit_best_effort,
             allow_cleartext: asked.allow_cleartext,
             queue_timeout: self.duration("shell.queue_timeout", asked.queue_timeout),
             sandbox: self.sandbox(asked.sandbox.unwrap_or_default()),
-        }
-    }
-
-    fn sandbox(&mut self, asked: api::Sandbox) -> shell::Sandbox {
-        for (field, is_unset) in [
-            ("run_as", asked.run_as.is_empty()),
-            ("readable", asked.readable.is_empty()),
-            ("writable", asked.writable.is_empty()),
-            ("network", !asked.network),
-            ("max_memory_bytes", asked.max_memory_bytes == 0),
-            ("max_processes", asked.max_processes == 0),
-            ("max_open_files", asked.max_open_files == 0),
-            ("max_cpu_time", asked.max_cpu_time.is_none()),
-            ("min_isolation", asked.min_isolation == 0),
-        ] {
-            self.unset(&format!("shell.sandbox.{field}"), is_unset);
-        }
-        shell::Sandbox {
-            working_directory: asked.working_directory.into(),
-            environment: asked.environment.into_iter().collect(),
-            max_concurrent_commands: asked.max_concurrent_commands,
         }
     }
 }
@@ -346,20 +329,81 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_cage_that_is_not_there_is_not_promised() {
-        let asked = api::Listener {
+    fn shell(sandbox: api::Sandbox) -> api::Listener {
+        api::Listener {
             bind: "127.0.0.1:0".into(),
             protocol: Some(api::listener::Protocol::Shell(api::ShellProtocol {
-                sandbox: Some(api::Sandbox {
-                    run_as: "nobody".into(),
-                    ..Default::default()
-                }),
+                policy: api::shell_protocol::Policy::Any.into(),
+                sandbox: Some(sandbox),
                 ..Default::default()
             })),
             ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_cage_is_shown_as_it_was_asked_for_but_for_its_secrets() {
+        let mut asked = api::Sandbox {
+            run_as: "65534:65534".into(),
+            working_directory: "/srv".into(),
+            environment: [("TOKEN".into(), "hush".into())].into(),
+            readable: vec!["/usr".into(), "/bin".into()],
+            writable: vec!["/srv".into()],
+            network: true,
+            max_memory_bytes: 1 << 28,
+            max_processes: 8,
+            max_open_files: 32,
+            max_cpu_time: Some(prost_types::Duration {
+                seconds: 3,
+                nanos: 0,
+            }),
+            max_concurrent_commands: 5,
+            min_isolation: api::Isolation::Userns.into(),
+            isolation: api::Isolation::Full.into(),
         };
-        assert_eq!(fields(asked), ["listener.shell.sandbox.run_as"]);
+        let spec = read(shell(asked.clone())).unwrap();
+        asked.environment.insert("TOKEN".into(), "(set)".into());
+        let api::listener::Protocol::Shell(shown) = super::super::show::protocol(&spec.protocol)
+        else {
+            panic!("no shell")
+        };
+        assert_eq!(shown.sandbox, Some(asked));
+    }
+
+    #[test]
+    fn what_no_cage_can_be_is_named_by_its_field() {
+        let wrong = api::Sandbox {
+            run_as: "root".into(),
+            working_directory: "srv".into(),
+            environment: [("LD_PRELOAD".into(), "/x.so".into())].into(),
+            writable: vec!["/".into()],
+            max_open_files: 3,
+            isolation: api::Isolation::Landlock.into(),
+            min_isolation: api::Isolation::Full.into(),
+            ..Default::default()
+        };
+        let mut named = fields(shell(wrong));
+        named.sort();
+        let sandbox = [
+            "environment",
+            "isolation",
+            "max_open_files",
+            "run_as",
+            "working_directory",
+            "writable",
+        ];
+        assert_eq!(
+            named,
+            sandbox.map(|f| format!("listener.shell.sandbox.{f}"))
+        );
+        let wrong = api::Sandbox {
+            min_isolation: 9,
+            ..Default::default()
+        };
+        assert_eq!(
+            fields(shell(wrong)),
+            ["listener.shell.sandbox.min_isolation"]
+        );
     }
 
     #[test]
