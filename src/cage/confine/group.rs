@@ -35,7 +35,7 @@ pub(super) fn listener(profile: &Profile) -> String {
     let name: String = name
         .map(|letter| if plain(letter) { letter } else { '_' })
         .collect();
-    format!("switchboard.{name}.")
+    format!("switchboard-{name}.")
 }
 
 /// What the group and the folder of a slot are called.

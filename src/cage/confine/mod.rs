@@ -109,7 +109,6 @@ pub(super) fn enter(
     mut missing: Vec<String>,
 ) -> Result<Confined, Failure> {
     let (user, other) = runner(profile);
-    let privileged = geteuid().is_root();
     umask(Mode::from_raw_mode(0o022));
     let (scratch, home) = if tier.is_apart() {
         let mounted = root::enter(profile, &user)?;
@@ -125,7 +124,7 @@ pub(super) fn enter(
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide from tracers")?;
     let keeps_root = tier == Isolation::None && user.uid == 0;
     if !keeps_root {
-        rights::drop(tier, privileged)?;
+        rights::drop(tier, other)?;
         set_no_new_privs(true).step("forbid new privileges")?;
     }
     missing.extend(open_ends(profile, tier));

@@ -691,7 +691,7 @@ fn what_killed_launchers_have_left_is_swept() {
         child.id() as i32
     };
     let name = group::name(&gone, dead, 3);
-    assert_eq!(name, format!("switchboard.swept_away.{dead}.3"));
+    assert_eq!(name, format!("switchboard-swept_away.{dead}.3"));
     let living = group::name(&gone, 1, 3);
     let (user, _) = runner(&gone);
     let make = |name: &str| {
