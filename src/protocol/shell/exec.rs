@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{Gid, Uid, fchown};
@@ -21,13 +22,15 @@ use super::worker::Worker;
 use crate::cage::message::{Exit, Step, What};
 
 /// How commands are run here.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Rules {
     pub(super) timeout: Duration,
     pub(super) max_output: u64,
     pub(super) linger: Duration,
     pub(super) wait_for_background: bool,
     pub(super) queue_timeout: Duration,
+    /// The last command said more than its pipes hold: so may the next, and it is not made to wait for us.
+    pub(super) verbose: AtomicBool,
 }
 
 /// A command that ends before this has been read when it ends: what it says waits in the pipes, and nobody is woken for
@@ -47,7 +50,7 @@ pub(super) async fn run<G>(
     launcher: &Launcher,
     permit: impl Future<Output = Result<Entry, Refusal>>,
     gone: impl Future<Output = G>,
-) -> Result<Outcome, G> {
+) -> Result<Answer, G> {
     tokio::pin!(gone);
     let started = tokio::select! {
         biased;
@@ -56,7 +59,7 @@ pub(super) async fn run<G>(
     };
     let (mut running, entry) = match started {
         Ok(started) => started,
-        Err(refusal) => return Ok(Outcome::refused(refusal)),
+        Err(refusal) => return Ok(Answer::from(Outcome::refused(refusal))),
     };
     let began = Instant::now();
     let mut outcome = Outcome::default();
@@ -65,8 +68,25 @@ pub(super) async fn run<G>(
         .await;
     outcome.duration = began.elapsed();
     running.conclude(rules, launcher, &mut outcome);
-    entry.end(&outcome);
-    left.map_or(Ok(outcome), Err)
+    if let Some(left) = left {
+        entry.end(&outcome);
+        return Err(left);
+    }
+    let entry = Some(entry);
+    Ok(Answer { outcome, entry })
+}
+
+/// What a command came to, and its entry in the trail, which is to be ended.
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    pub(super) entry: Option<Entry>,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        let entry = None;
+        Self { outcome, entry }
+    }
 }
 
 /// `duration` after `moment`; a year for whoever asks for ages.
@@ -165,6 +185,10 @@ impl Running {
         let mut until = deadline;
         let mut ending = false;
         let mut watch_at = Some(Instant::now() + SHORT);
+        if rules.verbose.load(Ordering::Relaxed) {
+            watch_at = None;
+            self.watch();
+        }
         loop {
             let mut end = None;
             tokio::select! {
@@ -240,6 +264,11 @@ impl Running {
         let said = self.collector.finish();
         (outcome.stdout, outcome.stderr) = (said.stdout, said.stderr);
         outcome.truncated = said.truncated;
+        let verbose = outcome.stdout.is_long() || outcome.stderr.is_long();
+        // Others read what they do not change.
+        if rules.verbose.load(Ordering::Relaxed) != verbose {
+            rules.verbose.store(verbose, Ordering::Relaxed);
+        }
         if let Some(refusal) = self.failure {
             outcome.fail(refusal);
         } else if said.full {

@@ -1,14 +1,14 @@
 //! One session of the framed shell: reads a command, has it run, sends the frame, and again.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
 
-use super::exec::{self, Rules};
+use super::exec::{self, Answer, Rules};
 use super::frame::{Outcome, head};
-use super::output::{self, Output};
+use super::output;
 use super::policy::{self, Plan, Refusal};
 use super::trail::Trail;
 use super::turns::Turn;
@@ -50,6 +50,7 @@ impl Shell {
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
                 queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
+                verbose: AtomicBool::new(false),
             },
             filename: settings.filename,
             // `check` has refused labels that are none.
@@ -112,22 +113,28 @@ impl Shell {
             .telemetry
             .command(&door.labels, &stream.session().trace);
         let exists = |path: &std::path::Path| path.is_file();
-        let (outcome, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
+        let (mut answer, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
             Ok(plan) => self.run(stream, plan, command, &mut span).await?,
             Err(refusal) => (self.refuse(stream, command, &span, refusal), None),
         };
         // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
         // by the turns and not by the sessions.
-        let _turn = turn.filter(|_| outcome.stdout.len() + outcome.stderr.len() > SHORT_ANSWER);
+        let _turn = turn.filter(|_| answer.outcome.len() > SHORT_ANSWER);
+        let trace_id = span.trace().to_string();
+        // The peer first, and then the books: it goes on while they are written.
+        let sent = self.send(stream, &mut answer.outcome, &trace_id).await;
+        let Answer { outcome, entry } = answer;
+        if let Some(entry) = entry {
+            entry.end(&outcome);
+        }
         if let Some(error) = &outcome.error {
             door.counters.refuse(error.code);
         }
-        let trace_id = span.trace().to_string();
         let end = end(&outcome);
         span.finish(&end);
         door.telemetry
             .command_ended(&door.labels, &end, outcome.duration);
-        self.send(stream, outcome, &trace_id).await
+        sent
     }
 
     /// Waits for a turn and runs the plan; the peer's leaving ends both.
@@ -137,7 +144,7 @@ impl Shell {
         plan: Plan,
         command: &[u8],
         span: &mut Command,
-    ) -> Result<(Outcome, Option<Turn<'_>>), CloseReason> {
+    ) -> Result<(Answer, Option<Turn<'_>>), CloseReason> {
         let turn = match self.commands.turns.try_take() {
             Some(turn) => Some(turn),
             None => self.wait_for_turn(stream).await?,
@@ -156,11 +163,11 @@ impl Shell {
     }
 
     /// What a command comes to that is not run; the trail has it.
-    fn refuse(&self, stream: &Stream, command: &[u8], span: &Command, refusal: Refusal) -> Outcome {
+    fn refuse(&self, stream: &Stream, command: &[u8], span: &Command, refusal: Refusal) -> Answer {
         let trace = span.trace();
         self.trail
             .refuse(stream.session(), &trace, command, refusal.code);
-        Outcome::refused(refusal)
+        Answer::from(Outcome::refused(refusal))
     }
 
     async fn wait_for_turn(&self, stream: &mut Stream) -> Result<Option<Turn<'_>>, CloseReason> {
@@ -175,7 +182,7 @@ impl Shell {
     async fn send(
         &self,
         stream: &mut Stream,
-        mut outcome: Outcome,
+        outcome: &mut Outcome,
         trace_id: &str,
     ) -> Result<(), CloseReason> {
         if let Some(encoding) = self.encoding {
@@ -187,9 +194,9 @@ impl Shell {
                 }
             }
         }
-        let head = head(&outcome, &self.filename, trace_id);
-        let (stdout, stderr) = (outcome.stdout.part(), outcome.stderr.part());
-        let parts = [Part::Bytes(&head), stdout, stderr];
+        let head = head(outcome, &self.filename, trace_id);
+        let ([stdout, more], [stderr, rest]) = (outcome.stdout.parts(), outcome.stderr.parts());
+        let parts = [Part::Bytes(&head), stdout, more, stderr, rest];
         stream.send_all(&parts, PATIENCE).await
     }
 
@@ -197,8 +204,8 @@ impl Shell {
     async fn reject(&self, stream: &mut Stream, violation: Violation) -> CloseReason {
         let (reason, line) = refuse(stream, violation);
         if let Some(line) = line {
-            let outcome = Outcome::refused(Refusal::new(reason.word(), line));
-            if let Err(gone) = self.send(stream, outcome, "").await {
+            let mut outcome = Outcome::refused(Refusal::new(reason.word(), line));
+            if let Err(gone) = self.send(stream, &mut outcome, "").await {
                 return gone;
             }
         }
@@ -224,9 +231,7 @@ impl StreamHandler for Shell {
     fn unavailable(&self) -> Bytes {
         let outcome = Outcome::refused(Refusal::new("unavailable", UNAVAILABLE));
         let mut frame = head(&outcome, &self.filename, "");
-        if let Output::Memory(said) = &outcome.stderr {
-            frame.extend_from_slice(said);
-        }
+        frame.extend_from_slice(outcome.stderr.beginning());
         frame.into()
     }
 

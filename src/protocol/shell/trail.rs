@@ -229,6 +229,7 @@ impl Drop for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::shell::output::Output;
     use crate::store::tests::failures::hold;
     use crate::store::{Options, Recorded};
 
@@ -274,7 +275,7 @@ mod tests {
         let mut ran = intent(&trail, "ran").kept().await.unwrap();
         ran.start();
         let outcome = Outcome {
-            stdout: b"12".into(),
+            stdout: Output::Memory(b"12".to_vec()),
             exit_code: Some(3),
             duration: Duration::from_millis(5),
             ..Outcome::default()

@@ -2,7 +2,7 @@
 
 use encoding_rs::{Encoder, EncoderResult, Encoding, UTF_8};
 
-use super::output::{Full, Output, SPOOLS};
+use super::output::{Full, Output};
 
 /// The encoding of this label; none for the empty one and for UTF-8 itself.
 pub(super) fn encoding(label: &str) -> Result<Option<&'static Encoding>, String> {
@@ -46,7 +46,7 @@ pub(super) async fn transcode(
     at = 0;
     while let Some(text) = text_at(&came, at, &mut buffer, cut) {
         encode(&mut encoder, &text, &mut encoded);
-        output.append(&encoded, &SPOOLS)?;
+        output.append(&encoded)?;
         if text.last {
             break;
         }
@@ -103,8 +103,7 @@ mod tests {
     use super::*;
 
     async fn gbk(bytes: &[u8], cut: bool) -> Vec<u8> {
-        let mut output = Output::default();
-        output.append(bytes, &SPOOLS).unwrap();
+        let mut output = Output::from(bytes);
         let encoding = encoding("gbk").unwrap().unwrap();
         transcode(&mut output, encoding, cut).await.unwrap();
         let mut encoded = vec![0; usize::try_from(output.len()).unwrap()];

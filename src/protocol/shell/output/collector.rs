@@ -8,11 +8,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
-use super::spool::{Full, SPOOLS};
-use super::{Output, SHORT};
+use super::{Full, Output, SHORT};
 
 /// Reads a command's outputs into memory or spools, up to a number of bytes for both.
 pub(in crate::protocol::shell) struct Collector {
@@ -102,6 +102,7 @@ impl Collector {
             return Poll::Ready(());
         };
         let read = take(pipe.get_ref(), &mut self.outputs[which], self.room);
+        // A pipe that was emptied tells when there is more.
         if matches!(read, Ok(Read { more: false, .. })) {
             ready.clear_ready();
         }
@@ -149,6 +150,22 @@ struct Read {
 }
 
 impl Read {
+    /// What reading `most` bytes came to.
+    fn of(result: Result<usize, Errno>, most: usize) -> Self {
+        match result {
+            Err(Errno::AGAIN) => Self::NOTHING,
+            Ok(count @ 1..) => Self {
+                count: count as u64,
+                more: count == most,
+                end: false,
+            },
+            Ok(0) | Err(_) => Self {
+                end: true,
+                ..Self::NOTHING
+            },
+        }
+    }
+
     const NOTHING: Self = Self {
         count: 0,
         more: false,
@@ -158,33 +175,45 @@ impl Read {
 
 /// Reads once, and appends `room` bytes of it at most.
 fn take(pipe: &OwnedFd, output: &mut Output, room: u64) -> Result<Read, Full> {
-    match output {
-        Output::Spool(spool) if room > 0 => Ok(match spool.take(pipe, room)? {
-            None => Read::NOTHING,
-            Some(count) => Read {
-                count,
-                more: count > 0,
-                end: count == 0,
-            },
-        }),
-        _ => copy(pipe, output, room),
+    if output.memory.len() < SHORT || room == 0 {
+        return take_little(pipe, output, room);
     }
+    if output.spool.is_none() && output.has_room(SHORT) {
+        return Ok(take_much(pipe, &mut output.memory, room));
+    }
+    Ok(match output.spool()?.take(pipe, room)? {
+        None => Read::NOTHING,
+        Some(count) => Read {
+            count,
+            more: count > 0,
+            end: count == 0,
+        },
+    })
 }
 
-fn copy(pipe: &OwnedFd, output: &mut Output, room: u64) -> Result<Read, Full> {
+/// By way of the stack: takes no more memory than what is there.
+fn take_little(pipe: &OwnedFd, output: &mut Output, room: u64) -> Result<Read, Full> {
     let mut scratch = [const { MaybeUninit::uninit() }; SHORT];
-    let read = match rustix::io::read(pipe, &mut scratch[..]) {
-        Ok((read, _)) => &*read,
-        Err(Errno::AGAIN) => return Ok(Read::NOTHING),
-        Err(_) => &[],
+    let result = rustix::io::read(pipe, &mut scratch[..]);
+    let (read, count) = match &result {
+        Ok((bytes, _)) => (Read::of(Ok(bytes.len()), SHORT), bytes.len()),
+        Err(error) => (Read::of(Err(*error), SHORT), 0),
     };
-    let keep = usize::try_from(room).unwrap_or(usize::MAX).min(read.len());
-    output.append(&read[..keep], &SPOOLS)?;
-    Ok(Read {
-        count: read.len() as u64,
-        more: read.len() == SHORT,
-        end: read.is_empty(),
-    })
+    if let Ok((bytes, _)) = &result {
+        let keep = usize::try_from(room).unwrap_or(usize::MAX).min(count);
+        output.append(&bytes[..keep])?;
+    }
+    Ok(read)
+}
+
+/// Into memory that has room for [`SHORT`] bytes.
+fn take_much(pipe: &OwnedFd, memory: &mut Vec<u8>, room: u64) -> Read {
+    let before = memory.len();
+    let space = memory.capacity() - before;
+    let read = Read::of(rustix::io::read(pipe, spare_capacity(memory)), space);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    memory.truncate(before.saturating_add(room));
+    read
 }
 
 /// One of a command's outputs.

@@ -1,21 +1,26 @@
-//! What a command said: read from its pipes as it comes, kept in memory while it is short and in a spool when it is
-//! not, so that our own memory stays flat whatever commands say.
+//! What a command said: read from its pipes as it comes, and kept until it is sent. A short output and the beginning of a
+//! long one are in memory of our own, which is faster than any file; the rest of a long one goes to a spool. Both are
+//! bounded for all commands together, so that memory stays flat whatever they say.
 
+mod budget;
 mod collector;
 mod spool;
-
-pub(super) use collector::Collector;
-pub(super) use spool::{Full, SPOOLS};
-
-use spool::{Budget, Spool};
 
 use std::io;
 
 use super::policy::Refusal;
 use crate::net::Part;
+use budget::{KEPT, SPOOLED, Share};
+use spool::Spool;
 
-/// What is longer goes to a spool; as much as a pipe holds.
+pub(super) use collector::Collector;
+pub(super) use spool::Full;
+
+/// What is shorter is always in memory; as much as a pipe holds.
 const SHORT: usize = 64 << 10;
+
+/// The most of one output that is in memory.
+const LONG: usize = 16 << 20;
 
 /// Why a command was ended whose output there was no room for.
 pub(super) fn refusal() -> Refusal {
@@ -24,97 +29,140 @@ pub(super) fn refusal() -> Refusal {
 }
 
 /// One output of a command.
-#[derive(Debug)]
-pub(super) enum Output {
-    /// A short one.
-    Memory(Vec<u8>),
-    /// A long one.
-    Spool(Spool),
-}
-
-impl Default for Output {
-    fn default() -> Self {
-        Self::Memory(Vec::new())
-    }
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// All of it, or the beginning.
+    memory: Vec<u8>,
+    /// For what of it is not [`SHORT`].
+    share: Option<Share>,
+    /// The rest.
+    spool: Option<Spool>,
 }
 
 impl Output {
     /// Its bytes.
     pub(super) fn len(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::Spool(spool) => spool.len(),
-        }
+        self.memory.len() as u64 + self.spool.as_ref().map_or(0, Spool::len)
+    }
+
+    /// Whether it is more than a pipe holds.
+    pub(super) fn is_long(&self) -> bool {
+        self.memory.len() >= SHORT
     }
 
     /// As it is sent.
-    pub(super) fn part(&self) -> Part<'_> {
-        match self {
-            Self::Memory(bytes) => Part::Bytes(bytes),
-            Self::Spool(spool) => Part::File(spool.file(), spool.len()),
-        }
+    pub(super) fn parts(&self) -> [Part<'_>; 2] {
+        let rest = self.spool.as_ref();
+        let rest = rest.map_or(Part::Bytes(&[]), |s| Part::File(s.file(), s.len()));
+        [Part::Bytes(&self.memory), rest]
     }
 
-    /// Appends `bytes`. When there is no room for all of a long output, some of them.
-    pub(super) fn append(&mut self, bytes: &[u8], budget: &'static Budget) -> Result<(), Full> {
-        match self {
-            Self::Spool(spool) => spool.write(bytes),
-            Self::Memory(memory) if memory.len() + bytes.len() <= SHORT => {
-                memory.extend_from_slice(bytes);
-                Ok(())
-            }
-            Self::Memory(memory) => {
-                let spooled = Spool::new(budget).and_then(|mut spool| {
-                    spool.write(memory)?;
-                    Ok(spool)
-                });
-                match spooled {
-                    Ok(spool) => {
-                        *self = Self::Spool(spool);
-                        self.append(bytes, budget)
-                    }
-                    Err(full) => {
-                        memory.extend_from_slice(bytes);
-                        Err(full)
-                    }
-                }
-            }
+    /// All of a short one.
+    pub(super) fn beginning(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// Appends `bytes`. When there is no room for all of them, some.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        if self.spool.is_none() && self.has_room(bytes.len()) {
+            self.memory.extend_from_slice(bytes);
+            return Ok(());
         }
+        self.spool()?.write(bytes)
     }
 
     /// Appends a line of our own, for which there is always room.
     pub(super) fn append_line(&mut self, line: &str) {
         let before = if self.ends_a_line() { "" } else { "\n" };
         let line = format!("{before}{line}\n");
-        match self {
-            Self::Memory(memory) => memory.extend_from_slice(line.as_bytes()),
+        match &mut self.spool {
+            None => self.memory.extend_from_slice(line.as_bytes()),
             // What cannot be said here stands in the header.
-            Self::Spool(spool) => drop(spool.put(line.as_bytes())),
+            Some(spool) => drop(spool.put(line.as_bytes())),
         }
     }
 
     fn ends_a_line(&self) -> bool {
         let mut last = [b'\n'];
-        match self {
-            Self::Memory(bytes) => bytes.last().is_none_or(|last| *last == b'\n'),
-            Self::Spool(spool) => {
-                // What cannot be read does not matter here.
-                let _ = spool.read(&mut last, spool.len().saturating_sub(1));
-                last == [b'\n']
-            }
-        }
+        // What cannot be read does not matter here.
+        let _ = self.read(&mut last, self.len().saturating_sub(1));
+        last == [b'\n']
     }
 
     /// Reads what is `at` bytes from the beginning; less than `into` holds at the end.
     pub(super) fn read(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        match self {
-            Self::Spool(spool) => spool.read(into, at),
-            Self::Memory(bytes) => {
-                let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-                let count = into.len().min(bytes.len() - from);
-                into[..count].copy_from_slice(&bytes[from..from + count]);
-                Ok(count)
-            }
+        let kept = self.memory.len();
+        let from = usize::try_from(at).unwrap_or(usize::MAX).min(kept);
+        let count = into.len().min(kept - from);
+        let (beginning, rest) = into.split_at_mut(count);
+        beginning.copy_from_slice(&self.memory[from..from + count]);
+        let at = (at + count as u64).saturating_sub(kept as u64);
+        match &self.spool {
+            Some(spool) if !rest.is_empty() => Ok(count + spool.read(rest, at)?),
+            _ => Ok(count),
+        }
+    }
+
+    /// Whether memory has room for `more` bytes, which is made if there may be.
+    fn has_room(&mut self, more: usize) -> bool {
+        let (len, capacity) = (self.memory.len(), self.memory.capacity());
+        if len + more <= capacity.max(SHORT) {
+            return true;
+        }
+        let wanted = (2 * capacity).max(len + more).max(4 * SHORT);
+        let share = self.share.get_or_insert_with(|| Share::new(&KEPT));
+        if wanted > LONG || !share.grow((wanted - capacity) as u64) {
+            return false;
+        }
+        self.memory.reserve_exact(wanted - len);
+        true
+    }
+
+    fn spool(&mut self) -> Result<&mut Spool, Full> {
+        if self.spool.is_none() {
+            self.spool = Some(Spool::new(&SPOOLED)?);
+        }
+        self.spool.as_mut().ok_or(Full)
+    }
+}
+
+#[cfg(test)]
+impl From<&[u8]> for Output {
+    fn from(bytes: &[u8]) -> Self {
+        let mut output = Self::default();
+        output.memory.extend_from_slice(bytes);
+        output
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_output_is_one_wherever_it_is_kept() {
+        let mut output = Output::default();
+        let piece: Vec<u8> = (0..SHORT).map(|i| (i % 251) as u8).collect();
+        while output.len() < 2 * LONG as u64 {
+            output.append(&piece).unwrap();
+        }
+        assert!(output.memory.len() <= LONG && output.spool.is_some());
+        output.append_line("the end");
+        let mut all = vec![0; usize::try_from(output.len()).unwrap()];
+        // Across the seam too.
+        for (at, into) in (0..).step_by(1000).zip(all.chunks_mut(1000)) {
+            assert_eq!(output.read(into, at).unwrap(), into.len());
+        }
+        let rest = all.strip_suffix(b"\nthe end\n").unwrap();
+        assert!(rest.chunks(SHORT).all(|chunk| chunk == piece));
+    }
+
+    #[test]
+    fn a_line_of_ours_begins_at_the_beginning_of_a_line() {
+        for (said, then) in [("", "x\n"), ("a", "a\nx\n"), ("a\n", "a\nx\n")] {
+            let mut output = Output::from(said.as_bytes());
+            output.append_line("x");
+            assert_eq!(output.beginning(), then.as_bytes());
         }
     }
 }

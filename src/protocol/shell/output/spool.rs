@@ -1,75 +1,28 @@
-//! Where an output goes that is too long for memory of our own: a file without a name, in memory that the kernel sends
-//! from without copying it, and a bound on all of them together.
+//! Where the rest of a long output goes: a file without a name, in memory that is not ours. The kernel moves a pipe into
+//! it and it into a socket.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
-use rustix::process::{Resource, getrlimit};
+
+use super::budget::{Budget, Share};
 
 /// Taken of the budget at once.
 const STEP: u64 = 256 << 10;
-
-/// The most that all spools of this process hold, whatever the memory of the machine.
-const MOST: u64 = 1 << 30;
-
-/// The budget of all listeners.
-pub(in crate::protocol::shell) static SPOOLS: Budget = Budget::new(spared);
-
-/// How much spools may hold at once.
-#[derive(Debug)]
-pub(in crate::protocol::shell) struct Budget {
-    most: LazyLock<u64>,
-    held: AtomicU64,
-}
-
-impl Budget {
-    const fn new(most: fn() -> u64) -> Self {
-        Self {
-            most: LazyLock::new(most),
-            held: AtomicU64::new(0),
-        }
-    }
-
-    /// Takes so many bytes; false when they are not there.
-    fn take(&self, bytes: u64) -> bool {
-        let more = |held: u64| Some(held + bytes).filter(|held| *held <= *self.most);
-        let taken = self
-            .held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok()
-    }
-
-    fn give_back(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// A quarter of the machine's memory and [`MOST`] at most. To write past the limit on files would be fatal, so that it
-/// bounds all of them.
-fn spared() -> u64 {
-    let system = rustix::system::sysinfo();
-    let memory = u64::from(system.totalram) * u64::from(system.mem_unit);
-    let file = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
-    MOST.min(memory / 4).min(file.saturating_sub(STEP))
-}
 
 /// There is no room for more, in the budget or on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol::shell) struct Full;
 
-/// A file without a name. Dropped, it gives back what it held.
+/// A file without a name.
 #[derive(Debug)]
-pub(in crate::protocol::shell) struct Spool {
+pub(super) struct Spool {
     file: OwnedFd,
     len: u64,
-    /// Taken of the budget.
-    held: u64,
-    budget: &'static Budget,
+    share: Share,
 }
 
 impl Spool {
@@ -84,8 +37,7 @@ impl Spool {
         Ok(Self {
             file: file.map_err(|_| Full)?,
             len: 0,
-            held: 0,
-            budget,
+            share: Share::new(budget),
         })
     }
 
@@ -97,15 +49,14 @@ impl Spool {
         &self.file
     }
 
-    /// How much may be written now; some, or it is full.
+    /// How much may be written now: some, or it is full.
     fn room(&mut self) -> Result<u64, Full> {
-        while self.held <= self.len {
-            if !self.budget.take(STEP) {
+        while self.share.held() <= self.len {
+            if !self.share.grow(STEP) {
                 return Err(Full);
             }
-            self.held += STEP;
         }
-        Ok(self.held - self.len)
+        Ok(self.share.held() - self.len)
     }
 
     /// Appends `bytes`, all of them or as many as there is room for.
@@ -154,12 +105,6 @@ impl Spool {
     }
 }
 
-impl Drop for Spool {
-    fn drop(&mut self) {
-        self.budget.give_back(self.held);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +120,7 @@ mod tests {
         spools.remove(0);
         assert_eq!(spools[1].write(&bytes), Ok(()));
         drop(spools);
-        assert_eq!(BUDGET.held.load(Ordering::Relaxed), 0);
+        assert_eq!(BUDGET.held(), 0);
     }
 
     #[test]
