@@ -337,6 +337,16 @@ pub(in crate::cage) fn reset_signals() {
     }
 }
 
+/// Has the signals that ask a process to end do nothing, to this process and its copies; programs that are loaded have
+/// the default again.
+pub(in crate::cage) fn outlast_signals() {
+    extern "C" fn nothing(_: c_int) {}
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(signal, nothing as *const () as libc::sighandler_t) };
+    }
+}
+
 /// The user whose processes [`DEMOTE`](libc::SIGALRM) demotes.
 static DEMOTED: AtomicU32 = AtomicU32::new(u32::MAX);
 

@@ -114,8 +114,8 @@ async fn start(
             Err(Refusal::new("launcher_unavailable", message))
         })
     };
-    let mut worker = hire().await;
     let mut entry = permit.await?;
+    let mut worker = hire().await;
     loop {
         let mut hired = match worker {
             Ok(worker) => worker,

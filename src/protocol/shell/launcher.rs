@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -183,7 +184,7 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
                 );
                 keep.state.send_replace(Cage::Ready(offer));
                 let why = running.serve(&keep, &mut waiting).await;
-                keep.dismiss();
+                keep.dismiss(why.as_deref());
                 running.end().await;
                 why
             }
@@ -202,8 +203,11 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
 }
 
 impl Keep {
-    /// Lets go of all workers, and of those who come back later.
-    fn dismiss(&self) {
+    /// Lets go of all workers, and of those who come back later. It is known at once why, if that is not the end.
+    fn dismiss(&self, why: Option<&str>) {
+        if let Some(why) = why {
+            self.state.send_replace(Cage::Broken(why.to_owned()));
+        }
         let mut idle = lock(&self.idle);
         idle.workers.clear();
         idle.launcher += 1;
@@ -232,13 +236,13 @@ impl Running {
             pidfd: pidfd.ok(),
         };
         match running.told().await {
-            Ok((Told::Ready(offer), Some(_))) if offer.isolation < keep.minimum => {
+            Ok((Told::Ready(offer), _)) if offer.isolation < keep.minimum => {
                 running.end().await;
                 Err(NotStarted::Unfit(offer))
             }
-            Ok((Told::Ready(offer), Some(socket))) => {
+            Ok((Told::Ready(offer), Some(made))) => {
                 let mut idle = lock(&keep.idle);
-                let worker = Worker::new(socket, idle.launcher, &keep.alive)?;
+                let worker = Worker::new(made, idle.launcher, &keep.alive)?;
                 idle.workers.push(worker);
                 drop(idle);
                 Ok((running, offer))
@@ -251,7 +255,10 @@ impl Running {
                 }
                 _ => Err(running.fail(&failure.to_string()).await),
             },
-            Err(error) => Err(running.fail(&error.to_string()).await),
+            Err(error) => {
+                running.kill();
+                Err(running.fail(&error.to_string()).await)
+            }
         }
     }
 
@@ -261,7 +268,7 @@ impl Running {
     }
 
     /// What it says next.
-    async fn told(&self) -> io::Result<(Told, Option<OwnedFd>)> {
+    async fn told(&self) -> io::Result<(Told, Option<[OwnedFd; 2]>)> {
         let told = async {
             loop {
                 let mut ready = self.control.readable().await?;
@@ -269,7 +276,7 @@ impl Running {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                     Err(error) => return Err(error),
                     Ok(None) => return Err(io::Error::other("it has ended")),
-                    Ok(Some(told)) => return Ok(told),
+                    Ok(Some((told, made))) => return Ok((told, made.try_into().ok())),
                 }
             }
         };
@@ -291,22 +298,37 @@ impl Running {
                     Ok(_) => return Some("it spoke out of turn".to_owned()),
                 },
             };
+            // A worker for somebody who no longer waits would be one too many.
+            if asking.is_closed() {
+                continue;
+            }
             if let Err(error) = packet::send(&self.control, &Hire, &[]) {
                 return Some(error.to_string());
             }
             let launcher = lock(&keep.idle).launcher;
             let answer = match self.told().await {
-                Ok((Told::Ready(_), Some(socket))) => {
-                    Worker::new(socket, launcher, &keep.alive).map_err(|error| error.to_string())
+                Ok((Told::Ready(_), Some(made))) => {
+                    Worker::new(made, launcher, &keep.alive).map_err(|error| error.to_string())
                 }
                 Ok((Told::Ready(_), None)) => Err("there was no worker".to_owned()),
                 Ok((Told::Failed(failure), _)) => Err(failure.to_string()),
-                Err(error) => return Some(error.to_string()),
+                Err(error) => {
+                    self.kill();
+                    return Some(error.to_string());
+                }
             };
             // Who no longer waits leaves it to others.
             if let Err(Ok(worker)) = asking.send(answer) {
                 lock(&keep.idle).workers.push(worker);
             }
+        }
+    }
+
+    /// For one that does not answer, or not as it should: with it die its workers, and all that they run.
+    fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It fails when it has ended by itself.
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
         }
     }
 
@@ -318,21 +340,19 @@ impl Running {
             pidfd,
         } = self;
         drop(control);
-        let ended = async {
-            match &pidfd {
-                Some(pidfd) => drop(pidfd.readable().await),
-                None => tokio::time::sleep(PATIENCE).await,
-            }
+        let ended = async || match &pidfd {
+            Some(pidfd) => drop(pidfd.readable().await),
+            None => tokio::time::sleep(PATIENCE).await,
         };
-        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+        if tokio::time::timeout(PATIENCE, ended()).await.is_err() {
             let _ = child.kill();
+            let _ = tokio::time::timeout(PATIENCE, ended()).await;
         }
         let _ = child.try_wait();
     }
 }
 
 fn watch_child(child: &std::process::Child) -> io::Result<AsyncFd<OwnedFd>> {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("it has no process number"))?;
     crate::net::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
