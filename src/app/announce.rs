@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tracing::warn;
 
-use crate::protocol::{Protocol, shell};
+use crate::protocol::Protocol;
 use crate::supervisor::{Supervisor, View};
 
 /// One line each: the process, its own doors, every listener.
@@ -44,18 +44,18 @@ fn place(view: &View) -> String {
     }
 }
 
-/// Commands that anybody can send run with our rights, and ours may be all there are.
-pub(super) fn warn_of_shells(supervisor: &Supervisor) {
-    let root = rustix::process::geteuid().is_root();
+/// What can be obeyed and may not be meant is said before it matters; and that what is known of commands goes with the
+/// process, where it does.
+pub(super) fn warn_of_doubts(supervisor: &Supervisor, store_keeps: bool) {
     for view in supervisor.list() {
-        let Protocol::Shell(shell) = &view.spec.protocol else {
-            continue;
-        };
-        let any = shell.policy == shell::Policy::Any;
-        if any && root {
-            warn!(listener = %view.name, "every command sent to this shell runs as root");
-        } else if any {
-            warn!(listener = %view.name, "every command sent to this shell runs with the rights of the service");
+        if !store_keeps && matches!(view.spec.protocol, Protocol::Shell(_)) {
+            warn!(
+                listener = %view.name,
+                "the audit trail of this shell is in memory and goes with the process; set store.path to a file"
+            );
+        }
+        for (key, doubt) in view.spec.protocol.doubts() {
+            warn!(listener = %view.name, key, "{doubt}");
         }
     }
 }

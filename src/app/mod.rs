@@ -101,7 +101,7 @@ impl App {
         };
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
         supervisor.forget_bans_of_none();
-        announce::warn_of_shells(&supervisor);
+        announce::warn_of_doubts(&supervisor, store.keeps());
         let control = grpc::Control {
             supervisor,
             watches: grpc::Watches::new(&telemetry),
@@ -124,6 +124,11 @@ impl App {
             store,
             measured,
         })
+    }
+
+    /// Resolves once it is known whether all that serves can do so; or when that takes too long.
+    pub async fn known(&self) {
+        self.control.supervisor.caged(None).await;
     }
 
     /// Says where everything listens, and what could not start and why.
@@ -230,6 +235,7 @@ fn telemetry(
     let facts = grpc::Facts {
         instance_id,
         started,
+        offer: tokio::sync::OnceCell::new(),
     };
     Ok((telemetry, Arc::new(facts)))
 }

@@ -29,7 +29,7 @@ use std::{fmt, io};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use kernel::{account_named, account_numbered};
+pub use kernel::account;
 pub use start::{Started, WORD, start};
 
 /// What a host can hold a command in, weakest first.

@@ -307,11 +307,8 @@ impl Run<'_> {
             return Ok(End::Over);
         };
         let left = matches!(bare::wait(None, false), Waited::Later);
-        Worker::report(
-            self.socket,
-            self.sequence,
-            What::Exited(Exit { left, ..exit }),
-        );
+        let what = self.child.what(Exit { left, ..exit });
+        Worker::report(self.socket, self.sequence, what);
         if !left {
             return Ok(End::Over);
         }

@@ -79,6 +79,7 @@ calls! {
         SetLogFilter(SetLogFilterRequest) -> SetLogFilterResponse;
         ShutdownServer(ShutdownServerRequest) -> ShutdownServerResponse;
         ListAuditEvents(ListAuditEventsRequest) -> ListAuditEventsResponse;
+        ListCommands(ListCommandsRequest) -> ListCommandsResponse;
     }
 }
 

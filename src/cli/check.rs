@@ -32,8 +32,8 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 /// What this host does not carry is known where the service will run: here, as far as this process may tell.
 fn warnings(configured: &Configured) -> Vec<Warning> {
     let most_sessions = net::most_sessions(net::raise_descriptor_limit());
-    let lowered = configured.lowered(most_sessions);
-    configured.warnings.iter().cloned().chain(lowered).collect()
+    let doubts = configured.doubts(most_sessions);
+    configured.warnings.iter().cloned().chain(doubts).collect()
 }
 
 fn tell(checked: &Result<Configured, Problems>, warnings: &[Warning]) {

@@ -60,6 +60,7 @@ lists! {
     ListConversationsRequest => conversations: Conversation, "conversations";
     ListMessagesRequest => messages: ChatMessage, "messages";
     ListAuditEventsRequest => audit_events: AuditEvent, "auditEvents";
+    ListCommandsRequest => commands: CommandRecord, "commands";
 }
 
 /// Reads a list to its end, or to `limit` items.

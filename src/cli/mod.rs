@@ -74,7 +74,7 @@ enum Command {
     Metrics(Noun<metrics::MetricsArgs>),
     /// Show what happens to listeners and sessions, as it happens
     Events(Noun<events::EventsArgs>),
-    /// Show who changed what
+    /// Show who changed what, and who ran what
     Audit(Noun<audit::AuditArgs>),
     /// Look at the process, change what it logs, end it
     Server(Noun<server::Verb>),
@@ -227,6 +227,8 @@ mod tests {
             "switchboard config export --format yaml --with-runtime-state",
             "switchboard config validate a.toml --format json --endpoint unix:/run/x",
             "switchboard serve --config a --config b --set grpc.allow_shell=true",
+            "switchboard audit --limit 4 -o json",
+            "switchboard audit commands --listener shell --limit 4 -o json",
             "switchboard connect chat --udp 127.0.0.1:8081 -c hello -c there",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
@@ -238,6 +240,7 @@ mod tests {
         for line in [
             "switchboard listener get",
             "switchboard listener ls -o xml",
+            "switchboard audit commands --listener a --session b",
             "switchboard connect finger localhost:79",
             "switchboard session close x --grace soon",
             "switchboard config diff --from now",

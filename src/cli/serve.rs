@@ -28,6 +28,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     };
     let ended = runtime.block_on(async {
         let app = App::bind(start)?;
+        app.known().await;
         // Nobody has to read it: a closed stdout is no reason not to serve.
         let _ = app.announce(&mut io::stdout().lock());
         app.run().await;

@@ -111,7 +111,7 @@ impl Resource for api::GetServerInfoResponse {
                     "isolation",
                     word(info.isolation().as_str_name(), "ISOLATION_"),
                 ),
-                ("isolation lacks", info.isolation_missing.join(", ")),
+                ("isolation lacks", info.isolation_missing.join("; ")),
             ] {
                 table.row([fact.to_owned(), value]);
             }

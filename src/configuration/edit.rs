@@ -240,7 +240,7 @@ impl State {
     /// What the caller should know of a change that was taken.
     fn about(&self, edit: &Edit, configured: &Configured) -> Vec<Warning> {
         let mut warnings: Vec<_> = configured
-            .lowered(self.supervisor.most_sessions())
+            .doubts(self.supervisor.most_sessions())
             .into_iter()
             .filter(|warning| warning.key.starts_with(&prefix(&edit.name)))
             .collect();

@@ -79,7 +79,7 @@ impl State {
         }
         let told = changing(before, &waiting.settings, &self.supervisor);
         let mut warnings = waiting.warnings.clone();
-        warnings.extend(waiting.lowered(self.supervisor.most_sessions()));
+        warnings.extend(waiting.doubts(self.supervisor.most_sessions()));
         warnings.extend(
             told.iter()
                 .filter(|c| c.scope == Scope::Restart)

@@ -92,10 +92,10 @@ impl State {
         };
         match configure(&layers, &self.runtime, &self.ephemeral) {
             Ok(configured) => {
-                let lowered = configured.lowered(self.supervisor.most_sessions());
+                let doubts = configured.doubts(self.supervisor.most_sessions());
                 (
                     None,
-                    configured.warnings.into_iter().chain(lowered).collect(),
+                    configured.warnings.into_iter().chain(doubts).collect(),
                 )
             }
             Err(problems) => (Some(problems), Vec::new()),

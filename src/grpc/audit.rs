@@ -86,29 +86,66 @@ impl Control {
         let size = page::size(asked.page_size)?;
         let list = ("audit_events", &asked.filter);
         let cursor = page::cursor(list, &asked.page_token)?;
-        let mut before = cursor.and_then(|cursor| cursor.parse().ok());
-        let slice = if filter.is_empty() { size + 1 } else { SLICE };
-        let (mut found, mut looked_at, mut more) = (Vec::new(), 0, true);
-        while more && found.len() <= size && looked_at < MOST_LOOKED_AT {
-            let events = self.store.events(before, slice).await.map_err(unread)?;
-            more = events.len() == slice;
-            looked_at += events.len();
-            before = events.last().map(|(number, _)| *number).or(before);
-            let shown = events
-                .into_iter()
-                .map(|(number, event)| (number, shown(event)));
-            found.extend(shown.filter(|(_, event)| filter.admits(event)));
-        }
-        let (audit_events, last) = page::cut(found, size, |(_, event)| event.clone());
-        let next = match last {
-            Some((number, _)) => Some(number),
-            None => before.filter(|_| more),
+        let wanted = Wanted {
+            size,
+            before: cursor.and_then(|cursor| cursor.parse().ok()),
+            all: filter.is_empty(),
         };
+        let read = |before, most| {
+            let store = self.store.clone();
+            async move {
+                let events = store.events(before, most).await?;
+                let more = events.len() == most;
+                Ok((events, more))
+            }
+        };
+        let show = |event| Some(shown(event)).filter(|event| filter.admits(event));
+        let (audit_events, next) = wanted.gather(read, show).await?;
         let token = |number: i64| page::token(list, &number.to_string());
         Ok(api::ListAuditEventsResponse {
             audit_events,
             next_page_token: next.map(token).unwrap_or_default(),
         })
+    }
+}
+
+/// Which rows are to be on a page.
+pub(super) struct Wanted {
+    pub(super) size: usize,
+    /// Those before the one of this number; none for the newest.
+    pub(super) before: Option<i64>,
+    /// Whether none of them is going to be left out.
+    pub(super) all: bool,
+}
+
+impl Wanted {
+    /// Reads rows in slices, newest first, until the page is full. `read` is given what they stand before and how many,
+    /// and says whether there are more; `show` makes nothing of one that is left out. Returns the page, and the number
+    /// that the next one stands before.
+    pub(super) async fn gather<T, M: prost::Message + Clone, R>(
+        self,
+        read: impl Fn(Option<i64>, usize) -> R,
+        show: impl Fn(T) -> Option<M>,
+    ) -> Result<(Vec<M>, Option<i64>), Status>
+    where
+        R: Future<Output = Result<(Vec<(i64, T)>, bool), WriteError>>,
+    {
+        let slice = if self.all { self.size + 1 } else { SLICE };
+        let (mut before, mut found) = (self.before, Vec::new());
+        let (mut looked_at, mut more) = (0, true);
+        while more && found.len() <= self.size && looked_at < MOST_LOOKED_AT {
+            let (rows, rest) = read(before, slice).await.map_err(unread)?;
+            more = rest;
+            looked_at += rows.len();
+            before = rows.last().map(|(number, _)| *number).or(before);
+            let shown = rows.into_iter();
+            found.extend(shown.filter_map(|(number, row)| Some((number, show(row)?))));
+        }
+        let (page, last) = page::cut(found, self.size, |(_, shown)| shown.clone());
+        let next = last
+            .map(|(number, _)| number)
+            .or_else(|| before.filter(|_| more));
+        Ok((page, next))
     }
 }
 

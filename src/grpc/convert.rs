@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::{Warning, api, show};
+use super::{Warning, api, show, spec};
+use crate::cage::Offer;
 use crate::config::{Layer, Origin, Scope};
 use crate::net::{Bounds, CloseReason, PauseMode};
 use crate::protocol::chat::{Author, Conversation, ConversationState, Desk, Message};
@@ -80,7 +81,7 @@ pub(super) fn listener(view: View) -> api::Listener {
         drain: view
             .draining
             .map(|d| draining(d, view.status.active_sessions)),
-        status: Some(status(view.status)),
+        status: Some(status(view.status, view.offer.as_deref())),
         last_failure: view.failure.map(failure),
         origin: Some(origin(&view.origin)),
         create_time: Some(time(view.created)),
@@ -109,7 +110,7 @@ fn limits(bounds: &Bounds) -> api::ListenerLimits {
     }
 }
 
-fn status(status: Status) -> api::ListenerStatus {
+fn status(status: Status, offer: Option<&Offer>) -> api::ListenerStatus {
     let turned_away = status
         .refused
         .iter()
@@ -129,8 +130,8 @@ fn status(status: Status) -> api::ListenerStatus {
             .into_iter()
             .map(|(r, n)| (r.to_owned(), n))
             .collect(),
-        isolation: 0,
-        isolation_missing: Vec::new(),
+        isolation: offer.map_or(0, |offer| spec::isolation(offer.isolation)),
+        isolation_missing: offer.map_or_else(Vec::new, |offer| offer.missing.clone()),
     }
 }
 

@@ -31,7 +31,9 @@ pub(super) async fn report(
         };
         let mut current = BTreeMap::from([(String::new(), process)]);
         for view in supervisor.list() {
-            let serves = view.life.state == State::Active && process == ServingStatus::Serving;
+            let serves = view.life.state == State::Active
+                && !view.ailing
+                && process == ServingStatus::Serving;
             let status = if serves {
                 ServingStatus::Serving
             } else {

@@ -8,6 +8,7 @@ mod bans;
 mod call;
 mod chat;
 mod close;
+mod commands;
 mod config;
 mod configuration;
 mod convert;
@@ -56,6 +57,7 @@ pub use watch::Watches;
 
 use reflection::Late;
 
+use crate::cage::Offer;
 use crate::net::{Address, Counters, UnixSocket, web};
 use crate::store::Store;
 use crate::supervisor::Supervisor;
@@ -147,6 +149,8 @@ pub struct Facts {
     pub instance_id: String,
     /// When it started.
     pub started: SystemTime,
+    /// What the host was found to offer the commands of shells.
+    pub offer: tokio::sync::OnceCell<Offer>,
 }
 
 /// The largest request: everything that a caller says is short.

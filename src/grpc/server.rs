@@ -9,8 +9,9 @@ use tracing::info;
 use super::convert::time;
 use super::listeners::{caller, grace};
 use super::status::{invalid_field, precondition, status, with_reason};
-use super::{Control, api};
-use crate::protocol::Protocol;
+use super::{Control, api, spec};
+use crate::cage::Offer;
+use crate::protocol::{Protocol, shell};
 use crate::telemetry::{Error, LogOverride, escape};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -30,17 +31,21 @@ impl api::server_service_server::ServerService for Control {
         _request: Request<api::GetServerInfoRequest>,
     ) -> Answer<api::GetServerInfoResponse> {
         let (used, limit) = crate::net::descriptors();
+        let (isolation, isolation_missing) = match self.offer().await {
+            Ok(offer) => (spec::isolation(offer.isolation), offer.missing),
+            Err(why) => (0, vec![why]),
+        };
         Ok(Response::new(api::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             instance_id: self.facts.instance_id.clone(),
             start_time: Some(time(self.facts.started)),
             config_revision: self.configuration.revision(),
-            capabilities: capabilities(),
+            capabilities: capabilities(self.store.keeps()),
             file_descriptors_used: used,
             file_descriptors_limit: limit,
             semconv_schema_url: SEMCONV.into(),
-            isolation: api::Isolation::None.into(),
-            isolation_missing: vec!["commands run with the rights of the service".into()],
+            isolation,
+            isolation_missing,
         }))
     }
 
@@ -79,9 +84,26 @@ impl api::server_service_server::ServerService for Control {
     ) -> Answer<api::ListAuditEventsResponse> {
         self.trail(request.get_ref()).await.map(Response::new)
     }
+
+    async fn list_commands(
+        &self,
+        request: Request<api::ListCommandsRequest>,
+    ) -> Answer<api::ListCommandsResponse> {
+        let page = self.page_of_commands(request.get_ref()).await;
+        page.map(Response::new)
+    }
 }
 
 impl Control {
+    /// What this host offers a shell's commands: as a listener has found it, else as it is found out once.
+    async fn offer(&self) -> Result<Offer, String> {
+        if let Some(offer) = self.supervisor.offer() {
+            return Ok(offer);
+        }
+        let probed = self.facts.offer.get_or_try_init(shell::host_offer);
+        probed.await.cloned()
+    }
+
     /// Has the log obey a caller, for a time or until the configuration says something else.
     fn set_log(
         &self,
@@ -157,10 +179,11 @@ fn revert_after(asked: ProtoDuration) -> Result<Duration, Status> {
     }
 }
 
-/// What this build can do, for callers that ask before they try.
-fn capabilities() -> Vec<String> {
+/// What this process can do, for callers that ask before they try.
+fn capabilities(keeps: bool) -> Vec<String> {
     let more = [
         "audit",
+        "audit.commands",
         "bans",
         "chat.desk",
         "chat.room",
@@ -178,6 +201,7 @@ fn capabilities() -> Vec<String> {
     Protocol::WORDS
         .into_iter()
         .chain(more)
+        .chain(keeps.then_some("store"))
         .map(String::from)
         .collect()
 }

@@ -92,7 +92,7 @@ async fn metrics(State(speaker): State<Speaker>) -> Response {
     }
 }
 
-/// Ready while it serves. Listeners that have failed are named, and do not keep the others from
+/// Ready while it serves. Listeners that have failed or are ailing are named, and do not keep the others from
 /// being sent peers.
 async fn ready(State(speaker): State<Speaker>) -> Response {
     if speaker.supervisor.is_stopping() {
@@ -100,10 +100,13 @@ async fn ready(State(speaker): State<Speaker>) -> Response {
     }
     let mut text = String::from("ready\n");
     for view in speaker.supervisor.list() {
-        if view.life.state == supervisor::State::Failed {
-            let reason = view.failure.map(|f| f.message).unwrap_or_default();
-            text.push_str(&format!("listener {} failed: {reason}\n", view.name));
-        }
+        let state = match view.life.state {
+            supervisor::State::Failed => "failed",
+            _ if view.ailing => "is ailing",
+            _ => continue,
+        };
+        let reason = view.failure.map(|f| f.message).unwrap_or_default();
+        text.push_str(&format!("listener {} {state}: {reason}\n", view.name));
     }
     text.into_response()
 }

@@ -60,7 +60,7 @@ pub use pace::Pace;
 pub use rate::{Rate, RateKey, RateTable, TokenBucket};
 pub use session::{Parcel, Route, Session};
 pub use sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
-pub use stream::{Event, Stream, Wire};
+pub use stream::{Event, Part, Stream, Wire};
 pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};
 pub use terms::Terms;
 pub use unix::{UnixError, UnixSocket};

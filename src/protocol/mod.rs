@@ -62,8 +62,12 @@ enum Shared {
 impl Built {
     /// What runs its commands, if it runs any.
     pub fn launcher(&self) -> Option<&Arc<shell::Launcher>> {
+        self.commands().map(|commands| &commands.launcher)
+    }
+
+    fn commands(&self) -> Option<&shell::Commands> {
         match &self.shared {
-            Shared::Commands(commands) => Some(&commands.launcher),
+            Shared::Commands(commands) => Some(commands),
             Shared::Nothing | Shared::Members(_) => None,
         }
     }
@@ -121,6 +125,14 @@ impl Protocol {
         faults
     }
 
+    /// What can be obeyed and may not be meant.
+    pub fn doubts(&self) -> Vec<Fault> {
+        match self {
+            Self::Shell(settings) => settings.doubts(),
+            Self::Ack(_) | Self::Uppercase(_) | Self::Chat(_) => Vec::new(),
+        }
+    }
+
     /// The same settings with every default written out, as they are obeyed.
     pub fn resolved(&self) -> Self {
         match self {
@@ -158,6 +170,15 @@ impl Protocol {
     /// desk whose change needs a new socket begins anew; its old run must have ended.
     pub fn rebuild(&self, ground: &Ground, before: &Built) -> Built {
         self.make(ground, Some(before))
+    }
+
+    /// Makes it ready to run later, in the place of what need not run any more: `before` lives on in it, but for
+    /// processes beside this one, which end once its sessions have.
+    pub fn rested(&self, ground: &Ground, before: &Built) -> Built {
+        match self {
+            Self::Shell(settings) => shell::rested(settings, ground, before),
+            Self::Ack(_) | Self::Uppercase(_) | Self::Chat(_) => before.clone(),
+        }
     }
 
     fn make(&self, ground: &Ground, before: Option<&Built>) -> Built {

@@ -10,7 +10,7 @@ use crate::config::{
 use crate::grpc::Warning;
 use crate::protocol::Protocol;
 
-use super::cross::{clashes, lowered_limits};
+use super::cross::{clashes, doubts};
 use super::scope::{discreet, listener_of};
 use super::{Settings, default_listeners};
 
@@ -283,9 +283,9 @@ impl Configured {
         }
     }
 
-    /// The warnings that depend on what the descriptor limit carries.
-    pub fn lowered(&self, most_sessions: usize) -> Vec<Warning> {
-        lowered_limits(&self.settings, most_sessions)
+    /// The warnings that depend on the host, of which the descriptor limit carries so many sessions.
+    pub fn doubts(&self, most_sessions: usize) -> Vec<Warning> {
+        doubts(&self.settings, most_sessions)
     }
 }
 

@@ -51,9 +51,22 @@ pub(super) fn clashes(settings: &Settings) -> Vec<Clash> {
     clashes
 }
 
-/// Limits that this host lowers.
-pub(super) fn lowered_limits(settings: &Settings, most_sessions: usize) -> Vec<Warning> {
+/// What can be obeyed here and may not be what was meant: limits that this host lowers, and what listeners doubt.
+pub(super) fn doubts(settings: &Settings, most_sessions: usize) -> Vec<Warning> {
     let listeners = settings.listeners.iter();
+    let doubts = listeners.clone().flat_map(|(name, spec)| {
+        let warning = |(key, message)| Warning {
+            key: format!("listeners.{name}.{key}"),
+            reason: "DOUBTFUL",
+            message,
+            pinned_by: None,
+        };
+        spec.protocol
+            .doubts()
+            .into_iter()
+            .map(warning)
+            .collect::<Vec<_>>()
+    });
     listeners
         .filter_map(|(name, spec)| {
             Some(Warning {
@@ -63,5 +76,6 @@ pub(super) fn lowered_limits(settings: &Settings, most_sessions: usize) -> Vec<W
                 pinned_by: None,
             })
         })
+        .chain(doubts)
         .collect()
 }

@@ -65,7 +65,7 @@ impl Default for Node {
 pub struct Store {
     /// The file; `:memory:` keeps nothing. Empty for the place where such files belong.
     pub path: PathBuf,
-    /// How long the record of who changed what is kept.
+    /// How long the record of who changed what, and of who ran what, is kept.
     #[serde(with = "duration")]
     pub retention: Duration,
     /// How long the file may grow before the oldest of that record goes.

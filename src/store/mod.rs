@@ -14,7 +14,7 @@ mod retention;
 mod row;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trail;
 mod writer;
 

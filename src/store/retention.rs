@@ -14,8 +14,9 @@ use tracing::info;
 
 use super::row::nanos;
 
-/// Rows and pages in one step: a few milliseconds.
+/// Rows, their bytes where they are long, and pages in one step: a few milliseconds.
 const ROWS: i64 = 500;
+const BYTES: f64 = 300_000.0;
 const PAGES: i64 = 256;
 
 /// The longest time between two looks at what is too old. With a short retention it is shorter: what a tenth holds must
@@ -28,8 +29,8 @@ const COMMITS: u64 = 100;
 
 /// The tables that grow, and about how many bytes one of their rows has.
 const TABLES: [(&str, &str); 2] = [
-    ("events", "300 + length(reason)"),
-    ("commands", "200 + length(command)"),
+    ("events", "150 + length(reason)"),
+    ("commands", "150 + length(command)"),
 ];
 
 /// Free pages are given back when more than one in so many is free; the rest is soon used again.
@@ -113,14 +114,14 @@ impl Sweep {
                 *last = too_old(connection, table, self.retention, now)?;
             }
         }
-        let mut lasts = self.too_old;
-        if used(connection)? > self.max_bytes {
-            lasts[largest(connection)?] = i64::MAX;
-        }
         let mut removed = 0;
-        for (last, (table, _)) in lasts.into_iter().zip(TABLES) {
+        if used(connection)? > self.max_bytes {
+            let (table, rows) = largest(connection)?;
+            removed += remove(connection, table, i64::MAX, rows)?;
+        }
+        for (last, (table, _)) in self.too_old.into_iter().zip(TABLES) {
             if last > 0 {
-                removed += remove(connection, table, last)?;
+                removed += remove(connection, table, last, ROWS)?;
             }
         }
         self.removed += removed;
@@ -137,17 +138,17 @@ impl Sweep {
 }
 
 /// Removes a few of the rows up to one, oldest first.
-fn remove(connection: &Connection, table: &str, last: i64) -> rusqlite::Result<usize> {
+fn remove(connection: &Connection, table: &str, last: i64, rows: i64) -> rusqlite::Result<usize> {
     let few = format!("SELECT id FROM {table} WHERE id <= ?1 ORDER BY id LIMIT ?2");
     connection
         .prepare_cached(&format!("DELETE FROM {table} WHERE id IN ({few})"))?
-        .execute([last, ROWS])
+        .execute([last, rows])
 }
 
-/// Where the table stands among all whose rows take the most room, to judge by its oldest.
-fn largest(connection: &Connection) -> rusqlite::Result<usize> {
-    let mut largest = (0, 0.0);
-    for (at, (table, bytes)) in TABLES.into_iter().enumerate() {
+/// The table whose rows take the most room, to judge by its oldest, and how many of those one step removes.
+fn largest(connection: &Connection) -> rusqlite::Result<(&'static str, i64)> {
+    let (mut largest, mut most) = ((TABLES[0].0, ROWS), 0.0);
+    for (table, bytes) in TABLES {
         let Some((first, last)) = ends(connection, table)? else {
             continue;
         };
@@ -156,11 +157,12 @@ fn largest(connection: &Connection) -> rusqlite::Result<usize> {
             .prepare_cached(&format!("SELECT avg(bytes) FROM ({oldest})"))?
             .query_row([], |row| row.get(0))?;
         let size = average * (last - first + 1) as f64;
-        if size > largest.1 {
-            largest = (at, size);
+        if size > most {
+            largest = (table, ((BYTES / average) as i64).clamp(1, ROWS));
+            most = size;
         }
     }
-    Ok(largest.0)
+    Ok(largest)
 }
 
 /// The first and the last row of a table that is not empty.

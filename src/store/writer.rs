@@ -21,10 +21,13 @@ use super::retention::Sweep;
 /// Jobs in one commit: about a millisecond's worth, so that the first does not wait long for the last.
 const BATCH: usize = 256;
 
-/// Statements to run in a transaction.
+/// Statements to run in a transaction, whatever they are.
+pub(super) type Statements = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
+
+/// What a write does.
 pub(super) enum Work {
-    /// Whatever they are.
-    Any(Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>),
+    /// Whatever is asked for, in a savepoint of its own.
+    Any(Statements),
     /// One row: a command of this number is about to be run.
     Command(Box<(i64, Command)>),
 }

@@ -169,13 +169,16 @@ impl Supervisor {
         }
         match bound.and_then(|bound| self.serve(listener, bound)) {
             Ok(()) => {}
-            Err(error) => self.give_up_for_now(listener, &error),
+            Err(error) => self.give_up_for_now(listener, error.reason(), error.to_string()),
         }
         self.warn_of_lowered_limit(listener);
     }
 
     /// Exchanges what a run obeys.
-    fn obey_terms(&self, listener: &Listener) {
+    fn obey_terms(&self, listener: &mut Listener) {
+        if listener.running.is_some() {
+            self.tend(listener);
+        }
         let Some(running) = &listener.running else {
             return;
         };

@@ -148,7 +148,7 @@ impl Supervisor {
                 running.address_let_go().await;
             }
         }
-        let mut doors = Vec::new();
+        let (mut doors, mut names) = (Vec::new(), Vec::new());
         {
             let mut listeners = self.lock();
             for Step { change, socket } in prepared.0 {
@@ -165,6 +165,7 @@ impl Supervisor {
                 };
                 self.bring_about(&mut listener, rebind, socket, &end);
                 doors.extend(listener.running.clone());
+                names.push(name.clone());
                 listeners.insert(name, listener);
             }
         }
@@ -176,6 +177,7 @@ impl Supervisor {
         };
         // One that cannot open goes on trying, and says so.
         let _ = tokio::time::timeout(DOOR_PATIENCE, turned).await;
+        self.caged(Some(&names)).await;
     }
 }
 

@@ -18,10 +18,13 @@ impl Supervisor {
     pub fn adopt(&self, name: ListenerName, target: Target) {
         let mut listener = Listener::new(name.clone(), target, &self.ground(&name));
         self.warn_of_lowered_limit(&listener);
+        // Whatever is soon to be said of it finds it there.
+        let mut listeners = self.lock();
         if listener.spec.desired_state != Desired::Stopped {
             self.bring_up(&mut listener);
         }
-        self.lock().insert(name, listener);
+        listeners.insert(name, listener);
+        drop(listeners);
         self.announce();
     }
 
@@ -31,7 +34,7 @@ impl Supervisor {
         let served =
             bind::bind(&listener.spec, &bounds).and_then(|bound| self.serve(listener, bound));
         if let Err(error) = served {
-            self.give_up_for_now(listener, &error);
+            self.give_up_for_now(listener, error.reason(), error.to_string());
         }
     }
 
@@ -50,28 +53,34 @@ impl Supervisor {
         if let Ok((life, _)) = listener.life.step(Input::Define(wanted)) {
             listener.life = life;
         }
+        self.tend(listener);
         Ok(())
     }
 
-    /// Enters a failure to bind and sees to the next try.
-    pub(super) fn give_up_for_now(&self, listener: &mut Listener, error: &BindError) {
+    /// Enters a failure to serve and sees to the next try.
+    pub(super) fn give_up_for_now(
+        &self,
+        listener: &mut Listener,
+        reason: &'static str,
+        message: String,
+    ) {
         let wait = listener.back_off();
-        listener.fail(error, Some(wait));
+        warn!(listener = %listener.name, reason, message, "listener failed; trying again");
+        listener.fail(reason, message, Some(wait));
+        self.let_rest(listener);
         let wanted = listener.spec.desired_state;
         if let Ok((life, _)) = listener.life.step(Input::BindFailed(wanted)) {
             listener.life = life;
         }
-        warn!(listener = %listener.name, reason = error.reason(), %error, "listener failed; trying again");
         let (supervisor, name, uid) = (self.clone(), listener.name.clone(), listener.uid.clone());
         listener.tries += 1;
         let tries = listener.tries;
         self.0.tasks.spawn(async move {
-            let waited = supervisor
-                .0
-                .stopping
-                .run_until_cancelled(tokio::time::sleep(wait))
-                .await;
-            if waited.is_some() {
+            let fit = async {
+                tokio::time::sleep(wait).await;
+                supervisor.is_fit(&name, &uid, tries).await
+            };
+            if supervisor.0.stopping.run_until_cancelled(fit).await == Some(true) {
                 supervisor.retry(&name, &uid, tries);
             }
         });
@@ -80,7 +89,7 @@ impl Supervisor {
     fn retry(&self, name: &ListenerName, uid: &str, tries: u64) {
         let mut listeners = self.lock();
         // It may have been deleted and made again, or failed anew, meanwhile; that one has tries of its own.
-        let ours = |l: &&mut Listener| l.uid == uid && l.tries == tries && !l.deleting;
+        let ours = |l: &&mut Listener| l.is_try(uid, tries);
         if let Some(listener) = listeners.get_mut(name).filter(ours)
             && let Ok((_, Action::Bind)) = listener.life.step(Input::Retry)
             && !self.is_stopping()
@@ -94,7 +103,7 @@ impl Supervisor {
     /// Notes that a listener was asked to serve and could not, for whoever looks at it later.
     pub fn note_failure(&self, name: &ListenerName, error: &BindError) {
         if let Some(listener) = self.lock().get_mut(name) {
-            listener.fail(error, None);
+            listener.fail(error.reason(), error.to_string(), None);
         }
     }
 

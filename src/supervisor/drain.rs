@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::lifecycle::{Action, Desired, Input};
+use super::lifecycle::{Action, Desired, Input, State};
 use super::listener::{Listener, Retiring, over};
 use super::view::{Draining, LONGEST_GRACE};
 use super::{ListenerName, Supervisor};
@@ -159,6 +159,9 @@ impl Supervisor {
     pub(super) fn end_of_drain(&self, listener: &mut Listener) {
         if let Ok((life, _)) = listener.life.step(Input::Drained) {
             listener.life = life;
+        }
+        if listener.life.state == State::Stopped {
+            self.let_rest(listener);
         }
         if let Some(draining) = &mut listener.draining {
             draining.ended = Some(SystemTime::now());

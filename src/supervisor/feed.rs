@@ -105,6 +105,8 @@ fn is_told(view: &View, listener: &Listener) -> bool {
         && view.started == listener.started
         && view.failure.as_ref().map(failed) == listener.failure.as_ref().map(failed)
         && view.draining.as_ref().map(drains) == listener.draining.as_ref().map(drains)
+        && view.offer == listener.cage.offer
+        && view.ailing == listener.cage.is_broken()
         && view.why == listener.why
         && view.origin == listener.origin
         && view.updated == listener.updated

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 use super::bind;
+use super::cage::Followed;
 use super::feed::Feeds;
 use super::lifecycle::{Life, State};
 use super::spec::{ListenerName, Spec};
@@ -28,6 +29,8 @@ pub(super) struct Listener {
     pub(super) uid: String,
     pub(super) life: Life,
     pub(super) built: Built,
+    /// How the cage of its commands fares, if it runs any.
+    pub(super) cage: Followed,
     pub(super) labels: Labels,
     pub(super) running: Option<Arc<Running>>,
     pub(super) draining: Option<Draining>,
@@ -89,6 +92,7 @@ impl Listener {
                 network: spec.bind.network(),
             },
             built: spec.protocol.build(ground),
+            cage: Followed::default(),
             uid,
             name,
             spec,
@@ -180,7 +184,12 @@ impl Listener {
     }
 
     /// Notes a failure. A try that was planned stays planned.
-    pub(super) fn fail(&mut self, error: &BindError, again_after: Option<Duration>) {
+    pub(super) fn fail(
+        &mut self,
+        reason: &'static str,
+        message: String,
+        again_after: Option<Duration>,
+    ) {
         let now = SystemTime::now();
         let failed = self.life.state == State::Failed;
         let planned = self
@@ -190,8 +199,8 @@ impl Listener {
             .and_then(|f| f.next_try);
         self.failures_in_a_row += 1;
         self.failure = Some(Failure {
-            reason: error.reason(),
-            message: error.to_string(),
+            reason,
+            message,
             at: now,
             next_try: again_after.map(|wait| now + wait).or(planned),
         });
@@ -238,8 +247,15 @@ impl Listener {
             updated: self.updated,
             started: self.started,
             etag: self.etag(),
+            offer: self.cage.offer.clone(),
+            ailing: self.cage.is_broken(),
             status: self.status(most_sessions),
         }
+    }
+
+    /// Whether it is the one that failed so, and no later one of its name or failure of its own.
+    pub(super) fn is_try(&self, uid: &str, tries: u64) -> bool {
+        self.uid == uid && self.tries == tries && !self.deleting
     }
 
     fn pause_mode(&self) -> Option<PauseMode> {

@@ -70,9 +70,19 @@ fn measure(listener: &Listener, most_sessions: usize, sink: &mut dyn Sink) {
         put(instrument, Some("receive"), received as f64);
         put(instrument, Some("transmit"), sent as f64);
     }
+    of_its_protocol(listener, put);
+}
+
+/// What only listeners of one protocol have.
+fn of_its_protocol(listener: &Listener, put: &mut Put<'_>) {
     if let Some((waiting, longest)) = listener.waiting() {
         put(Instrument::ChatWaiting, None, waiting as f64);
         put(Instrument::ChatLongestWait, None, longest.as_secs_f64());
+    }
+    if listener.built.launcher().is_some() {
+        let (workers, restarts) = (listener.cage.workers(), listener.cage.restarts);
+        put(Instrument::ShellWorkers, None, workers as f64);
+        put(Instrument::LauncherRestarts, None, restarts as f64);
     }
 }
 

@@ -8,6 +8,7 @@ mod asked;
 mod bans;
 mod bind;
 mod bring;
+mod cage;
 mod change;
 mod close;
 mod commands;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lifecycle::Life;
 use super::spec::{ListenerName, Spec};
+use crate::cage::Offer;
 use crate::config::Origin;
 use crate::net::{AcceptQueue, PauseMode, Totals};
 
@@ -83,6 +84,10 @@ pub struct View {
     pub started: Option<SystemTime>,
     /// Changes with every change of its definition or of what is wanted.
     pub etag: String,
+    /// What its commands are held in, or what the host offered when that was too little; none before it is known.
+    pub offer: Option<Arc<Offer>>,
+    /// It serves, and cannot do what it is there for: `failure` says why.
+    pub ailing: bool,
     /// What it counted.
     pub status: Status,
 }

@@ -80,10 +80,11 @@ const SIGNAL: &str = "switchboard.telemetry.signal";
 pub(super) const NONE: &str = "";
 
 /// How the names begin whose points belong to listeners.
-pub(super) const OF_LISTENERS: [&str; 3] = [
+pub(super) const OF_LISTENERS: [&str; 4] = [
     "switchboard.listener.",
     "switchboard.session.",
     "switchboard.chat.",
+    "switchboard.shell.",
 ];
 
 instruments! {
@@ -121,6 +122,10 @@ instruments! {
         "Conversations that wait for an operator's answer.";
     ChatLongestWait = Gauge "switchboard.chat.longest_wait", "s", NONE,
         "Age of the oldest message that waits for an answer.";
+    ShellWorkers = UpDownCounter "switchboard.shell.workers", "{worker}", NONE,
+        "Processes that run commands, or wait for some.";
+    LauncherRestarts = Counter "switchboard.shell.launcher.restarts", "{restart}", NONE,
+        "Launchers that ended or could not start, and were started again.";
     ControlConnections = Counter "switchboard.control.connections", "{connection}", ERROR_TYPE,
         "Connections to the control plane accepted; with error.type, turned away or closed and why.";
     ControlCallsRefused = Counter "switchboard.control.calls.refused", "{call}", ERROR_TYPE,
@@ -144,7 +149,7 @@ instruments! {
     StoreCommits = Counter "switchboard.store.commits", "{commit}", NONE,
         "Commits that the writes took.";
     AuditLost = Counter "switchboard.audit.lost", "{event}", NONE,
-        "Audit events that are not in the trail; what was done is in the log.";
+        "Audit events and commands that are not in the trail; what was changed is in the log.";
     ProcessCpuTime = Counter "process.cpu.time", "s", CPU_MODE,
         "Processor time used.";
     ProcessMemoryUsage = UpDownCounter "process.memory.usage", "By", NONE,

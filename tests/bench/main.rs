@@ -1,4 +1,4 @@
-//! Micro-benchmarks of what is done for every message, connection or event: pure functions, no sockets.
+//! Micro-benchmarks of what is done for every message, connection, command or event: mostly pure functions, no sockets.
 //!
 //! `cargo bench` measures, `cargo test --bench hot` only runs each once. What a benchmark is about is asserted where it
 //! is set up, so that one that measures something else fails in both.
@@ -8,6 +8,7 @@
     reason = "a benchmark that cannot go on has failed"
 )]
 
+mod auditing;
 mod counting;
 mod filtering;
 mod framing;

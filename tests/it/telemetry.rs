@@ -135,6 +135,13 @@ fn what_is_said_reaches_no_log_no_metric_and_no_span_and_a_hung_collector_costs_
     let snapshot = service.call("MetricService/GetMetricSnapshot", &json!({}), "snapshot");
     assert!(!snapshot.to_string().contains(CANARY), "{snapshot}");
 
+    // The trail of commands alone has it.
+    let all = json!({ "parent": "listeners/-" });
+    let commands = service.call("ServerService/ListCommands", &all, "commands");
+    let told = commands.as_array().unwrap().iter();
+    let told = told.filter(|command| command.to_string().contains(CANARY));
+    assert_eq!(told.count(), 5, "{commands}");
+
     let asked = Instant::now();
     service.terminate();
     let ended = service.wait();

@@ -883,6 +883,34 @@ fn a_shell_is_not_widened_unless_the_configuration_allows_it() {
             "shell.sandbox",
         ),
         (
+            json!({ "shell": { "sandbox": { "run_as": "65533:65533" } } }),
+            "shell.sandbox.run_as",
+        ),
+        (
+            json!({ "shell": { "sandbox": { "writable": ["/srv"] } } }),
+            "shell.sandbox.writable",
+        ),
+        (
+            json!({ "shell": { "sandbox": { "network": true } } }),
+            "shell.sandbox.network",
+        ),
+        (
+            json!({ "shell": { "sandbox": { "min_isolation": "ISOLATION_NONE" } } }),
+            "shell.sandbox.min_isolation",
+        ),
+        (
+            json!({ "shell": { "sandbox": { "isolation": "ISOLATION_LANDLOCK" } } }),
+            "shell.sandbox.isolation",
+        ),
+        (
+            json!({ "shell": { "audit_best_effort": true } }),
+            "shell.audit_best_effort",
+        ),
+        (
+            json!({ "shell": { "wait_for_background": true } }),
+            "shell.wait_for_background",
+        ),
+        (
             json!({ "shell": { "command_timeout": "1s" } }),
             "shell.command_timeout",
         ),

@@ -9,7 +9,7 @@ mod account;
 mod namespaces;
 pub(super) mod process;
 
-pub use account::{account_named, account_numbered};
+pub use account::account;
 pub(super) use namespaces::{Without, restrict_mount, unshare};
 #[cfg(test)]
 pub(super) use namespaces::{can_clone, in_child};

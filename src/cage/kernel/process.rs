@@ -1,10 +1,11 @@
 //! Processes: the launcher's children, and a worker's, which share its memory until the command is loaded.
 //!
 //! A copy of even a small process costs more than the rest of a command's start. So the init and what becomes the
-//! command run in the worker's memory, each on a stack of its own. That goes well because of three rules. None of them
-//! allocates. While one of them lives, the worker only makes system calls that do not go through the C library (those
-//! of `rustix`), so that nobody writes to the `errno` that they share. And all that they are given lives until they are
-//! reaped: [`Child`] owns it.
+//! command run in the worker's memory, each on a stack of its own, and nobody stops for anybody: a parent that is only
+//! let go on when its child has been loaded is woken once more than there is need. That goes well because of three
+//! rules. None of them allocates. While one of them lives, the worker only makes system calls that do not go through the
+//! C library (those of `rustix`), so that nobody writes to the `errno` that they share; an init waits meanwhile. And all
+//! that they are given lives until they are reaped: [`Child`] owns it.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
@@ -97,6 +98,11 @@ impl Child<'_> {
     pub(in crate::cage) fn is_over(&self) -> bool {
         self.shared.is_over.load(Ordering::Acquire)
     }
+
+    /// What became of it once it has ended so: it may not have become the command.
+    pub(in crate::cage) fn what(&self, exit: Exit) -> What {
+        self.shared.what(exit)
+    }
 }
 
 /// Starts a command. The error is with the step that failed.
@@ -120,7 +126,7 @@ pub(in crate::cage) fn start<'a>(
     let (body, flags, stack): (extern "C" fn(*mut c_void) -> c_int, _, _) = if alone {
         (init, libc::CLONE_NEWPID, top(&mut stacks.init))
     } else {
-        (become_command, libc::CLONE_VFORK, shared.command_stack)
+        (become_command, 0, shared.command_stack)
     };
     let flags = flags | libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: the stack is unused and outlives the child, as does what it is given: both belong to what `Child` borrows
@@ -131,14 +137,7 @@ pub(in crate::cage) fn start<'a>(
     };
     // SAFETY: the kernel has just made it, for us alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let child = Child { pid, pidfd, shared };
-    match child.shared.failure() {
-        Some(failure) if !alone => {
-            let _ = wait(Some(child.pid), true);
-            Err(failure)
-        }
-        _ => Ok(child),
-    }
+    Ok(Child { pid, pidfd, shared })
 }
 
 impl Shared<'_> {
@@ -148,10 +147,14 @@ impl Shared<'_> {
         127
     }
 
-    fn failure(&self) -> Option<(i32, Step)> {
+    fn what(&self, exit: Exit) -> What {
         let errno = self.errno.load(Ordering::Acquire);
         let step = Step::of(self.step.load(Ordering::Relaxed)).unwrap_or(Step::Program);
-        (errno != 0).then_some((errno, step))
+        if errno == 0 {
+            What::Exited(exit)
+        } else {
+            What::Failed { errno, step }
+        }
     }
 
     fn report(&self, what: What) {
@@ -169,8 +172,8 @@ impl Shared<'_> {
 extern "C" fn init(argument: *mut c_void) -> c_int {
     // SAFETY: it is what `start` was given, which outlives this process.
     let shared = unsafe { &*argument.cast::<Shared<'_>>() };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: as in `start`; this process waits until the stack is unused again.
+    let flags = libc::CLONE_VM | libc::SIGCHLD;
+    // SAFETY: as in `start`; the stack is used for nothing else as long as this process lives.
     let command = unsafe { libc::clone(become_command, shared.command_stack, flags, argument) };
     if command < 0 {
         shared.fail(Step::Process);
@@ -179,11 +182,6 @@ extern "C" fn init(argument: *mut c_void) -> c_int {
     for output in shared.outputs {
         // SAFETY: they are this process's own copies, and nothing below uses them.
         unsafe { libc::close(output) };
-    }
-    if let Some((errno, step)) = shared.failure() {
-        shared.is_over.store(true, Ordering::Release);
-        shared.report(What::Failed { errno, step });
-        return 0;
     }
     let mut exit = None;
     loop {
@@ -202,7 +200,7 @@ extern "C" fn init(argument: *mut c_void) -> c_int {
         }
     }
     shared.is_over.store(true, Ordering::Release);
-    shared.report(What::Exited(exit.unwrap_or_default()));
+    shared.report(shared.what(exit.unwrap_or_default()));
     0
 }
 

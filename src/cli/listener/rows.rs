@@ -18,7 +18,7 @@ impl Resource for api::Listener {
         ];
         if view.wide {
             columns.extend(["QUEUE", "DESIRED", "MODE", "DRAIN", "UID", "ORIGIN", "WHY"]);
-            columns.extend(["NEXT-TRY", "LAST-ERROR"]);
+            columns.extend(["ISOLATION", "NEXT-TRY", "LAST-ERROR"]);
         }
         let mut table = Table::new(&columns);
         for listener in items {
@@ -70,7 +70,7 @@ impl api::Listener {
     }
 
     /// What only somebody asks who looks for a reason.
-    fn more(&self, view: &View) -> [String; 9] {
+    fn more(&self, view: &View) -> [String; 10] {
         let status = self.status.as_ref();
         let queue = status.and_then(|status| {
             let limit = status.accept_queue_limit.unwrap_or_default();
@@ -94,6 +94,9 @@ impl api::Listener {
                 .as_ref()
                 .map_or_else(String::new, |origin| place(origin, view.now)),
             self.desired_state_reason.clone(),
+            status.map_or_else(String::new, |status| {
+                word(status.isolation().as_str_name(), "ISOLATION_")
+            }),
             left(retry, view.now),
             failure.map_or_else(String::new, |f| format!("{}: {}", f.reason, f.message)),
         ]
@@ -142,6 +145,7 @@ mod tests {
                 sent_bytes: 2048,
                 accept_queue_length: Some(1),
                 accept_queue_limit: Some(1024),
+                isolation: api::Isolation::Landlock.into(),
                 ..Default::default()
             }),
             last_failure: Some(api::FailureInfo {
@@ -189,8 +193,8 @@ mod tests {
     fn wide_says_why() {
         let text = text(true);
         let expected = [
-            "QUEUE   DESIRED  MODE  DRAIN  UID  ORIGIN          WHY                  NEXT-TRY  LAST-ERROR\n",
-            "1/1024  active   -     -      u1   /etc/sb.toml:7  StartListener by me  4s        ADDRESS_IN_USE: taken\n",
+            "QUEUE   DESIRED  MODE  DRAIN  UID  ORIGIN          WHY                  ISOLATION  NEXT-TRY  LAST-ERROR\n",
+            "1/1024  active   -     -      u1   /etc/sb.toml:7  StartListener by me  landlock   4s        ADDRESS_IN_USE: taken\n",
         ];
         assert!(expected.iter().all(|line| text.contains(line)), "{text}");
     }

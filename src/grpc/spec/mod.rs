@@ -262,7 +262,7 @@ impl Reader {
             audit_best_effort: asked.audit_best_effort,
             allow_cleartext: asked.allow_cleartext,
             queue_timeout: self.duration("shell.queue_timeout", asked.queue_timeout),
-            sandbox: self.sandbox(asked.sandbox.unwrap_or_default()),
+            sandbox: Box::new(self.sandbox(asked.sandbox.unwrap_or_default())),
         }
     }
 }

@@ -5,9 +5,11 @@
 //! never queued.
 
 mod end;
+mod parts;
 mod send;
 mod wire;
 
+pub use parts::Part;
 pub use wire::Wire;
 
 use std::collections::VecDeque;

@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use rustix::net::SendFlags;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -82,71 +81,16 @@ impl Stream {
         })
         .await
     }
-
-    /// Writes all of `bytes`, however many, as fast as the peer reads. For answers larger than an
-    /// outbox; what has gathered there goes first. A peer that does not read for `patience` is a
-    /// slow consumer.
-    pub async fn send_all(
-        &mut self,
-        parts: &[&[u8]],
-        patience: Duration,
-    ) -> Result<(), CloseReason> {
-        self.flush().await?;
-        let total: usize = parts.iter().map(|part| part.len()).sum();
-        let mut done = 0;
-        while done < total {
-            match tokio::time::timeout(patience, self.write_some(parts, done)).await {
-                Ok(sent) => done += sent?,
-                Err(_) => {
-                    self.door.counters.stalls.fetch_add(1, Ordering::Relaxed);
-                    return Err(CloseReason::SlowConsumer);
-                }
-            }
-        }
-        self.session.note_sent(1, total, Instant::now());
-        Ok(())
-    }
-
-    /// One write of what follows the first `done` bytes of `parts`.
-    async fn write_some(&self, parts: &[&[u8]], done: usize) -> Result<usize, CloseReason> {
-        let mut skip = done;
-        let mut rest = Vec::with_capacity(parts.len());
-        for part in parts {
-            let cut = skip.min(part.len());
-            skip -= cut;
-            if cut < part.len() {
-                rest.push(IoSlice::new(&part[cut..]));
-            }
-        }
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(Ask::Cut(reason)) = self.session.poll_asked(cx) {
-                return Poll::Ready(Err(reason));
-            }
-            loop {
-                if ready!(self.tcp.poll_write_ready(cx)).is_err() {
-                    return Poll::Ready(Err(CloseReason::ClientReset));
-                }
-                match write(&self.tcp, &rest) {
-                    Ok(sent) => {
-                        note_held(&self.session, 0);
-                        self.session.tell_bytes(Direction::Transmit, &rest, sent);
-                        return Poll::Ready(Ok(sent));
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => note_held(&self.session, 1),
-                    Err(_) => return Poll::Ready(Err(CloseReason::ClientReset)),
-                }
-            }
-        })
-        .await
-    }
 }
 
 /// Hands the kernel what it takes at once, with one call.
-fn write(tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(super) fn write(tcp: &TcpStream, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+    let mut flags = SendFlags::NOSIGNAL;
+    flags.set(SendFlags::MORE, more);
     tcp.try_io(Interest::WRITABLE, || {
         Ok(match parts {
-            [one] => rustix::net::send(tcp, one, SendFlags::NOSIGNAL)?,
-            several => rustix::io::writev(tcp, several)?,
+            [one] => rustix::net::send(tcp, one, flags)?,
+            several => sendmsg(tcp, several, &mut SendAncillaryBuffer::default(), flags)?,
         })
     })
 }
@@ -168,7 +112,7 @@ pub(super) fn flush(
         for (slice, parcel) in slices.iter_mut().zip(&*unsent) {
             *slice = IoSlice::new(&parcel.bytes);
         }
-        match write(tcp, &slices[..count]) {
+        match write(tcp, &slices[..count], false) {
             Ok(sent) => {
                 note_held(session, 0);
                 session.tell_bytes(Direction::Transmit, &slices[..count], sent);
@@ -185,7 +129,7 @@ pub(super) fn flush(
 }
 
 /// Notes how many messages the kernel did not take at this try.
-fn note_held(session: &Session, messages: usize) {
+pub(super) fn note_held(session: &Session, messages: usize) {
     if let Some(wire) = session.wire() {
         wire.note_held(messages);
     }

@@ -8,15 +8,13 @@ use std::pin::Pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{Gid, Uid, fchown};
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::frame::Outcome;
 use super::launcher::Launcher;
+use super::output::{self, Collector};
 use super::policy::{Plan, Refusal};
 use super::trail::Entry;
 use super::worker::Worker;
@@ -26,7 +24,7 @@ use crate::cage::message::{Exit, Step, What};
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub(super) timeout: Duration,
-    pub(super) max_output: usize,
+    pub(super) max_output: u64,
     pub(super) linger: Duration,
     pub(super) wait_for_background: bool,
     pub(super) queue_timeout: Duration,
@@ -49,7 +47,7 @@ pub(super) async fn run<G>(
     launcher: &Launcher,
     permit: impl Future<Output = Result<Entry, Refusal>>,
     gone: impl Future<Output = G>,
-) -> Result<Outcome, G> {
+) -> Result<Answer, G> {
     tokio::pin!(gone);
     let started = tokio::select! {
         biased;
@@ -58,7 +56,7 @@ pub(super) async fn run<G>(
     };
     let (mut running, entry) = match started {
         Ok(started) => started,
-        Err(refusal) => return Ok(Outcome::refused(refusal)),
+        Err(refusal) => return Ok(Answer::from(Outcome::refused(refusal))),
     };
     let began = Instant::now();
     let mut outcome = Outcome::default();
@@ -67,8 +65,25 @@ pub(super) async fn run<G>(
         .await;
     outcome.duration = began.elapsed();
     running.conclude(rules, launcher, &mut outcome);
-    entry.end(&outcome);
-    left.map_or(Ok(outcome), Err)
+    if let Some(left) = left {
+        entry.end(&outcome);
+        return Err(left);
+    }
+    let entry = Some(entry);
+    Ok(Answer { outcome, entry })
+}
+
+/// What a command came to, and its entry in the trail, which is to be ended.
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    pub(super) entry: Option<Entry>,
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        let entry = None;
+        Self { outcome, entry }
+    }
 }
 
 /// `duration` after `moment`; a year for whoever asks for ages.
@@ -107,12 +122,11 @@ async fn start(
             }
         };
         match give(plan, &mut hired, launcher.owner()) {
-            Ok([output, errors]) => {
+            Ok(pipes) => {
                 entry.start();
                 let running = Running {
                     worker: hired,
-                    output,
-                    errors,
+                    collector: Collector::new(pipes, rules.max_output),
                     end: None,
                     over: false,
                     killed: false,
@@ -128,7 +142,7 @@ async fn start(
 }
 
 /// Makes the outputs, which a command must own to open them anew, and has it started.
-fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Result<[Pipe; 2]> {
+fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Result<[OwnedFd; 2]> {
     let make = || {
         let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
         if let Some((user, group)) = owner {
@@ -139,13 +153,12 @@ fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Resu
     };
     let ((output, its_output), (errors, its_errors)) = (make()?, make()?);
     worker.run(plan, [its_output.as_fd(), its_errors.as_fd()])?;
-    Ok([output, errors].map(Pipe::Quiet))
+    Ok([output, errors])
 }
 
 struct Running {
     worker: Worker,
-    output: Pipe,
-    errors: Pipe,
+    collector: Collector,
     /// How the command exited.
     end: Option<Exit>,
     /// Nothing that it started runs any more.
@@ -170,7 +183,6 @@ impl Running {
         let mut ending = false;
         let mut watch_at = Some(Instant::now() + SHORT);
         loop {
-            let room = room(rules, outcome);
             let mut end = None;
             tokio::select! {
                 what = self.worker.report(), if !self.over => {
@@ -185,12 +197,7 @@ impl Running {
                         }
                     }
                 }
-                read = self.output.read(&mut outcome.stdout, room), if self.output.is_watched() => {
-                    outcome.truncated |= read > room;
-                }
-                read = self.errors.read(&mut outcome.stderr, room), if self.errors.is_watched() => {
-                    outcome.truncated |= read > room;
-                }
+                () = self.collector.read() => {}
                 () = tokio::time::sleep_until(watch_at.map_or(until, |at| at.min(until))) => {
                     if watch_at.take().is_some_and(|at| at < until) {
                         self.watch();
@@ -211,11 +218,11 @@ impl Running {
             }
             if self.over {
                 // Nobody is left to write.
-                self.take_what_is_there(rules, outcome);
+                self.collector.take_what_is_there();
                 return left;
             }
-            let drained = !self.output.is_open() && !self.errors.is_open();
-            if outcome.truncated || (self.end.is_some() && drained) {
+            let drained = self.end.is_some() && self.collector.is_drained();
+            if drained || self.collector.is_cut() {
                 end = Some(Duration::ZERO);
             }
             // Once asked to end it is only asked again to do so at once.
@@ -230,10 +237,8 @@ impl Running {
 
     /// Has the runtime watch the outputs of a command that is not short.
     fn watch(&mut self) {
-        for pipe in [&mut self.output, &mut self.errors] {
-            if let Err(error) = pipe.watch() {
-                self.failure.get_or_insert_with(|| spawn_refusal(&error));
-            }
+        if let Err(error) = self.collector.watch() {
+            self.failure.get_or_insert_with(|| spawn_refusal(&error));
         }
     }
 
@@ -249,8 +254,13 @@ impl Running {
             None if self.over && self.failure.is_none() => outcome.signal = Some(libc::SIGKILL),
             None => {}
         }
+        let said = self.collector.finish();
+        (outcome.stdout, outcome.stderr) = (said.stdout, said.stderr);
+        outcome.truncated = said.truncated;
         if let Some(refusal) = self.failure {
             outcome.fail(refusal);
+        } else if said.full {
+            outcome.fail(output::refusal());
         } else if outcome.timed_out {
             let limit = rules.timeout;
             let message = format!("the command was ended after {limit:?}");
@@ -282,26 +292,6 @@ impl Running {
         }
         true
     }
-
-    /// Takes what was written by now, however late we came to read it.
-    fn take_what_is_there(&mut self, rules: &Rules, outcome: &mut Outcome) {
-        while !outcome.truncated {
-            let room = room(rules, outcome);
-            let read = match self.output.try_read(&mut outcome.stdout, room) {
-                None => self.errors.try_read(&mut outcome.stderr, room),
-                read => read,
-            };
-            match read {
-                None => return,
-                Some(read) => outcome.truncated |= read > room,
-            }
-        }
-    }
-}
-
-fn room(rules: &Rules, outcome: &Outcome) -> usize {
-    let taken = outcome.stdout.len() + outcome.stderr.len();
-    rules.max_output.saturating_sub(taken)
 }
 
 fn failure(errno: i32, step: Step) -> Refusal {
@@ -316,75 +306,4 @@ fn failure(errno: i32, step: Step) -> Refusal {
     };
     let message = format!("the command could not be run: {at}: {error}");
     Refusal::new("spawn_failed", message)
-}
-
-/// One of a command's outputs.
-enum Pipe {
-    /// Whatever comes waits in it.
-    Quiet(OwnedFd),
-    /// Readers are woken by what comes.
-    Watched(AsyncFd<OwnedFd>),
-    /// At its end.
-    Closed,
-}
-
-/// Read at once; as much as a pipe holds.
-const CHUNK: usize = 64 << 10;
-
-impl Pipe {
-    fn watch(&mut self) -> io::Result<()> {
-        *self = match std::mem::replace(self, Self::Closed) {
-            Self::Quiet(pipe) => Self::Watched(crate::net::watch(pipe)?),
-            other => other,
-        };
-        Ok(())
-    }
-
-    fn is_open(&self) -> bool {
-        !matches!(self, Self::Closed)
-    }
-
-    fn is_watched(&self) -> bool {
-        matches!(self, Self::Watched(_))
-    }
-
-    /// Waits for more and appends it to `into`, `room` bytes at most; returns how many came, which is more than `room`
-    /// when some were left out, and 0 at the end. Cancel safe.
-    async fn read(&mut self, into: &mut Vec<u8>, room: usize) -> usize {
-        while let Self::Watched(pipe) = self {
-            let Ok(mut ready) = pipe.readable().await else {
-                break;
-            };
-            match append(&*pipe, into, room) {
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Ok(count @ 1..) => return count,
-                Ok(0) | Err(_) => break,
-            }
-        }
-        *self = Self::Closed;
-        0
-    }
-
-    /// The same without waiting; none when there is nothing, now or for ever.
-    fn try_read(&mut self, into: &mut Vec<u8>, room: usize) -> Option<usize> {
-        let read = match self {
-            Self::Quiet(pipe) => append(&*pipe, into, room),
-            Self::Watched(pipe) => append(&*pipe, into, room),
-            Self::Closed => return None,
-        };
-        match read {
-            Ok(count @ 1..) => return Some(count),
-            Err(Errno::AGAIN) => {}
-            Ok(0) | Err(_) => *self = Self::Closed,
-        }
-        None
-    }
-}
-
-fn append(pipe: impl AsFd, into: &mut Vec<u8>, room: usize) -> Result<usize, Errno> {
-    into.reserve(CHUNK);
-    let before = into.len();
-    let count = rustix::io::read(pipe, spare_capacity(into))?;
-    into.truncate(before.saturating_add(room));
-    Ok(count)
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::output::Output;
 use super::policy::Refusal;
 
 /// What one command came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
+    pub(super) stdout: Output,
+    pub(super) stderr: Output,
     pub(super) exit_code: Option<i32>,
     pub(super) signal: Option<i32>,
     pub(super) duration: Duration,
@@ -20,6 +21,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// Bytes of both outputs.
+    pub(super) fn len(&self) -> u64 {
+        self.stdout.len() + self.stderr.len()
+    }
+
     /// The outcome of a command that was not run. What its body says, the oldest client shows.
     pub(super) fn refused(refusal: Refusal) -> Self {
         let mut outcome = Self::default();
@@ -29,11 +35,7 @@ impl Outcome {
 
     /// Enters an error, and says it in the body too, as a line of its own.
     pub(super) fn fail(&mut self, refusal: Refusal) {
-        if !self.stderr.is_empty() && !self.stderr.ends_with(b"\n") {
-            self.stderr.push(b'\n');
-        }
-        self.stderr.extend_from_slice(refusal.message.as_bytes());
-        self.stderr.push(b'\n');
+        self.stderr.append_line(&refusal.message);
         self.error = Some(refusal);
     }
 }
@@ -41,9 +43,9 @@ impl Outcome {
 #[derive(Serialize)]
 struct Header<'a> {
     filename: &'a str,
-    len: usize,
-    stdout_len: usize,
-    stderr_len: usize,
+    len: u64,
+    stdout_len: u64,
+    stderr_len: u64,
     exit_code: Option<i32>,
     signal: Option<String>,
     duration_ms: u64,
@@ -86,7 +88,7 @@ pub(super) fn head(outcome: &Outcome, filename: &str, trace_id: &str) -> Vec<u8>
 fn header(outcome: &Outcome, filename: &str, trace_id: &str, message: &str) -> Vec<u8> {
     let header = Header {
         filename,
-        len: outcome.stdout.len() + outcome.stderr.len(),
+        len: outcome.len(),
         stdout_len: outcome.stdout.len(),
         stderr_len: outcome.stderr.len(),
         exit_code: outcome.exit_code,
@@ -135,8 +137,8 @@ mod tests {
     #[test]
     fn old_clients_find_their_two_keys_first() {
         let outcome = Outcome {
-            stdout: b"hi\n".to_vec(),
-            stderr: b"oh".to_vec(),
+            stdout: Output::Memory(b"hi\n".to_vec()),
+            stderr: Output::Memory(b"oh".to_vec()),
             exit_code: Some(0),
             ..Outcome::default()
         };
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn a_refusal_stands_in_the_header_and_in_the_body() {
         let outcome = Outcome::refused(Refusal::new("busy", "try later"));
-        assert_eq!(outcome.stderr, b"try later\n");
+        assert!(matches!(&outcome.stderr, Output::Memory(said) if said == b"try later\n"));
         let head = head(&outcome, "f", "");
         let json: serde_json::Value = serde_json::from_slice(&head[4..]).unwrap();
         assert_eq!(json["error"]["code"], "busy");

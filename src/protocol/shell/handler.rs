@@ -6,14 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use encoding_rs::Encoding;
 
-use super::exec::{self, Rules};
+use super::exec::{self, Answer, Rules};
 use super::frame::{Outcome, head};
+use super::output::{self, Output};
 use super::policy::{self, Plan, Refusal};
 use super::trail::Trail;
 use super::turns::Turn;
 use super::{Commands, LINGER, Policy, QUEUE_TIMEOUT, Settings, transcode};
 use crate::net::{
-    Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
+    Ask, CloseReason, Event, Framing, Part, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
 };
 use crate::protocol::refuse;
 use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
@@ -32,7 +33,7 @@ pub(super) struct Shell {
 }
 
 /// The kernel's buffers take an answer of this many bytes at once.
-const SHORT_ANSWER: usize = 256 << 10;
+const SHORT_ANSWER: u64 = 256 << 10;
 
 /// A peer that does not take its answer for this long is a slow consumer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ impl Shell {
             programs: settings.programs,
             rules: Rules {
                 timeout: settings.command_timeout,
-                max_output: usize::try_from(settings.max_output_bytes).unwrap_or(usize::MAX),
+                max_output: settings.max_output_bytes,
                 linger: settings.linger.unwrap_or(LINGER),
                 wait_for_background: settings.wait_for_background,
                 queue_timeout: settings.queue_timeout.unwrap_or(QUEUE_TIMEOUT),
@@ -111,22 +112,28 @@ impl Shell {
             .telemetry
             .command(&door.labels, &stream.session().trace);
         let exists = |path: &std::path::Path| path.is_file();
-        let (outcome, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
+        let (mut answer, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
             Ok(plan) => self.run(stream, plan, command, &mut span).await?,
             Err(refusal) => (self.refuse(stream, command, &span, refusal), None),
         };
         // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
         // by the turns and not by the sessions.
-        let _turn = turn.filter(|_| outcome.stdout.len() + outcome.stderr.len() > SHORT_ANSWER);
+        let _turn = turn.filter(|_| answer.outcome.len() > SHORT_ANSWER);
+        let trace_id = span.trace().to_string();
+        // The peer first, and then the books: it goes on while they are written.
+        let sent = self.send(stream, &mut answer.outcome, &trace_id).await;
+        let Answer { outcome, entry } = answer;
+        if let Some(entry) = entry {
+            entry.end(&outcome);
+        }
         if let Some(error) = &outcome.error {
             door.counters.refuse(error.code);
         }
-        let trace_id = span.trace().to_string();
         let end = end(&outcome);
         span.finish(&end);
         door.telemetry
             .command_ended(&door.labels, &end, outcome.duration);
-        self.send(stream, outcome, &trace_id).await
+        sent
     }
 
     /// Waits for a turn and runs the plan; the peer's leaving ends both.
@@ -136,7 +143,7 @@ impl Shell {
         plan: Plan,
         command: &[u8],
         span: &mut Command,
-    ) -> Result<(Outcome, Option<Turn<'_>>), CloseReason> {
+    ) -> Result<(Answer, Option<Turn<'_>>), CloseReason> {
         let turn = match self.commands.turns.try_take() {
             Some(turn) => Some(turn),
             None => self.wait_for_turn(stream).await?,
@@ -155,11 +162,11 @@ impl Shell {
     }
 
     /// What a command comes to that is not run; the trail has it.
-    fn refuse(&self, stream: &Stream, command: &[u8], span: &Command, refusal: Refusal) -> Outcome {
+    fn refuse(&self, stream: &Stream, command: &[u8], span: &Command, refusal: Refusal) -> Answer {
         let trace = span.trace();
         self.trail
             .refuse(stream.session(), &trace, command, refusal.code);
-        Outcome::refused(refusal)
+        Answer::from(Outcome::refused(refusal))
     }
 
     async fn wait_for_turn(&self, stream: &mut Stream) -> Result<Option<Turn<'_>>, CloseReason> {
@@ -174,24 +181,30 @@ impl Shell {
     async fn send(
         &self,
         stream: &mut Stream,
-        mut outcome: Outcome,
+        outcome: &mut Outcome,
         trace_id: &str,
     ) -> Result<(), CloseReason> {
-        let cut = outcome.truncated;
-        outcome.stdout = transcode::transcode(outcome.stdout, self.encoding, cut);
-        outcome.stderr = transcode::transcode(outcome.stderr, self.encoding, cut);
-        let head = head(&outcome, &self.filename, trace_id);
-        stream
-            .send_all(&[&head, &outcome.stdout, &outcome.stderr], PATIENCE)
-            .await
+        if let Some(encoding) = self.encoding {
+            let cut = outcome.truncated;
+            for output in [&mut outcome.stdout, &mut outcome.stderr] {
+                if transcode::transcode(output, encoding, cut).await.is_err() {
+                    outcome.truncated = true;
+                    outcome.error = Some(output::refusal());
+                }
+            }
+        }
+        let head = head(outcome, &self.filename, trace_id);
+        let (stdout, stderr) = (outcome.stdout.part(), outcome.stderr.part());
+        let parts = [Part::Bytes(&head), stdout, stderr];
+        stream.send_all(&parts, PATIENCE).await
     }
 
     /// The error answer to what cannot be a command; the session ends with it.
     async fn reject(&self, stream: &mut Stream, violation: Violation) -> CloseReason {
         let (reason, line) = refuse(stream, violation);
         if let Some(line) = line {
-            let outcome = Outcome::refused(Refusal::new(reason.word(), line));
-            if let Err(gone) = self.send(stream, outcome, "").await {
+            let mut outcome = Outcome::refused(Refusal::new(reason.word(), line));
+            if let Err(gone) = self.send(stream, &mut outcome, "").await {
                 return gone;
             }
         }
@@ -208,7 +221,7 @@ fn end(outcome: &Outcome) -> CommandEnd {
             (None, None, Some(signal)) => Ended::Signaled(signal),
             (None, None, None) => Ended::Failed("unknown"),
         },
-        output_bytes: (outcome.stdout.len() + outcome.stderr.len()) as u64,
+        output_bytes: outcome.stdout.len() + outcome.stderr.len(),
         truncated: outcome.truncated,
     }
 }
@@ -217,7 +230,9 @@ impl StreamHandler for Shell {
     fn unavailable(&self) -> Bytes {
         let outcome = Outcome::refused(Refusal::new("unavailable", UNAVAILABLE));
         let mut frame = head(&outcome, &self.filename, "");
-        frame.extend_from_slice(&outcome.stderr);
+        if let Output::Memory(said) = &outcome.stderr {
+            frame.extend_from_slice(said);
+        }
         frame.into()
     }
 

@@ -9,29 +9,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::cage::{Cage, NotStarted, lacking};
 use super::policy::Refusal;
 use super::worker::Worker;
 use crate::cage::packet::{self, Hire, Told};
 use crate::cage::{self, Isolation, Offer, Profile};
 use crate::net::lock;
-
-/// How the cage of a listener's commands fares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cage {
-    /// Its launcher is starting, for the first time.
-    Starting,
-    /// Commands run, and what in.
-    Ready(Offer),
-    /// The host offers less than is asked for: no command is run.
-    Unfit {
-        /// What it offers.
-        offer: Offer,
-        /// What is asked for.
-        wanted: Isolation,
-    },
-    /// The launcher has ended or could not start; it is started again, and commands wait. Why.
-    Broken(String),
-}
 
 /// The launcher of one listener. It runs from the first asking on, and ends when this is dropped.
 pub struct Launcher {
@@ -47,6 +30,8 @@ struct Keep {
     minimum: Isolation,
     state: watch::Sender<Cage>,
     idle: Mutex<Idle>,
+    /// As many as there are of this, less one, are the workers that live.
+    alive: Arc<()>,
 }
 
 /// Workers that have nothing to do.
@@ -82,6 +67,7 @@ impl Launcher {
                 minimum,
                 state: watch::Sender::new(Cage::Starting),
                 idle: Mutex::default(),
+                alive: Arc::default(),
             }),
             asking,
             waiting: Mutex::new(Some(waiting)),
@@ -96,6 +82,16 @@ impl Launcher {
     /// How it fares, now and from now on.
     pub fn cage(&self) -> watch::Receiver<Cage> {
         self.keep.state.subscribe()
+    }
+
+    /// Whether it takes one cage and no other.
+    pub fn is_pinned(&self) -> bool {
+        self.keep.profile.isolation.is_some()
+    }
+
+    /// Workers that run commands, or wait for some.
+    pub fn workers(&self) -> usize {
+        Arc::strong_count(&self.keep.alive) - 1
     }
 
     /// Starts it unless it was started. Must be called within the runtime.
@@ -150,6 +146,7 @@ impl Launcher {
 
     fn unfit(&self) -> Refusal {
         let message = match &*self.keep.state.borrow() {
+            // What exactly is missing is for those who run the service.
             Cage::Unfit { offer, wanted } => format!(
                 "commands are to be held in `{}` here, and this host offers `{}`",
                 wanted.word(),
@@ -164,16 +161,21 @@ impl Launcher {
 /// Keeps a launcher running, until nobody can ask for it any more.
 async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
     let mut wait = BACK_OFF.0;
+    let mut was_ready = false;
     while !waiting.is_closed() {
         let began = tokio::time::Instant::now();
-        let why = match Running::start(&keep).await {
-            Ok((running, offer)) if offer.isolation < keep.minimum => {
-                running.end().await;
-                let wanted = keep.minimum;
+        let started = Running::start(&keep).await;
+        let why = match started {
+            // What a host has offered before it can offer again: then it is short of something for now.
+            Err(NotStarted::Unfit(offer)) if !was_ready => {
+                let wanted = keep.profile.isolation.unwrap_or(keep.minimum);
                 keep.state.send_replace(Cage::Unfit { offer, wanted });
                 return;
             }
+            Err(NotStarted::Unfit(offer)) => Some(offer.missing.join("; ")),
+            Err(NotStarted::Broken(error)) => Some(error.to_string()),
             Ok((running, offer)) => {
+                was_ready = true;
                 info!(
                     listener = keep.profile.listener,
                     isolation = offer.isolation.word(),
@@ -185,7 +187,6 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
                 running.end().await;
                 why
             }
-            Err(error) => Some(error.to_string()),
         };
         let Some(why) = why else {
             return;
@@ -218,7 +219,7 @@ struct Running {
 
 impl Running {
     /// Starts one, and takes its first worker.
-    async fn start(keep: &Arc<Keep>) -> io::Result<(Self, Offer)> {
+    async fn start(keep: &Arc<Keep>) -> Result<(Self, Offer), NotStarted> {
         let profile = keep.profile.clone();
         let started = tokio::task::spawn_blocking(move || cage::start(&profile));
         let started = started.await.map_err(io::Error::other)??;
@@ -231,22 +232,32 @@ impl Running {
             pidfd: pidfd.ok(),
         };
         match running.told().await {
+            Ok((Told::Ready(offer), Some(_))) if offer.isolation < keep.minimum => {
+                running.end().await;
+                Err(NotStarted::Unfit(offer))
+            }
             Ok((Told::Ready(offer), Some(socket))) => {
                 let mut idle = lock(&keep.idle);
-                let worker = Worker::new(socket, idle.launcher)?;
+                let worker = Worker::new(socket, idle.launcher, &keep.alive)?;
                 idle.workers.push(worker);
                 drop(idle);
                 Ok((running, offer))
             }
             Ok((Told::Ready(_), None)) => Err(running.fail("it gave no worker").await),
-            Ok((Told::Failed(failure), _)) => Err(running.fail(&failure.to_string()).await),
+            Ok((Told::Failed(failure), _)) => match keep.profile.isolation {
+                Some(only) if only > Isolation::None => {
+                    running.end().await;
+                    Err(NotStarted::Unfit(lacking(only, &failure)))
+                }
+                _ => Err(running.fail(&failure.to_string()).await),
+            },
             Err(error) => Err(running.fail(&error.to_string()).await),
         }
     }
 
-    async fn fail(self, why: &str) -> io::Error {
+    async fn fail(self, why: &str) -> NotStarted {
         self.end().await;
-        io::Error::other(why.to_owned())
+        NotStarted::Broken(io::Error::other(why.to_owned()))
     }
 
     /// What it says next.
@@ -286,7 +297,7 @@ impl Running {
             let launcher = lock(&keep.idle).launcher;
             let answer = match self.told().await {
                 Ok((Told::Ready(_), Some(socket))) => {
-                    Worker::new(socket, launcher).map_err(|error| error.to_string())
+                    Worker::new(socket, launcher, &keep.alive).map_err(|error| error.to_string())
                 }
                 Ok((Told::Ready(_), None)) => Err("there was no worker".to_owned()),
                 Ok((Told::Failed(failure), _)) => Err(failure.to_string()),

@@ -6,10 +6,13 @@
 //!              └────────────────┴──▶ a whole frame with the reason
 //! ```
 
+mod cage;
+mod doubts;
 mod exec;
 mod frame;
 mod handler;
 mod launcher;
+mod output;
 mod policy;
 mod sandbox;
 mod trail;
@@ -17,16 +20,19 @@ mod transcode;
 mod turns;
 mod worker;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Built, Fault, Ground, Shared};
+use crate::cage::{Isolation, Offer};
 use crate::config::{Scope, duration, size};
 use crate::net::{Address, Framing, Handler, Limits};
 
-pub use launcher::{Cage, Launcher};
+pub use cage::Cage;
+pub use launcher::Launcher;
 pub use sandbox::Sandbox;
 use trail::Trail;
 pub(super) use turns::Turns;
@@ -67,7 +73,7 @@ pub struct Settings {
     #[serde(with = "duration::option")]
     pub queue_timeout: Option<Duration>,
     /// What a command is held in.
-    pub sandbox: Sandbox,
+    pub sandbox: Box<Sandbox>,
 }
 
 /// Which commands are run.
@@ -131,7 +137,7 @@ impl Settings {
         resolved.linger.get_or_insert(LINGER);
         or(&mut resolved.filename, "cls.avi".into());
         resolved.queue_timeout.get_or_insert(QUEUE_TIMEOUT);
-        resolved.sandbox = self.sandbox.resolved();
+        resolved.sandbox = Box::new(self.sandbox.resolved());
         resolved
     }
 
@@ -152,8 +158,10 @@ impl Settings {
             faults.push(("programs", rule.into()));
         }
         for program in &self.programs {
-            if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
-                let rule = format!("`{program}` is neither an absolute path nor a program's name");
+            let named = Path::new(program).file_name().is_some() && !program.contains('\0');
+            if !named || (program.contains('/') && !program.starts_with('/')) {
+                let shown = program.escape_debug();
+                let rule = format!("`{shown}` is neither an absolute path nor a program's name");
                 faults.push(("programs", rule));
             }
         }
@@ -172,6 +180,19 @@ impl Settings {
             }
         }
         faults
+    }
+}
+
+/// What this host offers a shell's commands when nothing is asked for.
+///
+/// # Errors
+/// Why that cannot be told.
+pub async fn host_offer() -> Result<Offer, String> {
+    let (profile, _) = Sandbox::default().profile("");
+    // Whatever it is, it is no less than was asked for.
+    match Launcher::new(profile, Isolation::None).prepare().await {
+        Cage::Ready(offer) | Cage::Unfit { offer, .. } => Ok(offer),
+        broken => Err(broken.to_string()),
     }
 }
 
@@ -195,18 +216,29 @@ pub(super) struct Commands {
 
 /// Makes it ready to run. Sessions of the settings before wait for the same turns.
 pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>) -> Built {
+    let commands = before.and_then(Built::commands);
+    let launcher = commands.map(|commands| commands.launcher.clone());
+    make(settings, ground, commands, launcher)
+}
+
+/// The same with a launcher that is yet to be started.
+pub(super) fn rested(settings: &Settings, ground: &Ground, before: &Built) -> Built {
+    make(settings, ground, before.commands(), None)
+}
+
+fn make(
+    settings: &Settings,
+    ground: &Ground,
+    before: Option<&Commands>,
+    launcher: Option<Arc<Launcher>>,
+) -> Built {
     let settings = settings.resolved();
-    let before = match before.map(|before| &before.shared) {
-        Some(Shared::Commands(commands)) => Some(commands),
-        _ => None,
-    };
     let turns = before
         .map(|before| before.turns.clone())
         .unwrap_or_default();
     turns.set_most(settings.sandbox.max_concurrent_commands as usize);
     let (profile, minimum) = settings.sandbox.profile(&ground.listener);
-    let launcher = before
-        .map(|before| before.launcher.clone())
+    let launcher = launcher
         .filter(|launcher| launcher.serves(&profile, minimum))
         .unwrap_or_else(|| Arc::new(Launcher::new(profile, minimum)));
     let commands = Commands { turns, launcher };

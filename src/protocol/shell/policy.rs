@@ -102,7 +102,9 @@ fn words(
         )),
         None => {
             let names = programs.join(", ");
-            let message = format!("this program is not allowed here; allowed: {names}");
+            let message = format!(
+                "policy \"programs\" runs what is listed and nothing else; listed: {names}"
+            );
             Err(Refusal::new("not_allowed", message))
         }
     }

@@ -48,8 +48,12 @@ impl Trail {
     /// Enters a command that is to be run. It is on its way to the disk at once; whoever runs it asks whether it is
     /// there, see [`Intent::kept`].
     pub(super) fn begin(&self, session: &Session, trace: &Trace, text: &[u8]) -> Intent {
+        self.enter(|| self.command(session, trace, text))
+    }
+
+    fn enter(&self, command: impl FnOnce() -> Command) -> Intent {
         let begun = self.0.ground.store.as_ref().map(|store| {
-            let begun = store.begin_command(self.command(session, trace, text));
+            let begun = store.begin_command(command());
             let entry = Entered {
                 store: store.clone(),
                 id: begun.id,
@@ -185,8 +189,8 @@ impl Entry {
                 duration: Some(outcome.duration),
                 exit_code: outcome.exit_code,
                 signal: outcome.signal.map(signal_name).unwrap_or_default(),
-                stdout_bytes: outcome.stdout.len() as u64,
-                stderr_bytes: outcome.stderr.len() as u64,
+                stdout_bytes: outcome.stdout.len(),
+                stderr_bytes: outcome.stderr.len(),
                 truncated: outcome.truncated,
                 timed_out: outcome.timed_out,
                 refused: String::new(),
@@ -219,5 +223,105 @@ impl Drop for Entry {
                 ..CommandEnd::default()
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::shell::output::Output;
+    use crate::store::tests::failures::hold;
+    use crate::store::{Options, Recorded};
+
+    fn open(path: &std::path::Path) -> Store {
+        let options = Options {
+            path: path.to_owned(),
+            retention: Duration::from_secs(86_400),
+            max_bytes: 1 << 20,
+        };
+        Store::open(&options).unwrap().0
+    }
+
+    fn trail(store: &Store, best_effort: bool) -> Trail {
+        let ground = Ground {
+            listener: "shell".into(),
+            node: "node".into(),
+            store: Some(store.clone()),
+        };
+        Trail::new(&ground, best_effort)
+    }
+
+    fn intent(trail: &Trail, text: &str) -> Intent {
+        trail.enter(|| Command {
+            listener: "shell".into(),
+            session: "node-1".into(),
+            peer: "127.0.0.1:9".into(),
+            text: text.into(),
+            time: SystemTime::now(),
+            trace_id: String::new(),
+        })
+    }
+
+    async fn entered(store: &Store) -> Vec<CommandEnd> {
+        let (slice, _) = store.commands(None, 100).await.unwrap();
+        let end = |Recorded { end, .. }| end.unwrap_or_default();
+        slice.into_iter().map(|(_, row)| end(row)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_command_ends_as_it_did_or_with_its_session() {
+        let store = open(":memory:".as_ref());
+        let trail = trail(&store, false);
+        let mut ran = intent(&trail, "ran").kept().await.unwrap();
+        ran.start();
+        let outcome = Outcome {
+            stdout: Output::Memory(b"12".to_vec()),
+            exit_code: Some(3),
+            duration: Duration::from_millis(5),
+            ..Outcome::default()
+        };
+        ran.end(&outcome);
+        let failed = intent(&trail, "failed").kept().await.unwrap();
+        failed.end(&Outcome::refused(Refusal::new("spawn_failed", "no")));
+        let mut left = intent(&trail, "left").kept().await.unwrap();
+        left.start();
+        drop(left);
+        drop(intent(&trail, "left before"));
+        let ends = entered(&store).await;
+        assert_eq!(ends[0].refused, "peer_gone");
+        assert_eq!(ends[1].signal, "SIGKILL");
+        assert!(ends[1].duration.is_some());
+        assert_eq!(ends[2].refused, "spawn_failed");
+        assert_eq!((ends[3].exit_code, ends[3].stdout_bytes), (Some(3), 2));
+        assert_eq!(ends[3].duration, Some(outcome.duration));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_not_waited_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("s.db"));
+        let (go, held) = hold(&store).await;
+        let (strict, lax) = (trail(&store, false), trail(&store, true));
+        let (refused, run, another) = tokio::join!(
+            intent(&strict, "refused").kept(),
+            intent(&lax, "run").kept(),
+            intent(&lax, "another").kept(),
+        );
+        let refusal = refused.err().unwrap();
+        assert_eq!(refusal.code, "audit_unavailable");
+        assert!(refusal.message.contains("disk"), "{}", refusal.message);
+        assert!(run.is_ok() && another.is_ok());
+        assert_eq!(store.facts().lost_events, 2);
+        assert!(lax.0.troubled.load(Ordering::Relaxed));
+        drop(go);
+        held.await.unwrap();
+        assert!(intent(&lax, "again").kept().await.is_ok());
+        assert!(!lax.0.troubled.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn without_a_store_commands_run() {
+        let trail = Trail::new(&Ground::default(), false);
+        assert!(intent(&trail, "run").kept().await.is_ok());
     }
 }

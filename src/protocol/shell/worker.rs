@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -17,15 +18,18 @@ pub(super) struct Worker {
     sequence: u32,
     /// The number of the launcher that made it.
     pub(super) launcher: u64,
+    /// Counts it for as long as it lives.
+    _alive: Arc<()>,
 }
 
 impl Worker {
-    pub(super) fn new(socket: OwnedFd, launcher: u64) -> io::Result<Self> {
+    pub(super) fn new(socket: OwnedFd, launcher: u64, alive: &Arc<()>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self {
             socket: crate::net::watch(socket)?,
             sequence: 0,
             launcher,
+            _alive: alive.clone(),
         })
     }
 

@@ -4,12 +4,14 @@ use rusqlite::ffi;
 
 use super::*;
 
-fn failure(code: i32) -> rusqlite::Error {
+pub(super) fn failure(code: i32) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
 }
 
 /// Holds the writer up while others queue; dropping the sender lets it go on.
-async fn hold(store: &Store) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+pub(crate) async fn hold(
+    store: &Store,
+) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let (begun, holds) = oneshot::channel();
     let store = store.clone();

@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod commands;
 mod durability;
-mod failures;
+pub(crate) mod failures;
 mod refusals;
 mod retention;
 mod rows;
@@ -12,7 +13,7 @@ mod trail;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;

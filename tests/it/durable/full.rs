@@ -21,7 +21,7 @@ const MOUNT: &str =
     "mount -t tmpfs -o size=1536k,mode=0700 none \"$XDG_STATE_HOME/switchboard\" && exec \"$@\"";
 
 /// A program in a mount namespace of its own; none where the system lets nobody have one.
-fn on_a_small_disk(program: &str) -> Option<Command> {
+pub(crate) fn on_a_small_disk(program: &str) -> Option<Command> {
     let namespaces = ["-Umr", "-m"];
     let command = |flags: &str, program: &str| {
         let mut command = Command::new("unshare");
@@ -45,16 +45,16 @@ fn on_a_small_disk(program: &str) -> Option<Command> {
 }
 
 /// The disk as the service sees it.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn of(service: &Service) -> Self {
+    pub(crate) fn of(service: &Service) -> Self {
         let folder = service.home().join("switchboard");
         Self(format!("/proc/{}/root{}", service.pid(), folder.display()).into())
     }
 
     /// Takes all that is left of it.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut filler = OpenOptions::new()
             .create(true)
             .append(true)
@@ -69,7 +69,7 @@ impl Disk {
         }
     }
 
-    fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         std::fs::remove_file(self.0.join("filler")).unwrap();
     }
 

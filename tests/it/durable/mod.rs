@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Ended, GrpcError, Service, run};
+pub(crate) use full::{Disk, on_a_small_disk};
 
 /// Two listeners of the files, and a store in its usual place.
 const FILES: &str = "[store]\npath = \"\"\n\

@@ -68,8 +68,9 @@ const LEAST_OPEN_FILES: u32 = 16;
 const MOST_OPEN_FILES: u32 = 1 << 20;
 /// Each that runs is two processes of ours.
 const MOST_COMMANDS: u32 = 4096;
-/// Bytes of all variables, and of all paths, with their ends.
-const MOST_BYTES: usize = 64 << 10;
+/// Bytes of all variables, and of the paths of one list, as JSON: so much goes to a launcher in one packet.
+const MOST_VARIABLES: usize = 64 << 10;
+const MOST_PATHS: usize = 16 << 10;
 
 impl Sandbox {
     /// The same with every default written out. Where commands start stays empty: no file can say their scratch
@@ -101,11 +102,12 @@ impl Sandbox {
         }
         let environment = wrong_environment(&self.environment);
         faults.extend(environment.map(|rule| ("sandbox.environment", rule)));
-        for (key, paths) in [
-            ("sandbox.readable", &self.readable),
-            ("sandbox.writable", &self.writable),
-        ] {
-            faults.extend(wrong_paths(paths).map(|rule| (key, rule)));
+        let (readable, writable) = (wrong_paths(&self.readable), wrong_paths(&self.writable));
+        faults.extend(readable.map(|rule| ("sandbox.readable", rule)));
+        faults.extend(writable.map(|rule| ("sandbox.writable", rule)));
+        if self.writable.iter().any(|path| path == Path::new("/")) {
+            let rule = "the whole system would be no cage; name folders of it";
+            faults.push(("sandbox.writable", rule.into()));
         }
         faults.extend(self.out_of_bounds());
         let minimum = self.minimum();
@@ -225,28 +227,25 @@ fn misplaced(path: &Path) -> Option<String> {
     None
 }
 
+/// Bytes of a value as JSON.
+fn length(value: &impl Serialize) -> usize {
+    serde_json::to_string(value).map_or(0, |text| text.len())
+}
+
 /// What is wrong with paths that are to be open to commands.
 fn wrong_paths(paths: &[PathBuf]) -> impl Iterator<Item = String> {
-    let bytes: usize = paths.iter().map(|path| path.as_os_str().len() + 1).sum();
-    let long =
-        (bytes > MOST_BYTES).then(|| format!("all paths have {bytes} bytes; 64KiB are possible"));
-    let wrong = paths.iter().filter_map(|path| {
-        let whole = path.parent().is_none() && path.is_absolute();
-        let whole =
-            whole.then(|| "the whole system would be no cage; name folders of it".to_owned());
-        misplaced(path).or(whole)
-    });
+    let bytes = length(&paths);
+    let long = (bytes > MOST_PATHS)
+        .then(|| format!("all paths have {bytes} bytes as JSON; 16KiB are possible"));
+    let wrong = paths.iter().filter_map(|path| misplaced(path));
     long.into_iter().chain(wrong)
 }
 
 /// What is wrong with variables. Their values may be secrets and are not quoted.
 fn wrong_environment(environment: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
-    let sizes = environment
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 2);
-    let bytes: usize = sizes.sum();
-    let long = (bytes > MOST_BYTES)
-        .then(|| format!("all variables have {bytes} bytes; 64KiB are possible"));
+    let bytes = length(environment);
+    let long = (bytes > MOST_VARIABLES)
+        .then(|| format!("all variables have {bytes} bytes as JSON; 64KiB are possible"));
     let wrong = environment.iter().filter_map(|(name, value)| {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Some(format!(
@@ -277,7 +276,7 @@ mod tests {
     #[test]
     fn what_no_cage_can_be_is_said_by_key() {
         use serde_json::json;
-        let long = "x".repeat(MOST_BYTES);
+        let long = "x".repeat(MOST_VARIABLES);
         for (asked, key, words) in [
             (
                 json!({"run_as": "no-such-user"}),
@@ -320,7 +319,7 @@ mod tests {
             (
                 json!({"writable": [format!("/{long}")]}),
                 "writable",
-                "64KiB are possible",
+                "16KiB are possible",
             ),
             (
                 json!({"environment": {"A=B": ""}}),
@@ -386,6 +385,24 @@ mod tests {
             assert_eq!(*found, format!("sandbox.{key}"), "{asked}");
             assert!(message.contains(words), "{asked}: {message}");
             assert!(!message.contains("hush"));
+        }
+    }
+
+    #[test]
+    fn a_program_has_a_name() {
+        let wrong = |program: &str| {
+            let settings = super::super::Settings {
+                programs: vec![program.to_owned()],
+                ..Default::default()
+            };
+            let bind = "127.0.0.1:0".parse().unwrap();
+            !settings.check(bind, &Default::default()).is_empty()
+        };
+        for program in ["", "/", "..", "/usr/..", "./ls", "bin/ls", "l\0s"] {
+            assert!(wrong(program), "{program:?}");
+        }
+        for program in ["ls", "/usr/bin/ls", "[", "a b"] {
+            assert!(!wrong(program), "{program:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Who commands run as.
 
-use crate::cage::{User, account_named, account_numbered};
+use crate::cage::{User, account};
 
 /// Who has no rights, where the system has no account called `nobody`.
 const NOBODY: u32 = 65_534;
@@ -22,16 +22,13 @@ impl Service {
 }
 
 /// Whom the system knows by a name, or by a number.
-pub(super) fn known(name: &str) -> Option<User> {
-    match name.parse() {
-        Ok(uid) => account_numbered(uid),
-        Err(_) => account_named(name),
-    }
+pub(super) fn known(who: &str) -> Option<User> {
+    account(who).ok().flatten()
 }
 
 /// Who has no rights here.
 pub(super) fn nobody() -> User {
-    account_named("nobody").unwrap_or_else(|| User {
+    known("nobody").unwrap_or_else(|| User {
         name: String::new(),
         uid: NOBODY,
         gid: NOBODY,

@@ -1,6 +1,8 @@
-//! `switchboard audit`: who changed what.
+//! `switchboard audit`: who changed what, and who ran what.
 
-use clap::Args;
+mod commands;
+
+use clap::{Args, Subcommand};
 
 use super::client::Client;
 use super::exit::Failure;
@@ -8,10 +10,14 @@ use super::list;
 use super::output::{Format, Resource, View};
 use super::table::{Table, age};
 use crate::grpc::api;
+use commands::CommandsArgs;
 
 /// Which changes to show.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct AuditArgs {
+    #[command(subcommand)]
+    trail: Option<Trail>,
     /// Only those for which this holds, such as 'resource = "listeners/ack"'
     #[arg(long, default_value = "", hide_default_value = true)]
     filter: String,
@@ -20,8 +26,18 @@ pub(super) struct AuditArgs {
     limit: usize,
 }
 
+/// A trail of something else than changes.
+#[derive(Debug, Subcommand)]
+enum Trail {
+    /// Show what shell listeners were asked to run, and what became of it
+    Commands(CommandsArgs),
+}
+
 /// Shows them, newest first.
 pub(super) async fn run(args: AuditArgs, client: &Client, format: Format) -> Result<(), Failure> {
+    if let Some(Trail::Commands(args)) = args.trail {
+        return commands::list(args, client, format).await;
+    }
     let asked = api::ListAuditEventsRequest {
         filter: args.filter,
         ..Default::default()
