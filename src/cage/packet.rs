@@ -82,7 +82,10 @@ pub fn receive_bytes(
             with.extend(descriptors);
         }
     }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
         with.clear();
         return Err(Errno::MSGSIZE);
     }
