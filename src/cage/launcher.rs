@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal};
@@ -23,8 +23,12 @@ use super::packet::{self, Born, Hire, Told};
 use super::{Failure, Isolation, Offer, Profile, confine, worker};
 
 /// How long a worker may take to be ready.
-const READY: rustix::event::Timespec = rustix::event::Timespec {
+const READY: Timespec = Timespec {
     tv_sec: 10,
+    tv_nsec: 0,
+};
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
     tv_nsec: 0,
 };
 
@@ -129,31 +133,38 @@ impl Launcher {
         let (ours, its) = socketpair(family, SocketType::SEQPACKET, flags, None).map_err(failed)?;
         let copied = bare::copy(false).map_err(|e| Failure::from_io("a process for it", &e))?;
         if copied == 0 {
-            drop(ours);
+            bare::close_but(&its);
             worker::live(&self.profile, self.isolation, slot, its);
         }
         drop(its);
         // Whatever has become of the first process, the worker is told of by its packets alone.
         let _ = wait(Pid::from_raw(copied), true);
-        let mut worker = None;
+        let (mut worker, mut ready) = (None, None);
         loop {
-            match hear(&ours) {
+            // Two processes speak, and either may be the first.
+            match hear(&ours, &READY) {
                 Ok(Born::Pid(pid)) => worker = Worker::adopt(pid),
-                Ok(Born::Ready(missing)) => {
-                    if self.workers.is_empty() {
-                        self.missing.extend(missing);
-                    }
-                    // It has said who it is before.
-                    let worker = worker.ok_or_else(|| Failure::of("its process", Errno::SRCH))?;
-                    let process = worker.pidfd.try_clone();
-                    self.workers.insert(slot, worker);
-                    let process = process.map_err(|e| Failure::from_io("its process", &e))?;
-                    return Ok([ours, process]);
-                }
+                Ok(Born::Ready(missing)) => ready = Some(missing),
                 Ok(Born::Failed(failure)) | Err(failure) => {
+                    // What the first process had to say it has said.
+                    if worker.is_none()
+                        && let Ok(Born::Pid(pid)) = hear(&ours, &NOW)
+                    {
+                        worker = Worker::adopt(pid);
+                    }
                     worker.iter().for_each(Worker::kill);
                     return Err(failure);
                 }
+            }
+            if let Some(missing) = ready.take_if(|_| worker.is_some()) {
+                if self.workers.is_empty() {
+                    self.missing.extend(missing);
+                }
+                let worker = worker.ok_or_else(|| Failure::of("its process", Errno::SRCH))?;
+                let process = worker.pidfd.try_clone();
+                self.workers.insert(slot, worker);
+                let process = process.map_err(|e| Failure::from_io("its process", &e))?;
+                return Ok([ours, process]);
             }
         }
     }
@@ -245,10 +256,10 @@ impl Worker {
 }
 
 /// What a worker that is being made has to say.
-fn hear(socket: &OwnedFd) -> Result<Born, Failure> {
+fn hear(socket: &OwnedFd, patience: &Timespec) -> Result<Born, Failure> {
     let failed = |error: io::Error| Failure::from_io("hear of its worker", &error);
     let mut watched = [PollFd::new(socket, PollFlags::IN)];
-    let ready = retry_on_intr(|| poll(&mut watched, Some(&READY)));
+    let ready = retry_on_intr(|| poll(&mut watched, Some(patience)));
     let ready = ready.map_err(|errno| failed(errno.into()))?;
     if ready == 0 {
         return Err(failed(Errno::TIMEDOUT.into()));

@@ -80,10 +80,13 @@ impl Gate {
             let line = std::fs::read(format!("/proc/{pid}/cmdline"));
             line.is_ok_and(|line| line == child.as_bytes())
         };
-        let all = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-        let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let pid = pids.find(is_child).and_then(Pid::from_raw);
-        kill_process(pid.unwrap(), Signal::TERM).unwrap();
+        // It may be there and not yet have become what it is to be.
+        eventually("the gate is there", || {
+            let all = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+            let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            let pid = pids.find(is_child).and_then(Pid::from_raw);
+            pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok())
+        });
     }
 }
 

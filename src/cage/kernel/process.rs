@@ -287,6 +287,18 @@ pub(in crate::cage) fn close_from(first: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 
+/// Closes every descriptor but this one and the first three: for a copy of a process, whose are not for it. Nothing of
+/// what they belonged to may be used or dropped in it any more.
+pub(in crate::cage) fn close_but(kept: &OwnedFd) {
+    let kept = kept.as_raw_fd().cast_unsigned();
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: for a process that goes on with the kept one alone.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}
+
 /// Makes a descriptor that this process was started with its own.
 pub(in crate::cage) fn inherited(descriptor: RawFd) -> OwnedFd {
     // SAFETY: whoever started us gave us this one, and nobody else here knows of it.
