@@ -19,6 +19,7 @@ mod control;
 mod crowd;
 mod drain;
 mod durable;
+mod escape;
 mod facts;
 mod flood;
 mod follow;
