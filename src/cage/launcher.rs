@@ -198,22 +198,18 @@ impl Launcher {
             };
             let ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(watched);
+            // Before one is made, which changes who is the how-manieth.
+            let slots = self.workers.keys().copied().zip(&ready[1..]);
+            let ended = slots.filter_map(|(slot, ended)| ended.then_some(slot));
+            for slot in ended.collect::<Vec<_>>() {
+                self.bury(slot);
+            }
             if ready[0] {
                 let Some((Hire, _)) = packet::receive(control)? else {
                     return Ok(());
                 };
                 let made = self.make();
                 self.tell(control, made)?;
-            }
-            let ended = self
-                .workers
-                .keys()
-                .copied()
-                .zip(&ready[1..])
-                .filter(|(_, ended)| **ended);
-            let ended: Vec<u32> = ended.map(|(slot, _)| slot).collect();
-            for slot in ended {
-                self.bury(slot);
             }
         }
     }

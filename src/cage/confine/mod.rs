@@ -17,7 +17,7 @@ mod tests;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::Mode;
 use rustix::process::{
@@ -25,7 +25,7 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
-use super::{Failure, Isolation, Profile, User};
+use super::{Failure, Isolation, Profile, User, WORD};
 pub(super) use scratch::Scratch;
 
 /// What a worker has come to, and what it has to do for each command.
@@ -197,12 +197,16 @@ pub(super) fn sweep(profile: &Profile) {
         let launcher = name
             .strip_prefix(&listener)
             .and_then(|rest| rest.split('.').next()?.parse::<i32>().ok());
-        launcher.is_some_and(|pid| {
-            pid == getpid().as_raw_pid() || !Path::new(&format!("/proc/{pid}")).exists()
-        })
+        launcher.is_some_and(|pid| pid == getpid().as_raw_pid() || !lives(pid))
     };
     group::remove(is_left);
     scratch::remove(profile, is_left);
+}
+
+/// Whether that is a launcher: not one that has ended and is not reaped, and nobody else who has its number by now.
+fn lives(launcher: i32) -> bool {
+    let line = fs::read(format!("/proc/{launcher}/cmdline"));
+    line.is_ok_and(|line| line.ends_with(format!("\0{WORD}\0").as_bytes()))
 }
 
 /// Removes what a worker of this launcher has left; for the launcher, once that worker has ended.

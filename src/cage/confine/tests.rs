@@ -681,7 +681,14 @@ fn what_killed_launchers_have_left_is_swept() {
     };
     let name = group::name(&gone, dead, 3);
     assert_eq!(name, format!("switchboard-swept_away.{dead}.3"));
-    let living = group::name(&gone, 1, 3);
+    // As the command line of a launcher ends.
+    let mut launcher = Command::new("sh");
+    launcher.args(["-c", "read x", "sh", super::WORD]);
+    let mut launcher = launcher
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let living = group::name(&gone, launcher.id() as i32, 3);
     let (user, _) = runner(&gone);
     let make = |name: &str| {
         let (_, path) = scratch::make(name, &user).unwrap();
@@ -692,6 +699,8 @@ fn what_killed_launchers_have_left_is_swept() {
     let left_group = in_group(&gone, &name);
     sweep(&gone);
     assert!(!left.exists() && used.exists());
+    launcher.stdin.take();
+    launcher.wait().unwrap();
     assert!(
         left_group.iter().all(|group| !group.exists()),
         "{left_group:?}"

@@ -12,7 +12,10 @@ mod swept;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,21 +29,18 @@ const CAGES: [&str; 4] = ["full", "userns", "landlock", "none"];
 
 /// The cages to go through, and whether it can be had is said.
 fn cages() -> impl Iterator<Item = &'static str> {
+    static OFFERED: OnceLock<Vec<&str>> = OnceLock::new();
     let offered = |cage: &&str| {
         let service = Service::start(&shell("probe", cage, "", ""));
-        let has = service.announced("probe").contains(':');
-        let told = service.stderr();
-        let has = has && told.contains("launcher ready");
+        let has = service.announced("probe").parse::<SocketAddr>().is_ok();
         if !has {
-            use std::io::Write;
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED in `{cage}`: this host has it not"
-            );
+            let skipped = format!("SKIPPED in `{cage}`: this host has it not");
+            let _ = writeln!(std::io::stderr(), "{skipped}");
         }
         has
     };
-    CAGES.into_iter().filter(offered)
+    let all = OFFERED.get_or_init(|| CAGES.into_iter().filter(offered).collect());
+    all.iter().copied()
 }
 
 /// A shell listener of this name with these keys, in this cage and no other, with these keys of its sandbox.
@@ -101,24 +101,22 @@ fn children(pid: i32) -> BTreeSet<i32> {
     found
 }
 
+/// Whether that process is a launcher or a worker.
+fn is_launcher(pid: i32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline"));
+    line.is_ok_and(|line| line.ends_with(b"\0launcher\0"))
+}
+
 /// The launchers of a service.
 fn launchers(service: &Service) -> BTreeSet<i32> {
-    let is_one = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.ends_with(b"\0launcher\0")
-    };
     let all = children(i32::try_from(service.pid()).unwrap());
-    all.into_iter().filter(is_one).collect()
+    all.into_iter().filter(|pid| is_launcher(*pid)).collect()
 }
 
 /// The workers of a service. Whoever fell to a launcher is not one: it has another program.
 fn workers(service: &Service) -> BTreeSet<i32> {
     let all = launchers(service).into_iter().flat_map(children);
-    let is_one = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.ends_with(b"\0launcher\0")
-    };
-    all.filter(is_one).collect()
+    all.filter(|pid| is_launcher(*pid)).collect()
 }
 
 fn signal(pid: i32, signal: Signal) {
@@ -156,7 +154,7 @@ fn traces(listener: &str) -> Vec<PathBuf> {
             }
         }
     }
-    let (name, mut found) = (format!("switchboard.{listener}."), Vec::new());
+    let (name, mut found) = (format!("switchboard-{listener}."), Vec::new());
     look(Path::new("/tmp"), &name, 0, &mut found);
     look(Path::new("/sys/fs/cgroup"), &name, 5, &mut found);
     found
@@ -169,7 +167,7 @@ fn expect_no_traces(listener: &str) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let behind = name.rsplit_once(&format!("{listener}.")).unwrap().1;
             let pid = behind.split('.').next().unwrap_or_default();
-            !Path::new("/proc").join(pid).exists()
+            !is_launcher(pid.parse().unwrap())
         });
         left.count() == 0
     });

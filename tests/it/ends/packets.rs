@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
     SocketType, recv, sendmsg, socketpair,
@@ -39,7 +40,9 @@ fn send(to: impl AsFd, bytes: &[u8], with: &[BorrowedFd<'_>]) -> bool {
     let mut beside = SendAncillaryBuffer::new(&mut space);
     assert!(with.is_empty() || beside.push(SendAncillaryMessage::ScmRights(with)));
     let bytes = [std::io::IoSlice::new(bytes)];
-    sendmsg(to, &bytes, &mut beside, SendFlags::NOSIGNAL).is_ok()
+    let sent = sendmsg(to, &bytes, &mut beside, SendFlags::NOSIGNAL);
+    assert!(matches!(sent, Ok(_) | Err(Errno::PIPE)), "{sent:?}");
+    sent.is_ok()
 }
 
 /// Waits for something to read; false when there is nothing for so long.
@@ -128,6 +131,10 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
+        // So that it clears up.
+        if self.control.take().is_some() && !std::thread::panicking() {
+            let _ = self.child.wait();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
