@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
@@ -18,6 +17,8 @@ use rustix::{process, stdio};
 
 use super::descendants::Children;
 use super::kernel::process as bare;
+use super::kernel::signals;
+use super::kernel::wait::wait;
 use super::packet::{self, Born, Hire, Told};
 use super::{Failure, Isolation, Offer, Profile, confine, worker};
 
@@ -32,17 +33,10 @@ const NOW: Timespec = Timespec {
 };
 
 /// Runs the launcher: the whole life of a process that the service has started for it.
-pub fn main() -> ExitCode {
-    match launch() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("switchboard launcher: {error}; the service starts it, nobody else need");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn launch() -> io::Result<()> {
+///
+/// # Errors
+/// It was not the service that started it, or what it had of the service broke off.
+pub fn run() -> io::Result<()> {
     let control = take_control()?;
     let profile = packet::receive(&control)?;
     let Some((profile, _)): Option<(Profile, _)> = profile else {
@@ -70,9 +64,9 @@ fn take_control() -> io::Result<OwnedFd> {
     if kind != Ok(SocketType::SEQPACKET) {
         return Err(io::Error::other("its input is not the service's socket"));
     }
-    bare::reset_signals();
+    signals::reset_signals();
     // Who ends all processes of a service may leave it time: what ends us is the socket.
-    bare::outlast_signals();
+    signals::outlast_signals();
     bare::close_from(3);
     let control = fcntl_dupfd_cloexec(&given, 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -144,7 +138,7 @@ impl Launcher {
         }
         drop(its);
         // Whatever has become of the first process, the worker is told of by its packets alone.
-        let _ = bare::wait(Pid::from_raw(copied), true);
+        let _ = wait(Pid::from_raw(copied), true);
         let (mut worker, mut ready) = (None, None);
         loop {
             // Two processes speak, and either may be the first.
@@ -253,7 +247,7 @@ impl Worker {
     fn kill(&self) {
         // It fails when it has ended by itself.
         let _ = process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        bare::wait(Some(self.pid), true);
+        wait(Some(self.pid), true);
     }
 }
 

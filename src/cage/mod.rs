@@ -18,6 +18,7 @@ mod kernel;
 pub mod launcher;
 pub mod message;
 pub mod packet;
+mod run;
 mod start;
 mod worker;
 

@@ -20,6 +20,7 @@ mod crowd;
 mod drain;
 mod durable;
 mod ends;
+mod escape;
 mod facts;
 mod flood;
 mod follow;

@@ -161,7 +161,7 @@ fn every_command_says_who_sent_it_and_what_became_of_it() {
             ("refused = \"not_allowed\"", 1),
             ("command : \"echo\"", 4),
             ("stdout_bytes > 3 AND command : \"out\"", 1),
-            ("signal = \"SIGTERM\" OR exit_code = 3", 2),
+            ("signal = \"SIGTERM\" OR exit_code = 3", 3),
             ("start_time > \"2100-01-01T00:00:00Z\"", 0),
         ] {
             assert_eq!(found("listeners/-", filter), count, "{filter}");

@@ -132,7 +132,11 @@ pub(super) fn enter(
         missing.extend(files::restrict(profile, tier, &home)?);
         calls::restrict(calls::Calls {
             network: profile.network,
-            among_others: !tier.is_apart() && !other,
+            among: match other {
+                _ if tier.is_apart() => calls::Among::Nobody,
+                true => calls::Among::Commands,
+                false => calls::Among::Service,
+            },
         })?;
     }
     let directory = profile.working_directory.as_ref().unwrap_or(&home);

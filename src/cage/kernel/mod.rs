@@ -8,6 +8,8 @@
 mod account;
 mod namespaces;
 pub(super) mod process;
+pub(super) mod signals;
+pub(super) mod wait;
 
 pub use account::{account_named, account_numbered};
 pub(super) use namespaces::{Without, restrict_mount, unshare};
