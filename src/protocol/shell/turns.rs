@@ -103,4 +103,21 @@ mod tests {
         drop(taken);
         assert_eq!(free(&turns), 4);
     }
+
+    #[tokio::test]
+    async fn turns_come_in_the_order_of_asking() {
+        let turns = Turns::default();
+        turns.set_most(1);
+        let first = turns.try_take();
+        let (mut second, mut third) = (Box::pin(turns.take()), Box::pin(turns.take()));
+        let nobody = futures_util::poll!(&mut second).is_pending();
+        assert!(nobody && futures_util::poll!(&mut third).is_pending());
+        drop(first);
+        // Who asked later is not served first, even when it is asked first.
+        assert!(futures_util::poll!(&mut third).is_pending());
+        let second = second.await;
+        assert!(second.is_some() && futures_util::poll!(&mut third).is_pending());
+        drop(second);
+        assert!(third.await.is_some());
+    }
 }

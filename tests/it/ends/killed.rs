@@ -7,7 +7,9 @@ use rustix::process::Signal;
 
 use super::super::shell::processes;
 use super::super::support::{Service, eventually, soak};
-use super::{cages, expect_no_traces, gone_within, is_launcher, launchers, mark, name, shell, signal};
+use super::{
+    cages, expect_no_traces, gone_within, is_launcher, launchers, mark, name, shell, signal,
+};
 
 /// Commands that run at each kill.
 const COMMANDS: usize = 20;
