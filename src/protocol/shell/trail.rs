@@ -275,7 +275,7 @@ mod tests {
         let mut ran = intent(&trail, "ran").kept().await.unwrap();
         ran.start();
         let outcome = Outcome {
-            stdout: Output::Memory(b"12".to_vec()),
+            stdout: Output::from(&b"12"[..]),
             exit_code: Some(3),
             duration: Duration::from_millis(5),
             ..Outcome::default()
