@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::kernel::process::{self as bare, Waited};
+use super::kernel::wait::{Waited, wait};
 
 /// The list of this process's children that the kernel keeps.
 pub(super) struct Children(File);
@@ -35,8 +35,7 @@ impl Children {
                 let _ = kill_process(*pid, Signal::KILL);
             }
             for pid in doomed {
-                let (Waited::Ended(..) | Waited::Later | Waited::Nobody) =
-                    bare::wait(Some(pid), true);
+                let (Waited::Ended(..) | Waited::Later | Waited::Nobody) = wait(Some(pid), true);
             }
         }
     }

@@ -8,37 +8,35 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal};
 use rustix::{process, stdio};
 
 use super::descendants::Children;
 use super::kernel::process as bare;
+use super::kernel::signals;
+use super::kernel::wait::wait;
 use super::packet::{self, Born, Hire, Told};
 use super::{Failure, Isolation, Offer, Profile, confine, worker};
 
 /// How long a worker may take to be ready.
-const READY: rustix::event::Timespec = rustix::event::Timespec {
+const READY: Timespec = Timespec {
     tv_sec: 10,
+    tv_nsec: 0,
+};
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
     tv_nsec: 0,
 };
 
 /// Runs the launcher: the whole life of a process that the service has started for it.
-pub fn main() -> ExitCode {
-    match launch() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("switchboard launcher: {error}; the service starts it, nobody else need");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn launch() -> io::Result<()> {
+///
+/// # Errors
+/// It was not the service that started it, or what it had of the service broke off.
+pub fn run() -> io::Result<()> {
     let control = take_control()?;
     let profile = packet::receive(&control)?;
     let Some((profile, _)): Option<(Profile, _)> = profile else {
@@ -62,10 +60,13 @@ fn launch() -> io::Result<()> {
 /// The service's socket, of a process that has nothing else from whoever started it.
 fn take_control() -> io::Result<OwnedFd> {
     let given = bare::inherited(0);
-    if rustix::net::sockopt::socket_type(&given)? != SocketType::SEQPACKET {
+    let kind = rustix::net::sockopt::socket_type(&given);
+    if kind != Ok(SocketType::SEQPACKET) {
         return Err(io::Error::other("its input is not the service's socket"));
     }
-    bare::reset_signals();
+    signals::reset_signals();
+    // Who ends all processes of a service may leave it time: what ends us is the socket.
+    signals::outlast_signals();
     bare::close_from(3);
     let control = fcntl_dupfd_cloexec(&given, 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -73,7 +74,6 @@ fn take_control() -> io::Result<OwnedFd> {
     drop(given);
     stdio::dup2_stdin(&null)?;
     stdio::dup2_stdout(&null)?;
-    // Signals for the service's terminal or group are not for us: what ends us is the socket.
     process::setsid()?;
     process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     process::set_child_subreaper(Some(process::getpid()))?;
@@ -96,7 +96,7 @@ struct Worker {
 
 impl Launcher {
     /// Makes the first worker, with the strongest cage that can be had.
-    fn first(&mut self) -> Result<OwnedFd, Failure> {
+    fn first(&mut self) -> Result<[OwnedFd; 2], Failure> {
         let only = self.profile.isolation;
         let mut last = None;
         for isolation in Isolation::ALL {
@@ -105,7 +105,7 @@ impl Launcher {
             }
             self.isolation = isolation;
             match self.make() {
-                Ok(socket) => return Ok(socket),
+                Ok(made) => return Ok(made),
                 Err(failure) => {
                     let why = format!("no isolation `{}`: {failure}", isolation.word());
                     self.missing.push(why);
@@ -116,8 +116,8 @@ impl Launcher {
         Err(last.unwrap_or_else(|| Failure::of("find an isolation", Errno::NOTSUP)))
     }
 
-    /// Makes a worker in the first free slot; returns the service's end of its socket.
-    fn make(&mut self) -> Result<OwnedFd, Failure> {
+    /// Makes a worker in the first free slot; returns the service's end of its socket, and its process.
+    fn make(&mut self) -> Result<[OwnedFd; 2], Failure> {
         let slot = (0..).find(|slot| !self.workers.contains_key(slot));
         let slot = slot.unwrap_or_default();
         let made = self.make_in(slot);
@@ -127,47 +127,57 @@ impl Launcher {
         made
     }
 
-    fn make_in(&mut self, slot: u32) -> Result<OwnedFd, Failure> {
+    fn make_in(&mut self, slot: u32) -> Result<[OwnedFd; 2], Failure> {
         let failed = |errno| Failure::of("a socket for it", errno);
         let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
         let (ours, its) = socketpair(family, SocketType::SEQPACKET, flags, None).map_err(failed)?;
         let copied = bare::copy(false).map_err(|e| Failure::from_io("a process for it", &e))?;
         if copied == 0 {
-            drop(ours);
+            bare::close_but(&its);
             worker::live(&self.profile, self.isolation, slot, its);
         }
         drop(its);
         // Whatever has become of the first process, the worker is told of by its packets alone.
-        let _ = bare::wait(Pid::from_raw(copied), true);
-        let mut worker = None;
+        let _ = wait(Pid::from_raw(copied), true);
+        let (mut worker, mut ready) = (None, None);
         loop {
-            match hear(&ours) {
+            // Two processes speak, and either may be the first.
+            match hear(&ours, &READY) {
                 Ok(Born::Pid(pid)) => worker = Worker::adopt(pid),
-                Ok(Born::Ready(missing)) => {
-                    if self.workers.is_empty() {
-                        self.missing.extend(missing);
-                    }
-                    // It has said who it is before.
-                    let worker = worker.ok_or_else(|| Failure::of("its process", Errno::SRCH))?;
-                    self.workers.insert(slot, worker);
-                    return Ok(ours);
-                }
+                Ok(Born::Ready(missing)) => ready = Some(missing),
                 Ok(Born::Failed(failure)) | Err(failure) => {
+                    // What the first process had to say it has said.
+                    if worker.is_none()
+                        && let Ok(Born::Pid(pid)) = hear(&ours, &NOW)
+                    {
+                        worker = Worker::adopt(pid);
+                    }
                     worker.iter().for_each(Worker::kill);
                     return Err(failure);
                 }
             }
+            if let Some(missing) = ready.take_if(|_| worker.is_some()) {
+                if self.workers.is_empty() {
+                    self.missing.extend(missing);
+                }
+                let worker = worker.ok_or_else(|| Failure::of("its process", Errno::SRCH))?;
+                let process = worker.pidfd.try_clone();
+                self.workers.insert(slot, worker);
+                let process = process.map_err(|e| Failure::from_io("its process", &e))?;
+                return Ok([ours, process]);
+            }
         }
     }
 
-    fn tell(&self, control: &OwnedFd, made: Result<OwnedFd, Failure>) -> io::Result<()> {
+    fn tell(&self, control: &OwnedFd, made: Result<[OwnedFd; 2], Failure>) -> io::Result<()> {
         match made {
-            Ok(socket) => {
+            Ok(made) => {
                 let offer = Offer {
                     isolation: self.isolation,
                     missing: self.missing.clone(),
                 };
-                packet::send(control, &Told::Ready(offer), &[socket.as_fd()])
+                let made = made.each_ref().map(AsFd::as_fd);
+                packet::send(control, &Told::Ready(offer), &made)
             }
             Err(failure) => packet::send(control, &Told::Failed(failure), &[]),
         }
@@ -188,22 +198,18 @@ impl Launcher {
             };
             let ready: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(watched);
+            // Before one is made, which changes who is the how-manieth.
+            let slots = self.workers.keys().copied().zip(&ready[1..]);
+            let ended = slots.filter_map(|(slot, ended)| ended.then_some(slot));
+            for slot in ended.collect::<Vec<_>>() {
+                self.bury(slot);
+            }
             if ready[0] {
                 let Some((Hire, _)) = packet::receive(control)? else {
                     return Ok(());
                 };
                 let made = self.make();
                 self.tell(control, made)?;
-            }
-            let ended = self
-                .workers
-                .keys()
-                .copied()
-                .zip(&ready[1..])
-                .filter(|(_, ended)| **ended);
-            let ended: Vec<u32> = ended.map(|(slot, _)| slot).collect();
-            for slot in ended {
-                self.bury(slot);
             }
         }
     }
@@ -241,15 +247,16 @@ impl Worker {
     fn kill(&self) {
         // It fails when it has ended by itself.
         let _ = process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        bare::wait(Some(self.pid), true);
+        wait(Some(self.pid), true);
     }
 }
 
 /// What a worker that is being made has to say.
-fn hear(socket: &OwnedFd) -> Result<Born, Failure> {
+fn hear(socket: &OwnedFd, patience: &Timespec) -> Result<Born, Failure> {
     let failed = |error: io::Error| Failure::from_io("hear of its worker", &error);
     let mut watched = [PollFd::new(socket, PollFlags::IN)];
-    let ready = poll(&mut watched, Some(&READY)).map_err(|errno| failed(errno.into()))?;
+    let ready = retry_on_intr(|| poll(&mut watched, Some(patience)));
+    let ready = ready.map_err(|errno| failed(errno.into()))?;
     if ready == 0 {
         return Err(failed(Errno::TIMEDOUT.into()));
     }

@@ -18,6 +18,7 @@ mod kernel;
 pub mod launcher;
 pub mod message;
 pub mod packet;
+mod run;
 mod start;
 mod worker;
 
@@ -29,7 +30,7 @@ use std::{fmt, io};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use kernel::account;
+pub use kernel::{account_named, account_numbered};
 pub use start::{Started, WORD, start};
 
 /// What a host can hold a command in, weakest first.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::de::DeserializeOwned;
@@ -28,7 +28,7 @@ pub struct Hire;
 /// What a launcher answers, to its profile and to each asking.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Told {
-    /// A worker, whose socket comes with it; and what all of them hold commands in.
+    /// A worker, whose socket comes with it and then its process; and what all of them hold commands in.
     Ready(Offer),
     /// There is none.
     Failed(Failure),
@@ -62,7 +62,7 @@ pub fn send_bytes(socket: impl AsFd, packet: &[u8], with: &[BorrowedFd<'_>]) -> 
 }
 
 /// Receives one packet into `room` with the descriptors beside it, and returns its length: 0 when the other end is
-/// gone. One that is longer than `room` is cut, and one with too many descriptors has none.
+/// gone. One that is longer than `room`, or has too many descriptors, is an error: nothing is made of half a packet.
 pub fn receive_bytes(
     socket: impl AsFd,
     room: &mut [u8],
@@ -82,6 +82,13 @@ pub fn receive_bytes(
             with.extend(descriptors);
         }
     }
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        with.clear();
+        return Err(Errno::MSGSIZE);
+    }
     Ok(received.bytes)
 }
 
@@ -90,13 +97,13 @@ pub fn send(socket: impl AsFd, value: &impl Serialize, with: &[BorrowedFd<'_>]) 
     Ok(send_bytes(socket, &serde_json::to_vec(value)?, with)?)
 }
 
-/// Receives one value, and the first of the descriptors beside it; none when the other end is gone.
-pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+/// Receives one value and the descriptors beside it; none when the other end is gone.
+pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let (mut room, mut with) = (vec![0; LONGEST], Vec::new());
     let length = receive_bytes(socket, &mut room, &mut with)?;
     if length == 0 {
         return Ok(None);
     }
     let value = serde_json::from_slice(&room[..length])?;
-    Ok(Some((value, with.into_iter().next())))
+    Ok(Some((value, with)))
 }

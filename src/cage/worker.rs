@@ -5,27 +5,20 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use rustix::process::Signal;
 use rustix::{process, stdio};
 
 use super::confine::{self, Confined};
 use super::descendants::Children;
-use super::kernel::process::{self as bare, Child, Stacks, Start, Texts, Waited};
-use super::message::{self, Exit, Order, Report, What, Words};
+use super::kernel::process::{self as bare, Stacks, Start, Texts};
+use super::kernel::signals;
+use super::message::{self, Order, What, Words};
 use super::packet::{self, Born};
+use super::run::{self, End, Run};
 use super::{Failure, Isolation, Profile};
-
-/// A command that runs for longer gets less of the processor than those that have just begun.
-const DEMOTED_AFTER: Duration = Duration::from_millis(250);
-
-/// How often those are looked for that a command without a PID namespace has left and that end by themselves.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// The life of a slot's first process, and in a copy of it of the worker. Neither returns.
 pub(super) fn live(profile: &Profile, isolation: Isolation, slot: u32, socket: OwnedFd) -> ! {
@@ -69,14 +62,6 @@ struct Worker<'a> {
     stacks: Stacks,
 }
 
-/// What became of a run.
-enum End {
-    /// Ready for the next.
-    Over,
-    /// The service has gone.
-    Left,
-}
-
 impl<'a> Worker<'a> {
     fn new(
         profile: &Profile,
@@ -101,7 +86,7 @@ impl<'a> Worker<'a> {
             let user = confined
                 .become_user
                 .map_or_else(|| process::getuid().as_raw(), |(user, _)| user);
-            bare::handle_signals(user);
+            signals::handle_signals(user);
         }
         let missing = std::mem::take(&mut confined.missing);
         let worker = Self {
@@ -142,12 +127,6 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn report(socket: &OwnedFd, sequence: u32, what: What) {
-        let (packet, length) = Report { sequence, what }.packet();
-        // Whom it does not reach has gone, which is seen at the next turn.
-        let _ = packet::send_bytes(socket, &packet[..length], &[]);
-    }
-
     fn run(
         &mut self,
         sequence: u32,
@@ -182,193 +161,13 @@ impl<'a> Worker<'a> {
                 child,
             },
             Err((errno, step)) => {
-                Self::report(self.socket, sequence, What::Failed { errno, step });
+                run::report(self.socket, sequence, What::Failed { errno, step });
                 return Ok(End::Over);
             }
         };
         // Nobody but the command holds its outputs open.
         outputs.clear();
         run.watch()
-    }
-}
-
-/// A command that runs.
-struct Run<'a> {
-    socket: &'a OwnedFd,
-    sequence: u32,
-    /// Where it has no PID namespace.
-    children: Option<&'a Children>,
-    child: Child<'a>,
-}
-
-impl Run<'_> {
-    /// Sees it to its end.
-    fn watch(self) -> io::Result<End> {
-        let began = Instant::now();
-        let mut demote = Some(began + DEMOTED_AFTER);
-        let mut kill = None;
-        loop {
-            let (ended, told) = self.wait_until(earliest(demote, kill))?;
-            if ended || self.child.is_over() {
-                return self.ended(kill);
-            }
-            if told {
-                match self.listen()? {
-                    Heard::End(grace) => kill = Some(self.terminate(grace)),
-                    Heard::Stale => {}
-                    Heard::Nobody => {
-                        self.kill();
-                        return Ok(End::Left);
-                    }
-                }
-            }
-            let now = Instant::now();
-            if kill.is_some_and(|at| at <= now) {
-                self.kill();
-                Worker::report(self.socket, self.sequence, What::Gone);
-                return Ok(End::Over);
-            }
-            if demote.is_some_and(|at| at <= now) {
-                demote = None;
-                self.demote();
-            }
-        }
-    }
-
-    /// Waits for the child's end and for the service's word.
-    fn wait_until(&self, until: Option<Instant>) -> io::Result<(bool, bool)> {
-        let mut watched = [
-            PollFd::new(&self.child.pidfd, PollFlags::IN),
-            PollFd::new(self.socket, PollFlags::IN),
-        ];
-        let wait = until.map(|until| time(until.saturating_duration_since(Instant::now())));
-        match poll(&mut watched, wait.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let [ended, told] = watched.map(|fd| !fd.revents().is_empty());
-        Ok((ended, told))
-    }
-
-    fn listen(&self) -> io::Result<Heard> {
-        let mut room = [0; 16];
-        let (_, length) = rustix::net::recv(self.socket, &mut room, RecvFlags::empty())?;
-        if length == 0 {
-            return Ok(Heard::Nobody);
-        }
-        match message::order(&room[..length]) {
-            Some(Order::End { sequence, grace }) if sequence == self.sequence => {
-                Ok(Heard::End(grace))
-            }
-            Some(Order::End { .. }) => Ok(Heard::Stale),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-
-    /// Asks the command to end; returns when it is killed.
-    fn terminate(&self, grace: Duration) -> Instant {
-        if !grace.is_zero() {
-            // It fails when it has just ended, which is what was wanted.
-            let _ = match self.children {
-                None => process::pidfd_send_signal(&self.child.pidfd, Signal::TERM),
-                Some(_) => process::kill_process_group(self.child.pid, Signal::TERM),
-            };
-        }
-        Instant::now() + grace
-    }
-
-    fn demote(&self) {
-        // Whom it does not reach has ended.
-        let _ = match self.children {
-            None => process::pidfd_send_signal(&self.child.pidfd, Signal::ALARM),
-            Some(_) => process::setpriority_pgrp(Some(self.child.pid), bare::NICE),
-        };
-    }
-
-    /// Kills all that there is of the command.
-    fn kill(&self) {
-        match self.children {
-            None => {
-                let _ = process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
-                let (Waited::Ended(..) | Waited::Later | Waited::Nobody) =
-                    bare::wait(Some(self.child.pid), true);
-            }
-            Some(children) => children.kill(&[]),
-        }
-    }
-
-    /// The child has ended: an init with its whole namespace, or the command alone.
-    fn ended(self, kill: Option<Instant>) -> io::Result<End> {
-        let waited = bare::wait(Some(self.child.pid), true);
-        let (Waited::Ended(_, exit), Some(children)) = (waited, self.children) else {
-            if !self.child.is_over() {
-                Worker::report(self.socket, self.sequence, What::Gone);
-            }
-            return Ok(End::Over);
-        };
-        let left = matches!(bare::wait(None, false), Waited::Later);
-        let what = self.child.what(Exit { left, ..exit });
-        Worker::report(self.socket, self.sequence, what);
-        if !left {
-            return Ok(End::Over);
-        }
-        let end = self.outlast(children, kill)?;
-        Worker::report(self.socket, self.sequence, What::Gone);
-        Ok(end)
-    }
-
-    /// Until those that a command has left have ended, or are to be.
-    fn outlast(&self, children: &Children, mut kill: Option<Instant>) -> io::Result<End> {
-        loop {
-            match bare::wait(None, false) {
-                Waited::Nobody => return Ok(End::Over),
-                Waited::Ended(..) => continue,
-                Waited::Later => {}
-            }
-            if kill.is_some_and(|at| at <= Instant::now()) {
-                children.kill(&[]);
-                return Ok(End::Over);
-            }
-            let mut watched = [PollFd::new(self.socket, PollFlags::IN)];
-            match poll(&mut watched, Some(&time(LOOK))) {
-                Ok(0) | Err(Errno::INTR) => continue,
-                Ok(_) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            match self.listen()? {
-                Heard::End(grace) => kill = Some(Instant::now() + grace),
-                Heard::Stale => {}
-                Heard::Nobody => {
-                    children.kill(&[]);
-                    return Ok(End::Left);
-                }
-            }
-        }
-    }
-}
-
-/// What the service said while a command ran.
-enum Heard {
-    /// End it, with so much grace.
-    End(Duration),
-    /// End one that has ended.
-    Stale,
-    /// It has gone.
-    Nobody,
-}
-
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        _ => one.or(other),
-    }
-}
-
-/// For the kernel, and rounded up to what it is to outlast.
-fn time(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: duration.as_secs() as i64,
-        tv_nsec: duration.subsec_nanos().into(),
     }
 }
 

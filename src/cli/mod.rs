@@ -141,7 +141,7 @@ pub fn main() -> ExitCode {
         .nth(1)
         .is_some_and(|first| first == cage::WORD)
     {
-        return cage::launcher::main();
+        return launcher();
     }
     // A shell that asks what could be typed here is answered, and that is all; nothing may be printed before.
     CompleteEnv::with_factory(Cli::command).complete();
@@ -175,6 +175,17 @@ pub fn main() -> ExitCode {
         Command::Connect(args) => ended(connect::run(args), false),
         Command::Completions(args) => ended(complete::script(&args), false),
         Command::Man(args) => ended(man::write(&args, Cli::command()), false),
+    }
+}
+
+/// What the service starts for a shell listener, and nobody else.
+fn launcher() -> ExitCode {
+    match cage::launcher::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("switchboard launcher: {error}; the service starts it, nobody else need");
+            exit::USAGE.into()
+        }
     }
 }
 

@@ -233,17 +233,3 @@ fn a_taken_control_port_ends_the_process() {
         assert!(told, "{}", ended.stderr);
     }
 }
-
-#[test]
-fn a_shell_that_runs_anything_is_warned_of() {
-    let service = Service::start(
-        "[listeners.s]\nprotocol = \"shell\"\nbind = \"127.0.0.1:0\"\npolicy = \"any\"\n",
-    );
-    service.address("s");
-    crate::support::eventually("the warning", || {
-        service
-            .stderr()
-            .lines()
-            .any(|line| line.contains("WARN") && line.contains("every command sent to this shell"))
-    });
-}

@@ -208,10 +208,6 @@ fn what_is_not_obeyed_yet_is_refused() {
             json!({ "chat": { "canned_replies": { "hello": "x" } } }),
             "listener.chat.canned_replies",
         ),
-        (
-            json!({ "shell": { "sandbox": { "run_as": "nobody" } } }),
-            "listener.shell.sandbox.run_as",
-        ),
     ] {
         let mut listener = listener;
         listener["bind"] = json!("127.0.0.1:0");

@@ -62,7 +62,7 @@ fn a_signal_drains_in_order() {
         peer.send("anybody?");
         waiting(&service, "chat", 1);
         waiting(&service, "qq", 1);
-        let (gate, mut busy) = (Gate::new(&service), service.talk("shell"));
+        let (gate, mut busy) = (Gate::new(), service.talk("shell"));
         busy.send(gate.command());
         gate.wait_for_command();
         assert_eq!(health(&service), "SERVING");

@@ -1,11 +1,11 @@
 //! Listeners are created, started, stopped and deleted while the service runs.
 
 use std::net::{TcpListener, UdpSocket};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::shell::{Gate, Sleeper};
 use crate::support::{GrpcError, Service, Talk, eventually, no_grpcurl};
 
 /// One listener that is not in the way.
@@ -308,23 +308,17 @@ fn a_taken_port_is_told_to_whoever_starts_a_listener() {
 const SHELL: &str =
     "[listeners.shell]\nprotocol = \"shell\"\nbind = \"127.0.0.1:0\"\npolicy = \"any\"\n";
 
-fn file(folder: &Path, name: &str) -> String {
-    folder.join(name).to_str().unwrap().to_owned()
-}
-
 #[test]
 fn a_stop_with_grace_lets_a_command_finish() {
     if no_grpcurl() {
         return;
     }
     let service = Service::start(SHELL);
-    let (begun, go) = (file(service.home(), "begun"), file(service.home(), "go"));
+    let gate = Gate::new();
     let (mut busy, mut idle) = (service.talk("shell"), service.talk("shell"));
     idle.command("echo before");
-    busy.send(format!(
-        "touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done; echo done"
-    ));
-    eventually("the command runs", || Path::new(&begun).exists());
+    busy.send(gate.command());
+    gate.wait_for_command();
 
     let stopped = std::thread::scope(|scope| {
         let stopping = scope.spawn(|| stop(&service, "shell", "20s"));
@@ -342,7 +336,7 @@ fn a_stop_with_grace_lets_a_command_finish() {
         let metadata = &refused.detail("ErrorInfo")["metadata"];
         assert_eq!(metadata["current_state"], "STATE_DRAINING");
         assert!(std::net::TcpStream::connect(service.address("shell")).is_err());
-        std::fs::write(&go, "").unwrap();
+        gate.open();
         stopping.join().unwrap()
     });
     assert_eq!(stopped["state"], "STATE_STOPPED");
@@ -358,14 +352,9 @@ fn a_stop_without_grace_ends_a_command() {
         return;
     }
     let service = Service::start(SHELL);
-    let begun = file(service.home(), "begun");
-    let mut busy = service.talk("shell");
-    busy.send(format!("sleep 60 & echo $! > {begun}; wait"));
-    let mut pid = String::new();
-    eventually("the command runs", || {
-        pid = std::fs::read_to_string(&begun).unwrap_or_default();
-        pid.ends_with('\n')
-    });
+    let (sleeper, mut busy) = (Sleeper::new(), service.talk("shell"));
+    busy.send(sleeper.command());
+    sleeper.wait_for_command();
     let began = Instant::now();
     assert_eq!(stop(&service, "shell", "0s")["state"], "STATE_STOPPED");
     assert!(
@@ -375,10 +364,7 @@ fn a_stop_without_grace_ends_a_command() {
     );
     // Cut, or with a frame that says that it was: in any case closed.
     busy.rest();
-    let proc = format!("/proc/{}/stat", pid.trim());
-    eventually("what the command started has ended", || {
-        std::fs::read_to_string(&proc).map_or(true, |stat| stat.contains(") Z "))
-    });
+    sleeper.expect_gone();
 }
 
 #[test]

@@ -442,7 +442,7 @@ fn a_closed_session_ends_at_once_and_is_remembered() {
     assert_eq!(service.count("qq", "activeSessions"), 0);
 
     // With some it finishes what it owes.
-    let (mut talk, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut talk, gate) = (service.talk("shell"), Gate::new());
     talk.send(gate.command());
     gate.wait_for_command();
     let name = session_of(&service, "shell", talk.local());

@@ -19,6 +19,8 @@ mod control;
 mod crowd;
 mod drain;
 mod durable;
+mod ends;
+mod escape;
 mod facts;
 mod flood;
 mod follow;

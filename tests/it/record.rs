@@ -10,15 +10,17 @@ use serde_json::{Value, json};
 
 use super::durable::{Disk, on_a_small_disk};
 use super::shell::Sleeper;
-use super::support::{Service, Talk, eventually, no_grpcurl, program, soak};
+use super::support::{Service, Talk, eventually, no_grpcurl, program, soak, uncaged};
 
-/// A shell for any command, one for echo alone, and a store.
+/// A shell for any command, one for echo alone, and a store. Commands leave traces outside: no cage holds them.
 fn served(store: &str) -> String {
     format!(
         "[store]\npath = \"{store}\"\n\
          [listeners.any]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n\
-         command_timeout = \"300ms\"\n\
-         [listeners.echo]\nprotocol = \"shell\"\nprograms = [\"echo\"]\nbind = \"127.0.0.1:0\"\n"
+         command_timeout = \"300ms\"\n{}\n\
+         [listeners.echo]\nprotocol = \"shell\"\nprograms = [\"echo\"]\nbind = \"127.0.0.1:0\"\n{}\n",
+        uncaged(),
+        uncaged()
     )
 }
 
@@ -130,7 +132,7 @@ fn every_command_says_who_sent_it_and_what_became_of_it() {
         assert_eq!(all[2]["refused"], "invalid_utf8");
         assert!(all[0].get("duration").is_none() && all[0]["startTime"].is_string());
         assert_eq!(all[4]["timedOut"], true);
-        assert_eq!(all[4]["signal"], "SIGKILL");
+        assert_eq!(all[4]["signal"], "SIGTERM");
         assert_eq!(all[5]["signal"], "SIGTERM");
         assert_eq!(all[6]["exitCode"], 3);
         let first = &all[7];
@@ -159,7 +161,7 @@ fn every_command_says_who_sent_it_and_what_became_of_it() {
             ("refused = \"not_allowed\"", 1),
             ("command : \"echo\"", 4),
             ("stdout_bytes > 3 AND command : \"out\"", 1),
-            ("signal = \"SIGTERM\" OR exit_code = 3", 2),
+            ("signal = \"SIGTERM\" OR exit_code = 3", 3),
             ("start_time > \"2100-01-01T00:00:00Z\"", 0),
         ] {
             assert_eq!(found("listeners/-", filter), count, "{filter}");
@@ -186,7 +188,7 @@ fn every_command_says_who_sent_it_and_what_became_of_it() {
 }
 
 #[test]
-fn a_command_that_runs_has_no_end_and_one_whose_peer_left_was_killed() {
+fn a_command_that_runs_has_no_end_and_one_whose_peer_left_was_ended() {
     if no_grpcurl() {
         return;
     }
@@ -199,7 +201,7 @@ fn a_command_that_runs_has_no_end_and_one_whose_peer_left_was_killed() {
     assert!(runs.get("duration").is_none() && runs.get("refused").is_none());
     talk.reset();
     sleeper.expect_gone();
-    eventually("its end is in the trail", || one()["signal"] == "SIGKILL");
+    eventually("its end is in the trail", || one()["signal"] == "SIGTERM");
     assert!(one()["duration"].is_string());
 }
 
@@ -324,8 +326,9 @@ fn on_a_full_disk_nothing_runs_that_is_not_in_the_trail() {
     };
     let toml = format!(
         "{}[listeners.lax]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n\
-         audit_best_effort = true\n",
-        served("")
+         audit_best_effort = true\n{}\n",
+        served(""),
+        uncaged()
     );
     let home = Service::home_for(&toml);
     std::fs::create_dir(home.path().join("switchboard")).unwrap();

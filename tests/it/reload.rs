@@ -229,7 +229,7 @@ fn who_is_owed_an_answer_at_a_listener_that_goes_gets_it() {
     let shell =
         "[listeners.shell]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n";
     let service = Service::start(&(ack("kept", "") + shell));
-    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut busy, gate) = (service.talk("shell"), Gate::new());
     busy.send(gate.command());
     gate.wait_for_command();
     let mut held = Held::open(&service);
@@ -427,7 +427,7 @@ fn sessions_that_leave_anyway_are_not_held_against_a_reload() {
     let shell =
         "[listeners.shell]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n";
     let service = Service::start(&(ack("kept", "") + shell));
-    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut busy, gate) = (service.talk("shell"), Gate::new());
     busy.send(gate.command());
     gate.wait_for_command();
     let stop = json!({ "name": "listeners/shell", "grace": "60s" });
@@ -610,7 +610,7 @@ fn settings_of_the_process_are_obeyed_at_once_or_wait_for_a_restart() {
     eventually("the log is finer", || {
         !told(&service, "session opened").is_empty()
     });
-    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut busy, gate) = (service.talk("shell"), Gate::new());
     busy.send(gate.command());
     gate.wait_for_command();
     let stopped = json!({ "name": "listeners/shell" });

@@ -1,14 +1,14 @@
 //! The framed shell as its keeper sees it: nothing that it started outlives its peer, turns are taken, and what it
 //! refuses is told to the client and counted by its reason.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::limits::{close_reason, session_of};
-use super::support::{Service, eventually, no_grpcurl};
+use super::support::{Service, eventually, no_grpcurl, uncaged};
 
 /// A number that no other test of this machine has: a command that names it is found again.
 fn unique() -> String {
@@ -56,26 +56,37 @@ impl Sleeper {
     }
 }
 
-/// A command that says `done` when the test opens it.
-pub(crate) struct Gate(PathBuf);
+/// A command that says `done` when the test opens it, in whatever cage: what it waits for is a child, which is ended.
+pub(crate) struct Gate(String);
 
 impl Gate {
-    pub(crate) fn new(service: &Service) -> Self {
-        Self(service.home().join(unique()))
+    pub(crate) fn new() -> Self {
+        Self(unique())
     }
 
     pub(crate) fn command(&self) -> String {
-        let path = self.0.display();
-        format!("until [ -e {path} ]; do sleep 0.01; done; echo done")
+        // Some shells tell of the child's end.
+        format!("{{ sleep {}; }} 2>/dev/null; echo done", self.0)
     }
 
+    /// Until the shell and its child are there.
     pub(crate) fn wait_for_command(&self) {
-        let path = self.0.to_str().unwrap();
-        eventually("the command runs", || processes(path) > 0);
+        eventually("the command runs", || processes(&self.0) == 2);
     }
 
     pub(crate) fn open(&self) {
-        std::fs::write(&self.0, "").unwrap();
+        let child = format!("sleep\0{}\0", self.0);
+        let is_child = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| line == child.as_bytes())
+        };
+        // It may be there and not yet have become what it is to be.
+        eventually("the gate is there", || {
+            let all = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+            let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            let pid = pids.find(is_child).and_then(Pid::from_raw);
+            pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok())
+        });
     }
 }
 
@@ -125,7 +136,7 @@ fn a_command_ends_with_its_peer_whole() {
     sleeper.expect_gone();
 
     // A peer that only ended its side is owed the answer.
-    let (gate, mut talk) = (Gate::new(&service), service.talk("shell"));
+    let (gate, mut talk) = (Gate::new(), service.talk("shell"));
     talk.send(gate.command());
     talk.half_close();
     gate.wait_for_command();
@@ -202,7 +213,7 @@ fn commands_take_turns_and_who_waits_too_long_is_told() {
         "#,
     );
     let (mut first, mut second) = (service.talk("shell"), service.talk("shell"));
-    let gate = Gate::new(&service);
+    let gate = Gate::new();
     first.send(gate.command());
     gate.wait_for_command();
     let frame = second.command("echo mine");
@@ -216,10 +227,10 @@ fn commands_take_turns_and_who_waits_too_long_is_told() {
     // Who leaves the queue is not run for nobody.
     let (mut first, mut second) = (service.talk("patient"), service.talk("patient"));
     let mut third = service.talk("patient");
-    let (gate, sign) = (Gate::new(&service), service.home().join("sign"));
+    let (gate, never) = (Gate::new(), Sleeper::new());
     first.send(gate.command());
     gate.wait_for_command();
-    second.send(format!("touch {}", sign.display()));
+    second.send(never.command());
     let peer = second.local();
     eventually("the second command waits", || {
         let all = super::limits::sessions(&service, "patient");
@@ -231,8 +242,9 @@ fn commands_take_turns_and_who_waits_too_long_is_told() {
     third.send("echo turn");
     gate.open();
     assert_eq!(first.frame().stdout, b"done\n");
+    // It would have the only turn, for days.
     assert_eq!(third.frame().stdout, b"turn\n");
-    assert!(!sign.exists());
+    assert_eq!(processes(&never.0), 0);
 }
 
 #[test]
@@ -269,7 +281,11 @@ fn only_the_programs_named_are_run_and_nothing_is_expanded() {
         .filter_map(|l| l.split('=').next())
         .collect();
     names.sort_unstable();
-    assert_eq!(names, ["GREETING", "PATH"], "{environment}");
+    assert_eq!(
+        names,
+        ["GREETING", "HOME", "PATH", "TMPDIR"],
+        "{environment}"
+    );
 
     for (command, code) in [
         (&b"id"[..], "not_allowed"),
@@ -300,19 +316,23 @@ fn what_a_browser_sends_is_never_run() {
     if no_grpcurl() {
         return;
     }
-    let service = Service::start(
+    // Where no cage would keep the command from leaving a sign.
+    let sandbox = uncaged();
+    let service = Service::start(&format!(
         r#"
         [listeners.raw]
         protocol = "shell"
         policy = "any"
         bind = "127.0.0.1:0"
+        {sandbox}
         [listeners.line]
         protocol = "shell"
         policy = "any"
         framing = "line"
         bind = "127.0.0.1:0"
+        {sandbox}
         "#,
-    );
+    ));
     let sign = service.home().join("sign");
     for listener in ["raw", "line"] {
         let mut talk = service.talk(listener);

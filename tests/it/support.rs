@@ -30,6 +30,16 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The keys of a shell whose commands are held in nothing and run as whoever runs the tests.
+pub(crate) fn uncaged() -> String {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    format!(
+        "sandbox = {{ isolation = \"none\", min_isolation = \"none\", run_as = \"{}:{}\" }}",
+        uid.as_raw(),
+        gid.as_raw()
+    )
+}
+
 // ---------------------------------------------------------------- the process
 
 /// How a run of the program ended.

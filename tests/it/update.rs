@@ -258,7 +258,7 @@ fn another_address_is_served_while_the_old_one_drains() {
     asks(&mut Talk::to(address), ANSWER);
 
     // Who is owed an answer gets it, and is told of meanwhile.
-    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut busy, gate) = (service.talk("shell"), Gate::new());
     busy.send(gate.command());
     gate.wait_for_command();
     takes_effect(&service, "shell", &elsewhere, "rebind", &["bind"]);
@@ -356,7 +356,7 @@ fn who_outlasts_the_grace_of_a_move_is_cut() {
         "[grpc]\nallow_shell = true\n[shutdown]\ngrace = \"200ms\"\n\
          [listeners.shell]\nprotocol = \"shell\"\npolicy = \"any\"\nbind = \"127.0.0.1:0\"\n",
     );
-    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut busy, gate) = (service.talk("shell"), Gate::new());
     busy.send(gate.command());
     gate.wait_for_command();
     update(&service, "shell", &json!({ "bind": "127.0.0.2:0" }));
@@ -385,7 +385,7 @@ fn whoever_has_moved_is_deleted_and_stopped_with_all_who_stayed_behind() {
             &json!({ "name": "shell" }),
             "listener",
         );
-        let (mut busy, gate) = (Talk::to(service.bound("shell")), Gate::new(&service));
+        let (mut busy, gate) = (Talk::to(service.bound("shell")), Gate::new());
         busy.send(gate.command());
         gate.wait_for_command();
         update(&service, "shell", &json!({ "bind": "127.0.0.2:0" }));
@@ -407,7 +407,7 @@ fn a_process_does_not_wait_for_who_has_left_a_former_address() {
         return;
     }
     let service = Service::start(SHELL);
-    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut busy, gate) = (service.talk("shell"), Gate::new());
     busy.send(gate.command());
     gate.wait_for_command();
     update(&service, "shell", &json!({ "bind": "127.0.0.2:0" }));
@@ -425,7 +425,7 @@ fn a_change_of_something_else_does_not_hurry_a_drain() {
         return;
     }
     let service = Service::start(SHELL);
-    let (mut busy, gate) = (service.talk("shell"), Gate::new(&service));
+    let (mut busy, gate) = (service.talk("shell"), Gate::new());
     busy.send(gate.command());
     gate.wait_for_command();
     let deadline = || service.listener("shell")["drain"]["deadlineTime"].clone();

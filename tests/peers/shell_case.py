@@ -1,7 +1,9 @@
 """What the tests of the framed shell share: its listeners, and a reader of frames that checks every one."""
 import contextlib
 import json
+import pathlib
 import struct
+import tempfile
 import unittest
 import uuid
 
@@ -36,7 +38,10 @@ def line(command):
 class Shell(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        shell = {"protocol": "shell", "policy": "any"}
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.folder.chmod(0o755)
+        # What of it a command may write, its modes say.
+        shell = {"protocol": "shell", "policy": "any", "sandbox": {"writable": [str(cls.folder)]}}
         tight = {"limits": {"max_message_bytes": 2 * KIB}}
         cls.service = Service(
             raw=shell,
@@ -50,7 +55,6 @@ class Shell(unittest.TestCase):
             named=shell | {"filename": '"' * 255, "policy": "programs", "programs": ["echo"]},
             programs=shell | {"policy": "programs", "programs": ["echo", "uname"]},
         ).during(cls)
-        cls.folder = cls.service.folder
 
     def visit(self, listener):
         return contextlib.closing(self.service.connect(listener))

@@ -11,6 +11,7 @@ use seccompiler::{
 
 use super::Step;
 use crate::cage::Failure;
+use crate::cage::kernel::signals::NICE;
 
 /// Refused whatever they are asked for.
 const REFUSED: &[libc::c_long] = &[
@@ -109,16 +110,28 @@ const LOTS: [libc::c_long; 7] = [
     libc::SYS_move_pages,
 ];
 
-/// The same by a kind and a number, with the kind that means a process.
-const LOTS_BY_KIND: [(libc::c_long, u64); 2] =
-    [(libc::SYS_setpriority, 0), (libc::SYS_ioprio_set, 1)];
+/// Kinds of numbers that `setpriority` and `ioprio_set` take.
+const PRIORITY_OF_PROCESS: u64 = 0;
+const PRIORITY_OF_GROUP: u64 = 1;
+const DISK_PRIORITY_OF_PROCESS: u64 = 1;
 
 /// How the calls are restricted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Calls {
     pub(super) network: bool,
-    /// Commands see processes of their own user that are not theirs: the service's.
-    pub(super) among_others: bool,
+    /// Commands see processes of their own user that are not theirs.
+    pub(super) among: Among,
+}
+
+/// Whose processes of their own user commands see beside their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Among {
+    /// Nobody's.
+    Nobody,
+    /// Other commands'.
+    Commands,
+    /// The service's as well.
+    Service,
 }
 
 /// Puts both filters on this process and all that it starts.
@@ -176,17 +189,35 @@ fn refusals(calls: Calls) -> Result<BpfProgram, seccompiler::BackendError> {
         libc::SYS_socketpair,
         vec![rule(&[(0, Ne, libc::AF_UNIX as u64)])?],
     );
-    if calls.among_others {
+    if calls.among != Among::Nobody {
         for call in LOTS {
             refuse(call, vec![rule(&[(0, Ne, 0)])?]);
         }
-        for (call, process) in LOTS_BY_KIND {
-            refuse(call, vec![rule(&[(0, Ne, process)])?, rule(&[(1, Ne, 0)])?]);
-        }
+        let disk = [(0, Ne, DISK_PRIORITY_OF_PROCESS)];
+        refuse(
+            libc::SYS_ioprio_set,
+            vec![rule(&disk)?, rule(&[(1, Ne, 0)])?],
+        );
+        refuse(libc::SYS_setpriority, priorities(calls.among)?);
     }
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture)?.try_into()
+}
+
+/// What priorities are refused to commands that see others' processes. Workers demote a command's group, for which there
+/// is no other way; among commands that is left open.
+fn priorities(among: Among) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    use SeccompCmpOp::{Eq, Ne};
+    let mut refused = vec![rule(&[(0, Eq, PRIORITY_OF_PROCESS), (1, Ne, 0)])?];
+    if among == Among::Service {
+        refused.push(rule(&[(0, Ne, PRIORITY_OF_PROCESS)])?);
+        return Ok(refused);
+    }
+    let no_group = [(0, Ne, PRIORITY_OF_PROCESS), (0, Ne, PRIORITY_OF_GROUP)];
+    refused.push(rule(&no_group)?);
+    refused.push(rule(&[(0, Eq, PRIORITY_OF_GROUP), (2, Ne, NICE as u64)])?);
+    Ok(refused)
 }
 
 /// Arguments, each compared with a value, that all have to be so.

@@ -19,7 +19,7 @@ const GROUPS: &str = "/proc/self/cgroup";
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// How often the removal of a group is tried, a millisecond apart: whoever is in it has been killed, and goes.
-const TRIES: u32 = 20;
+const TRIES: u32 = 100;
 
 /// What a control group holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) fn listener(profile: &Profile) -> String {
     let name: String = name
         .map(|letter| if plain(letter) { letter } else { '_' })
         .collect();
-    format!("switchboard.{name}.")
+    format!("switchboard-{name}.")
 }
 
 /// What the group and the folder of a slot are called.

@@ -17,7 +17,7 @@ mod tests;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::Mode;
 use rustix::process::{
@@ -25,7 +25,7 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
-use super::{Failure, Isolation, Profile, User};
+use super::{Failure, Isolation, Profile, User, WORD};
 pub(super) use scratch::Scratch;
 
 /// What a worker has come to, and what it has to do for each command.
@@ -109,7 +109,6 @@ pub(super) fn enter(
     mut missing: Vec<String>,
 ) -> Result<Confined, Failure> {
     let (user, other) = runner(profile);
-    let privileged = geteuid().is_root();
     umask(Mode::from_raw_mode(0o022));
     let (scratch, home) = if tier.is_apart() {
         let mounted = root::enter(profile, &user)?;
@@ -125,7 +124,7 @@ pub(super) fn enter(
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("hide from tracers")?;
     let keeps_root = tier == Isolation::None && user.uid == 0;
     if !keeps_root {
-        rights::drop(tier, privileged)?;
+        rights::drop(tier, other)?;
         set_no_new_privs(true).step("forbid new privileges")?;
     }
     missing.extend(open_ends(profile, tier));
@@ -133,7 +132,11 @@ pub(super) fn enter(
         missing.extend(files::restrict(profile, tier, &home)?);
         calls::restrict(calls::Calls {
             network: profile.network,
-            among_others: !tier.is_apart() && !other,
+            among: match other {
+                _ if tier.is_apart() => calls::Among::Nobody,
+                true => calls::Among::Commands,
+                false => calls::Among::Service,
+            },
         })?;
     }
     let directory = profile.working_directory.as_ref().unwrap_or(&home);
@@ -194,12 +197,16 @@ pub(super) fn sweep(profile: &Profile) {
         let launcher = name
             .strip_prefix(&listener)
             .and_then(|rest| rest.split('.').next()?.parse::<i32>().ok());
-        launcher.is_some_and(|pid| {
-            pid == getpid().as_raw_pid() || !Path::new(&format!("/proc/{pid}")).exists()
-        })
+        launcher.is_some_and(|pid| pid == getpid().as_raw_pid() || !lives(pid))
     };
     group::remove(is_left);
     scratch::remove(profile, is_left);
+}
+
+/// Whether that is a launcher: not one that has ended and is not reaped, and nobody else who has its number by now.
+fn lives(launcher: i32) -> bool {
+    let line = fs::read(format!("/proc/{launcher}/cmdline"));
+    line.is_ok_and(|line| line.ends_with(format!("\0{WORD}\0").as_bytes()))
 }
 
 /// Removes what a worker of this launcher has left; for the launcher, once that worker has ended.

@@ -10,7 +10,7 @@ use super::Step;
 use crate::cage::{Failure, Isolation};
 
 /// Commands that become another user lose what is kept here with that, and others when their program is loaded.
-pub(super) fn drop(tier: Isolation, privileged: bool) -> Result<(), Failure> {
+pub(super) fn drop(tier: Isolation, becomes: bool) -> Result<(), Failure> {
     // First, as it takes a right that goes next. Numbers beyond the kernel's last are refused.
     for number in 0..u64::BITS {
         let right = CapabilitySet::from_bits_retain(1 << number);
@@ -23,7 +23,11 @@ pub(super) fn drop(tier: Isolation, privileged: bool) -> Result<(), Failure> {
     }
     clear_ambient_capability_set().step("empty the ambient set")?;
     let held = capabilities(None).step("read the capabilities")?;
-    let kept = held.permitted & wanted(tier, privileged);
+    let wanted = wanted(tier, becomes);
+    let kept = held.permitted & wanted;
+    if kept != wanted {
+        return Err(Errno::PERM).step(format!("keep {:?}", wanted - kept));
+    }
     let sets = CapabilitySets {
         effective: kept,
         permitted: kept,
@@ -32,15 +36,15 @@ pub(super) fn drop(tier: Isolation, privileged: bool) -> Result<(), Failure> {
     set_capabilities(None, sets).step("give up capabilities")
 }
 
-/// A namespace of processes for each command; whatever a command leaves in its folder; and where commands are
-/// somebody else's, becoming that user and ending them.
-fn wanted(tier: Isolation, privileged: bool) -> CapabilitySet {
+/// A namespace of processes for each command, whatever a command leaves in its folder, and where commands are somebody
+/// else's, becoming that user and ending them.
+fn wanted(tier: Isolation, becomes: bool) -> CapabilitySet {
     let files = CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER;
     let users = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL;
     match tier {
         Isolation::Userns => files | CapabilitySet::SYS_ADMIN,
         Isolation::Full => files | users | CapabilitySet::SYS_ADMIN,
-        Isolation::Landlock | Isolation::None if privileged => files | users,
+        Isolation::Landlock | Isolation::None if becomes => files | users,
         Isolation::Landlock | Isolation::None => CapabilitySet::empty(),
     }
 }

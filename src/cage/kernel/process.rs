@@ -9,12 +9,11 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
-use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
+use super::wait::{Waited, wait};
 use crate::cage::message::{Exit, Report, Step, What};
 
 /// Bytes of a stack: a few frames of small functions, and room for signal frames with all vector registers.
@@ -264,48 +263,7 @@ extern "C" fn become_command(argument: *mut c_void) -> c_int {
     shared.fail(Step::Program)
 }
 
-/// Somebody who was waited for.
-pub(in crate::cage) enum Waited {
-    /// A child of this number has ended, so.
-    Ended(i32, Exit),
-    /// There are children, and none has ended.
-    Later,
-    /// There are none.
-    Nobody,
-}
-
-/// Reaps a child, any one if none is named. It waits for one if it is to `block`.
-pub(in crate::cage) fn wait(child: Option<rustix::process::Pid>, block: bool) -> Waited {
-    let which = child.map_or(-1, |pid| pid.as_raw_nonzero().get());
-    let flags = libc::__WALL | if block { 0 } else { libc::WNOHANG };
-    loop {
-        let mut status = 0;
-        // SAFETY: plain numbers; zeroes are some.
-        let mut usage: libc::rusage = unsafe { zeroed() };
-        // SAFETY: both are written for their length.
-        let pid = unsafe { libc::wait4(which, &raw mut status, flags, &raw mut usage) };
-        match pid {
-            0 => return Waited::Later,
-            1.. => return Waited::Ended(pid, exit(status, &usage)),
-            // Anything else was an interruption; a handler may have overwritten its number.
-            _ if errno() == libc::ECHILD => return Waited::Nobody,
-            _ => {}
-        }
-    }
-}
-
-fn exit(status: i32, usage: &libc::rusage) -> Exit {
-    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    Exit {
-        status,
-        user: time(usage.ru_utime),
-        system: time(usage.ru_stime),
-        peak_kib: usage.ru_maxrss as u64,
-        left: false,
-    }
-}
-
-fn errno() -> i32 {
+pub(super) fn errno() -> i32 {
     io::Error::last_os_error()
         .raw_os_error()
         .unwrap_or_default()
@@ -323,59 +281,22 @@ pub(in crate::cage) fn copy(sibling: bool) -> io::Result<i32> {
     Ok(pid as i32)
 }
 
-/// Puts every signal back to what it does by default, and lets all of them through.
-pub(in crate::cage) fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default is no handler. What cannot be changed is as it should be.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    // SAFETY: an empty set, which is given for its length.
-    unsafe {
-        let mut none: libc::sigset_t = zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-    }
-}
-
-/// The user whose processes [`DEMOTE`](libc::SIGALRM) demotes.
-static DEMOTED: AtomicU32 = AtomicU32::new(u32::MAX);
-
-/// How much less commands that run for long get of the processor than those that have just begun.
-pub(in crate::cage) const NICE: i32 = 10;
-
-/// Has every init from now on hand a SIGTERM on to all of its namespace, and demote all of it at a SIGALRM.
-pub(in crate::cage) fn handle_signals(user: u32) {
-    DEMOTED.store(user, Ordering::Relaxed);
-    let handlers: [(c_int, extern "C" fn(c_int)); 2] =
-        [(libc::SIGTERM, terminate_all), (libc::SIGALRM, demote_all)];
-    for (signal, handler) in handlers {
-        // SAFETY: the handlers only make system calls.
-        unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
-    }
-}
-
-extern "C" fn terminate_all(_: c_int) {
-    // SAFETY: a system call on numbers. As the first of a PID namespace: for anybody else, all are far too many.
-    unsafe {
-        if libc::getpid() == 1 {
-            libc::kill(-1, libc::SIGTERM);
-        }
-    }
-}
-
-extern "C" fn demote_all(_: c_int) {
-    // SAFETY: a system call on numbers, for this PID namespace.
-    unsafe {
-        if libc::getpid() == 1 {
-            libc::setpriority(libc::PRIO_USER, DEMOTED.load(Ordering::Relaxed), NICE);
-        }
-    }
-}
-
 /// Closes every descriptor from this number on.
 pub(in crate::cage) fn close_from(first: u32) {
     // SAFETY: for the start of a process, which knows of none of them yet.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Closes every descriptor but this one and the first three: for a copy of a process, whose are not for it. Nothing of
+/// what they belonged to may be used or dropped in it any more.
+pub(in crate::cage) fn close_but(kept: &OwnedFd) {
+    let kept = kept.as_raw_fd().cast_unsigned();
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: for a process that goes on with the kept one alone.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
 }
 
 /// Makes a descriptor that this process was started with its own.

@@ -1,19 +1,17 @@
 //! The service's side of the cage: a listener's launcher, which one task keeps running, and the workers it made.
 
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::cage::{Cage, NotStarted, lacking};
+use super::cage::{Cage, NotStarted};
+use super::launched::Launched;
 use super::policy::Refusal;
 use super::worker::Worker;
-use crate::cage::packet::{self, Hire, Told};
-use crate::cage::{self, Isolation, Offer, Profile};
+use crate::cage::{Isolation, Profile};
 use crate::net::lock;
 
 /// The launcher of one listener. It runs from the first asking on, and ends when this is dropped.
@@ -22,34 +20,32 @@ pub struct Launcher {
     asking: mpsc::Sender<Asking>,
     /// Until the keeper is started.
     waiting: Mutex<Option<mpsc::Receiver<Asking>>>,
+    tasks: TaskTracker,
 }
 
 /// What the launcher's keeper has in common with those who use it.
-struct Keep {
-    profile: Profile,
-    minimum: Isolation,
+pub(super) struct Keep {
+    pub(super) profile: Profile,
+    pub(super) minimum: Isolation,
     state: watch::Sender<Cage>,
-    idle: Mutex<Idle>,
+    pub(super) idle: Mutex<Idle>,
     /// As many as there are of this, less one, are the workers that live.
-    alive: Arc<()>,
+    pub(super) alive: Arc<()>,
 }
 
 /// Workers that have nothing to do.
 #[derive(Default)]
-struct Idle {
-    workers: Vec<Worker>,
+pub(super) struct Idle {
+    pub(super) workers: Vec<Worker>,
     /// Counts launchers: a worker does not outlive its own.
-    launcher: u64,
+    pub(super) launcher: u64,
 }
 
 /// Somebody who asks for a further worker.
-type Asking = oneshot::Sender<Result<Worker, String>>;
+pub(super) type Asking = oneshot::Sender<Result<Worker, String>>;
 
 /// Those who wait for one; each holds a turn, so that there are never many.
 const ASKING: usize = 64;
-
-/// How long a launcher may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Between two tries to start it: doubled each time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -71,6 +67,7 @@ impl Launcher {
             }),
             asking,
             waiting: Mutex::new(Some(waiting)),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -98,7 +95,7 @@ impl Launcher {
     pub fn start(&self) {
         if let Some(waiting) = lock(&self.waiting).take() {
             // It ends once this is dropped, when the launcher's process has.
-            tokio::spawn(keep(self.keep.clone(), waiting));
+            self.tasks.spawn(keep(self.keep.clone(), waiting));
         }
     }
 
@@ -164,7 +161,7 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
     let mut was_ready = false;
     while !waiting.is_closed() {
         let began = tokio::time::Instant::now();
-        let started = Running::start(&keep).await;
+        let started = Launched::start(&keep).await;
         let why = match started {
             // What a host has offered before it can offer again: then it is short of something for now.
             Err(NotStarted::Unfit(offer)) if !was_ready => {
@@ -183,7 +180,7 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
                 );
                 keep.state.send_replace(Cage::Ready(offer));
                 let why = running.serve(&keep, &mut waiting).await;
-                keep.dismiss();
+                keep.dismiss(why.as_deref());
                 running.end().await;
                 why
             }
@@ -202,138 +199,13 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
 }
 
 impl Keep {
-    /// Lets go of all workers, and of those who come back later.
-    fn dismiss(&self) {
+    /// Lets go of all workers, and of those who come back later. It is known at once why, if that is not the end.
+    fn dismiss(&self, why: Option<&str>) {
+        if let Some(why) = why {
+            self.state.send_replace(Cage::Broken(why.to_owned()));
+        }
         let mut idle = lock(&self.idle);
         idle.workers.clear();
         idle.launcher += 1;
     }
-}
-
-/// A launcher's process.
-struct Running {
-    control: AsyncFd<OwnedFd>,
-    child: std::process::Child,
-    pidfd: Option<AsyncFd<OwnedFd>>,
-}
-
-impl Running {
-    /// Starts one, and takes its first worker.
-    async fn start(keep: &Arc<Keep>) -> Result<(Self, Offer), NotStarted> {
-        let profile = keep.profile.clone();
-        let started = tokio::task::spawn_blocking(move || cage::start(&profile));
-        let started = started.await.map_err(io::Error::other)??;
-        let pidfd = watch_child(&started.child).inspect_err(|error| {
-            warn!(%error, "a launcher cannot be watched");
-        });
-        let running = Self {
-            control: crate::net::watch(started.control)?,
-            child: started.child,
-            pidfd: pidfd.ok(),
-        };
-        match running.told().await {
-            Ok((Told::Ready(offer), Some(_))) if offer.isolation < keep.minimum => {
-                running.end().await;
-                Err(NotStarted::Unfit(offer))
-            }
-            Ok((Told::Ready(offer), Some(socket))) => {
-                let mut idle = lock(&keep.idle);
-                let worker = Worker::new(socket, idle.launcher, &keep.alive)?;
-                idle.workers.push(worker);
-                drop(idle);
-                Ok((running, offer))
-            }
-            Ok((Told::Ready(_), None)) => Err(running.fail("it gave no worker").await),
-            Ok((Told::Failed(failure), _)) => match keep.profile.isolation {
-                Some(only) if only > Isolation::None => {
-                    running.end().await;
-                    Err(NotStarted::Unfit(lacking(only, &failure)))
-                }
-                _ => Err(running.fail(&failure.to_string()).await),
-            },
-            Err(error) => Err(running.fail(&error.to_string()).await),
-        }
-    }
-
-    async fn fail(self, why: &str) -> NotStarted {
-        self.end().await;
-        NotStarted::Broken(io::Error::other(why.to_owned()))
-    }
-
-    /// What it says next.
-    async fn told(&self) -> io::Result<(Told, Option<OwnedFd>)> {
-        let told = async {
-            loop {
-                let mut ready = self.control.readable().await?;
-                match packet::receive(&self.control) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                    Err(error) => return Err(error),
-                    Ok(None) => return Err(io::Error::other("it has ended")),
-                    Ok(Some(told)) => return Ok(told),
-                }
-            }
-        };
-        let late = |_| Err(io::Error::other("it does not answer"));
-        tokio::time::timeout(PATIENCE, told)
-            .await
-            .unwrap_or_else(late)
-    }
-
-    /// Gets workers from it for those who ask. None when nobody will any more; or why it goes no further.
-    async fn serve(&self, keep: &Keep, waiting: &mut mpsc::Receiver<Asking>) -> Option<String> {
-        loop {
-            let asking = tokio::select! {
-                asking = waiting.recv() => asking?,
-                // It says nothing unasked: this is its end.
-                ended = self.told() => match ended {
-                    Err(error) if error.to_string() == "it does not answer" => continue,
-                    Err(error) => return Some(error.to_string()),
-                    Ok(_) => return Some("it spoke out of turn".to_owned()),
-                },
-            };
-            if let Err(error) = packet::send(&self.control, &Hire, &[]) {
-                return Some(error.to_string());
-            }
-            let launcher = lock(&keep.idle).launcher;
-            let answer = match self.told().await {
-                Ok((Told::Ready(_), Some(socket))) => {
-                    Worker::new(socket, launcher, &keep.alive).map_err(|error| error.to_string())
-                }
-                Ok((Told::Ready(_), None)) => Err("there was no worker".to_owned()),
-                Ok((Told::Failed(failure), _)) => Err(failure.to_string()),
-                Err(error) => return Some(error.to_string()),
-            };
-            // Who no longer waits leaves it to others.
-            if let Err(Ok(worker)) = asking.send(answer) {
-                lock(&keep.idle).workers.push(worker);
-            }
-        }
-    }
-
-    /// Lets go of it, and waits until it has ended.
-    async fn end(self) {
-        let Self {
-            control,
-            mut child,
-            pidfd,
-        } = self;
-        drop(control);
-        let ended = async {
-            match &pidfd {
-                Some(pidfd) => drop(pidfd.readable().await),
-                None => tokio::time::sleep(PATIENCE).await,
-            }
-        };
-        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
-            let _ = child.kill();
-        }
-        let _ = child.try_wait();
-    }
-}
-
-fn watch_child(child: &std::process::Child) -> io::Result<AsyncFd<OwnedFd>> {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::other("it has no process number"))?;
-    crate::net::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }

@@ -6,15 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
 use super::policy::Plan;
 use crate::cage::message::{self, REPORT, Report, What};
 use crate::cage::packet;
 
-/// A worker. Dropped while a command runs, it kills all of it and ends.
+/// A worker. Dropped, it is killed, and with it all of a command that runs: even one that hears nothing any more.
 pub(super) struct Worker {
     socket: AsyncFd<OwnedFd>,
+    process: OwnedFd,
     sequence: u32,
     /// The number of the launcher that made it.
     pub(super) launcher: u64,
@@ -23,10 +25,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(socket: OwnedFd, launcher: u64, alive: &Arc<()>) -> io::Result<Self> {
+    /// Of its socket and its process.
+    pub(super) fn new(
+        [socket, process]: [OwnedFd; 2],
+        launcher: u64,
+        alive: &Arc<()>,
+    ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self {
             socket: crate::net::watch(socket)?,
+            process,
             sequence: 0,
             launcher,
             _alive: alive.clone(),
@@ -68,5 +76,12 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It fails when it has ended by itself.
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
     }
 }

@@ -1,6 +1,6 @@
 //! Who commands run as.
 
-use crate::cage::{User, account};
+use crate::cage::{User, account_named, account_numbered};
 
 /// Who has no rights, where the system has no account called `nobody`.
 const NOBODY: u32 = 65_534;
@@ -23,7 +23,10 @@ impl Service {
 
 /// Whom the system knows by a name, or by a number.
 pub(super) fn known(who: &str) -> Option<User> {
-    account(who).ok().flatten()
+    match who.parse() {
+        Ok(uid) => account_numbered(uid),
+        Err(_) => account_named(who),
+    }
 }
 
 /// Who has no rights here.

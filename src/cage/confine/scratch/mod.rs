@@ -1,26 +1,25 @@
 //! The folder of a command's own: made for a slot, emptied after every command.
 //!
-//! What a command leaves in it may be made to hurt: a tree deeper than any path, folders that nobody may enter, a
-//! million names, links to elsewhere. Nothing is followed, and nothing is remembered of the way down: what a folder
-//! holds is taken out to the top before it is removed, so that two descriptors and a buffer are enough for any tree.
+//! What a command has done to the folder itself is undone too. Whoever comes next finds it as the first one did.
+
+mod clear;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, chmodat, fchmod, fchown, flistxattr,
-    fremovexattr, fstat, mkdirat, openat, renameat, seek, unlinkat,
+    CWD, Mode, OFlags, fchmod, fchown, flistxattr, fremovexattr, fstat, mkdirat, openat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
 
+use self::clear::clear;
 use super::group;
 use crate::cage::{Profile, User};
 
@@ -28,9 +27,6 @@ use crate::cage::{Profile, User};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The launcher has workers to answer meanwhile.
 const LAUNCHERS_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Names are read by this many bytes at a time.
-const NAMES: usize = 16 * 1024;
 
 /// The system's folder for passing files. Not what TMPDIR says: the launcher has no environment.
 const ABOVE: &str = "/tmp";
@@ -182,140 +178,12 @@ pub(super) fn remove(profile: &Profile, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes all that is in `top`, which is on that device, but what is kept. Fails when some of that is gone, as it does
-/// at whatever is mounted elsewhere: that has been moved there.
-fn clear(top: BorrowedFd<'_>, kept: &[CString], device: u64, until: Instant) -> Result<(), Errno> {
-    let mut hoisted = 0;
-    loop {
-        let (mut clean, mut there) = (true, 0);
-        each(top, |name, kind| {
-            if kept.iter().any(|kept| kept.as_c_str() == name) {
-                there += 1;
-                return Ok(());
-            }
-            clean = false;
-            if Instant::now() > until {
-                return Err(Errno::TIME);
-            }
-            take(top, name, kind, &mut |folder| {
-                hoist(top, folder, device, &mut hoisted)
-            })
-        })?;
-        match clean {
-            true if there == kept.len() => return Ok(()),
-            true => return Err(Errno::NOENT),
-            false => {}
-        }
-    }
-}
-
-/// Calls `with` for every name in a folder but its own two.
-fn each(
-    folder: BorrowedFd<'_>,
-    mut with: impl FnMut(&CStr, FileType) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    seek(folder, SeekFrom::Start(0))?;
-    let mut room = [MaybeUninit::uninit(); NAMES];
-    let mut entries = RawDir::new(folder, &mut room);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            with(name, entry.file_type())?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes one name of `folder`; of a folder that is not empty, `inside` is asked to see to that.
-fn take(
-    folder: BorrowedFd<'_>,
-    name: &CStr,
-    kind: FileType,
-    inside: &mut dyn FnMut(OwnedFd) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    if kind != FileType::Directory {
-        match unlinkat(folder, name, AtFlags::empty()) {
-            // Some file systems do not tell what is a folder.
-            Err(Errno::ISDIR | Errno::PERM) if kind == FileType::Unknown => {}
-            Err(Errno::NOENT) => return Ok(()),
-            done => return done,
-        }
-    }
-    let remove = || match unlinkat(folder, name, AtFlags::REMOVEDIR) {
-        Err(Errno::NOENT) => Ok(()),
-        done => done,
-    };
-    match remove() {
-        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-        done => return done,
-    }
-    inside(enter(folder, name)?)?;
-    remove()
-}
-
-/// Opens a folder, even one that its owner has shut.
-fn enter(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    let open = || openat(folder, name, FOLDER, Mode::empty());
-    let opened = match open() {
-        Err(Errno::ACCESS) => {
-            chmodat(folder, name, Mode::RWXU, AtFlags::empty())?;
-            open()?
-        }
-        opened => opened?,
-    };
-    let mode = Mode::from_raw_mode(fstat(&opened)?.st_mode);
-    if !mode.contains(Mode::RWXU) {
-        fchmod(&opened, Mode::RWXU)?;
-    }
-    Ok(opened)
-}
-
-/// Empties a folder: files go, and folders that are not empty move to the top.
-fn hoist(
-    top: BorrowedFd<'_>,
-    folder: OwnedFd,
-    device: u64,
-    hoisted: &mut u64,
-) -> Result<(), Errno> {
-    on(device, &folder)?;
-    each(folder.as_fd(), |name, kind| {
-        take(folder.as_fd(), name, kind, &mut |inner| {
-            on(device, &inner)?;
-            raise(top, folder.as_fd(), name, hoisted)
-        })
-    })
-}
-
-fn on(device: u64, folder: &OwnedFd) -> Result<(), Errno> {
-    match fstat(folder)?.st_dev == device {
-        true => Ok(()),
-        false => Err(Errno::XDEV),
-    }
-}
-
-/// Moves a folder to the top, under a name that is free there.
-fn raise(
-    top: BorrowedFd<'_>,
-    folder: BorrowedFd<'_>,
-    name: &CStr,
-    hoisted: &mut u64,
-) -> Result<(), Errno> {
-    loop {
-        *hoisted += 1;
-        let free = format!(".{hoisted:x}");
-        match renameat(folder, name, top, free.as_str()) {
-            // Somebody has foreseen that name.
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
-            done => return done,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use rustix::fs::renameat;
 
     use super::*;
 
@@ -354,11 +222,17 @@ mod tests {
         for name in 0..names {
             fs::write(path.join(format!("n{name}")), "").unwrap();
         }
-        for folder in ["a/b/c", "d", ".1/x", ".2", ".3/x"] {
+        for folder in [
+            "a/b/c",
+            "d",
+            ".switchboard-1/x",
+            ".switchboard-2",
+            ".switchboard-3/x",
+        ] {
             fs::create_dir_all(path.join(folder)).unwrap();
             fs::write(path.join(folder).join("file"), "x").unwrap();
         }
-        fs::write(path.join(".4"), "a name that is wanted").unwrap();
+        fs::write(path.join(".switchboard-4"), "a name that is wanted").unwrap();
         symlink(&outside, path.join("link")).unwrap();
         symlink(&outside, path.join("a/link")).unwrap();
         for shut in ["a/b/c", "a/b", "a", "d"] {
