@@ -143,3 +143,37 @@ impl Stream {
         Ok(sent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The next piece, in words: bytes as they are, files by offset and length.
+    fn next(parts: &[Part<'_>], done: u64) -> String {
+        match rest(parts, done) {
+            Piece::Bytes(bytes, more) => {
+                let bytes: Vec<u8> = bytes.iter().flat_map(|part| part.to_vec()).collect();
+                let bytes = String::from_utf8(bytes).unwrap();
+                format!("{bytes}{}", if more { " and more" } else { "" })
+            }
+            Piece::File(_, offset, len) => format!("{len} from {offset}"),
+        }
+    }
+
+    #[test]
+    fn bytes_go_together_and_each_file_by_itself() {
+        let (file, _) = std::io::pipe().unwrap();
+        let file = OwnedFd::from(file);
+        let (head, body) = (Part::Bytes(b"head"), Part::Bytes(b"body"));
+        let (none, long) = (Part::Bytes(b""), Part::File(&file, 100));
+        assert_eq!(next(&[head, none, body], 0), "headbody");
+        assert_eq!(next(&[head, none, body], 2), "adbody");
+        assert_eq!(next(&[head, body], 4), "body");
+        assert_eq!(next(&[head, long, body], 0), "head and more");
+        assert_eq!(next(&[head, long, body], 3), "d and more");
+        assert_eq!(next(&[head, long, body], 4), "100 from 0");
+        assert_eq!(next(&[head, long, long, body], 94), "10 from 90");
+        assert_eq!(next(&[head, long, long, body], 104), "100 from 0");
+        assert_eq!(next(&[head, none, long, body], 104), "body");
+    }
+}

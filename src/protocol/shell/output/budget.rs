@@ -11,6 +11,10 @@ const MOST_SPOOLED: u64 = 1 << 30;
 /// The same of our own memory.
 const MOST_KEPT: u64 = 64 << 20;
 
+/// The same of what pipes hold beyond their usual size: a quarter of what the system lets a user's pipes hold before it
+/// makes them narrower than usual.
+const MOST_WIDENED: u64 = 16 << 20;
+
 /// What spools hold.
 pub(super) static SPOOLED: Budget = Budget::new(|| {
     // To write past the limit on files would be fatal.
@@ -21,6 +25,9 @@ pub(super) static SPOOLED: Budget = Budget::new(|| {
 
 /// What our own memory holds of long outputs.
 pub(super) static KEPT: Budget = Budget::new(|| MOST_KEPT.min(memory() / 16));
+
+/// What pipes may hold beyond their usual size.
+pub(super) static WIDENED: Budget = Budget::new(|| MOST_WIDENED);
 
 /// Bytes of memory of this machine.
 fn memory() -> u64 {
