@@ -135,25 +135,27 @@ impl Launcher {
         drop(its);
         // Whatever has become of the first process, the worker is told of by its packets alone.
         let _ = wait(Pid::from_raw(copied), true);
-        let mut worker = None;
+        let (mut worker, mut ready) = (None, None);
         loop {
             match hear(&ours) {
                 Ok(Born::Pid(pid)) => worker = Worker::adopt(pid),
-                Ok(Born::Ready(missing)) => {
-                    if self.workers.is_empty() {
-                        self.missing.extend(missing);
-                    }
-                    // It has said who it is before.
-                    let worker = worker.ok_or_else(|| Failure::of("its process", Errno::SRCH))?;
-                    let process = worker.pidfd.try_clone();
-                    self.workers.insert(slot, worker);
-                    let process = process.map_err(|e| Failure::from_io("its process", &e))?;
-                    return Ok([ours, process]);
-                }
+                Ok(Born::Ready(missing)) => ready = Some(missing),
                 Ok(Born::Failed(failure)) | Err(failure) => {
                     worker.iter().for_each(Worker::kill);
                     return Err(failure);
                 }
+            }
+            // They come from two processes, in either order.
+            if ready.is_some()
+                && let Some(worker) = worker.take()
+            {
+                if self.workers.is_empty() {
+                    self.missing.extend(ready.unwrap_or_default());
+                }
+                let process = worker.pidfd.try_clone();
+                self.workers.insert(slot, worker);
+                let process = process.map_err(|e| Failure::from_io("its process", &e))?;
+                return Ok([ours, process]);
             }
         }
     }

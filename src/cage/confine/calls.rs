@@ -11,7 +11,7 @@ use seccompiler::{
 
 use super::Step;
 use crate::cage::Failure;
-use crate::cage::kernel::process::NICE;
+use crate::cage::kernel::signals::NICE;
 
 /// Refused whatever they are asked for.
 const REFUSED: &[libc::c_long] = &[
