@@ -7,9 +7,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Puts every signal back to what it does by default, and lets all of them through.
 pub(in crate::cage) fn reset_signals() {
+    // The C library keeps two signals to itself, and has those that it spawns ignore them: hence not through it. All
+    // zeroes are the default: no handler, no flags, no mask.
+    let default = [0_u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default is no handler. What cannot be changed is as it should be.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads no more than that, of a mask of eight bytes. What cannot be changed is as it should be.
+        unsafe {
+            let (action, none) = (default.as_ptr(), ptr::null::<u64>());
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action,
+                none,
+                size_of::<u64>(),
+            );
+        }
     }
     // SAFETY: an empty set, which is given for its length.
     unsafe {

@@ -124,11 +124,12 @@ fn skip(tier: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED escapes from `{tier}`: {why}");
 }
 
-/// The children of a process, by number.
+/// The children of a process, by number; none of one that has ended.
 fn children(pid: i32) -> BTreeSet<i32> {
     let mut found = BTreeSet::new();
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
-        let told = fs::read_to_string(thread.unwrap().path().join("children"));
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    for thread in threads.into_iter().flatten().filter_map(Result::ok) {
+        let told = fs::read_to_string(thread.path().join("children"));
         let told = told.unwrap_or_default();
         found.extend(
             told.split_whitespace()
@@ -259,16 +260,10 @@ impl Host {
 
 /// All that a process has started, and those in turn.
 fn processes_of(pid: i32) -> Vec<i32> {
-    let mut found = Vec::from_iter(
-        fs::metadata(format!("/proc/{pid}"))
-            .map(|_| children(pid))
-            .unwrap_or_default(),
-    );
+    let mut found = Vec::from_iter(children(pid));
     let mut at = 0;
     while let Some(pid) = found.get(at).copied() {
-        if Path::new(&format!("/proc/{pid}/task")).exists() {
-            found.extend(children(pid));
-        }
+        found.extend(children(pid));
         at += 1;
     }
     found
