@@ -139,34 +139,14 @@ impl Launcher {
         drop(its);
         // Whatever has become of the first process, the worker is told of by its packets alone.
         let _ = wait(Pid::from_raw(copied), true);
-        let (mut worker, mut ready) = (None, None);
-        loop {
-            // Two processes speak, and either may be the first.
-            match hear(&ours, &READY) {
-                Ok(Born::Pid(pid)) => worker = Worker::adopt(pid),
-                Ok(Born::Ready(missing)) => ready = Some(missing),
-                Ok(Born::Failed(failure)) | Err(failure) => {
-                    // What the first process had to say it has said.
-                    if worker.is_none()
-                        && let Ok(Born::Pid(pid)) = hear(&ours, &NOW)
-                    {
-                        worker = Worker::adopt(pid);
-                    }
-                    worker.iter().for_each(Worker::kill);
-                    return Err(failure);
-                }
-            }
-            if let Some(missing) = ready.take_if(|_| worker.is_some()) {
-                if self.workers.is_empty() {
-                    self.missing.extend(missing);
-                }
-                let worker = worker.ok_or_else(|| Failure::of("its process", Errno::SRCH))?;
-                let process = worker.pidfd.try_clone();
-                self.workers.insert(slot, worker);
-                let process = process.map_err(|e| Failure::from_io("its process", &e))?;
-                return Ok([ours, process]);
-            }
+        let (worker, missing) = born(&ours)?;
+        if self.workers.is_empty() {
+            self.missing.extend(missing);
         }
+        let process = worker.pidfd.try_clone();
+        self.workers.insert(slot, worker);
+        let process = process.map_err(|e| Failure::from_io("its process", &e))?;
+        Ok([ours, process])
     }
 
     fn tell(&self, control: &OwnedFd, made: Result<[OwnedFd; 2], Failure>) -> io::Result<()> {
@@ -251,7 +231,33 @@ impl Worker {
     }
 }
 
-/// What a worker that is being made has to say.
+/// A worker that is being made, once it is ready, and what it could not have.
+fn born(socket: &OwnedFd) -> Result<(Worker, Vec<String>), Failure> {
+    let (mut worker, mut ready) = (None, None);
+    loop {
+        // Two processes speak, and either may be the first.
+        match hear(socket, &READY) {
+            Ok(Born::Pid(pid)) => worker = Worker::adopt(pid),
+            Ok(Born::Ready(missing)) => ready = Some(missing),
+            Ok(Born::Failed(failure)) | Err(failure) => {
+                // The first of them has ended, and said what it had to say.
+                if worker.is_none()
+                    && let Ok(Born::Pid(pid)) = hear(socket, &NOW)
+                {
+                    worker = Worker::adopt(pid);
+                }
+                worker.iter().for_each(Worker::kill);
+                return Err(failure);
+            }
+        }
+        (worker, ready) = match (worker, ready) {
+            (Some(worker), Some(missing)) => return Ok((worker, missing)),
+            one => one,
+        };
+    }
+}
+
+/// What it has to say, or one of the two before it.
 fn hear(socket: &OwnedFd, patience: &Timespec) -> Result<Born, Failure> {
     let failed = |error: io::Error| Failure::from_io("hear of its worker", &error);
     let mut watched = [PollFd::new(socket, PollFlags::IN)];

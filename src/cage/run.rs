@@ -23,6 +23,9 @@ const DEMOTED_AFTER: Duration = Duration::from_millis(250);
 /// How often those are looked for that a command without a PID namespace has left and that end by themselves.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// So many are reaped before the service is listened to again: who goes on to start others ends without end.
+const AT_ONCE: usize = 256;
+
 /// What became of a run.
 pub(super) enum End {
     /// Ready for the next.
@@ -51,11 +54,17 @@ impl Run<'_> {
     pub(super) fn watch(self) -> io::Result<End> {
         let began = Instant::now();
         let mut demote = Some(began + DEMOTED_AFTER);
-        let mut kill = None;
+        let (mut kill, mut more) = (None, false);
         loop {
-            let (ended, told) = self.wait_until(earliest(demote, kill))?;
-            if ended || self.child.is_over() {
-                return self.ended(kill);
+            let at_once = more.then(Instant::now);
+            let (ended, told) = self.wait_until(at_once.or(earliest(demote, kill)))?;
+            if let Some(children) = self.children {
+                match self.reap() {
+                    Reaped::Command(exit) => return self.ended_among(children, exit, kill),
+                    Reaped::Some { more: others } => more = others,
+                }
+            } else if ended || self.child.is_over() {
+                return Ok(self.ended_alone());
             }
             if told {
                 match self.listen()? {
@@ -142,16 +151,37 @@ impl Run<'_> {
         }
     }
 
-    /// The child has ended: an init with its whole namespace, or the command alone.
-    fn ended(self, kill: Option<Instant>) -> io::Result<End> {
-        let waited = wait(Some(self.child.pid), true);
-        let (Waited::Ended(_, exit), Some(children)) = (waited, self.children) else {
-            if !self.child.is_over() {
-                report(self.socket, self.sequence, What::Gone);
+    /// An init has ended, and with it the whole namespace.
+    fn ended_alone(self) -> End {
+        let (Waited::Ended(..) | Waited::Later | Waited::Nobody) = wait(Some(self.child.pid), true);
+        if !self.child.is_over() {
+            report(self.socket, self.sequence, What::Gone);
+        }
+        End::Over
+    }
+
+    /// Reaps whoever has ended: they count as processes until then.
+    fn reap(&self) -> Reaped {
+        for _ in 0..AT_ONCE {
+            match wait(None, false) {
+                Waited::Ended(pid, exit) if pid == self.child.pid.as_raw_pid() => {
+                    return Reaped::Command(exit);
+                }
+                Waited::Ended(..) => {}
+                Waited::Later | Waited::Nobody => return Reaped::Some { more: false },
             }
-            return Ok(End::Over);
-        };
-        let left = matches!(wait(None, false), Waited::Later);
+        }
+        Reaped::Some { more: true }
+    }
+
+    /// The command has ended, and others that it started may not have.
+    fn ended_among(
+        self,
+        children: &Children,
+        exit: Exit,
+        kill: Option<Instant>,
+    ) -> io::Result<End> {
+        let left = !matches!(wait(None, false), Waited::Nobody);
         let what = self.child.what(Exit { left, ..exit });
         report(self.socket, self.sequence, what);
         if !left {
@@ -165,17 +195,17 @@ impl Run<'_> {
     /// Until those that a command has left have ended, or are to be.
     fn outlast(&self, children: &Children, mut kill: Option<Instant>) -> io::Result<End> {
         loop {
-            match wait(None, false) {
+            let look = match wait(None, false) {
                 Waited::Nobody => return Ok(End::Over),
-                Waited::Ended(..) => continue,
-                Waited::Later => {}
-            }
+                Waited::Ended(..) => Duration::ZERO,
+                Waited::Later => LOOK,
+            };
             if kill.is_some_and(|at| at <= Instant::now()) {
                 children.kill(&[]);
                 return Ok(End::Over);
             }
             let mut watched = [PollFd::new(self.socket, PollFlags::IN)];
-            match poll(&mut watched, Some(&time(LOOK))) {
+            match poll(&mut watched, Some(&time(look))) {
                 Ok(0) | Err(Errno::INTR) => continue,
                 Ok(_) => {}
                 Err(errno) => return Err(errno.into()),
@@ -190,6 +220,14 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Who has ended of a command without a PID namespace.
+enum Reaped {
+    /// The command itself, so.
+    Command(Exit),
+    /// Some that it has left, or nobody; and whether there may be more of them.
+    Some { more: bool },
 }
 
 /// What the service said while a command ran.

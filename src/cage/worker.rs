@@ -87,6 +87,8 @@ impl<'a> Worker<'a> {
                 .become_user
                 .map_or_else(|| process::getuid().as_raw(), |(user, _)| user);
             signals::handle_signals(user);
+        } else {
+            signals::wake_at_ends();
         }
         let missing = std::mem::take(&mut confined.missing);
         let worker = Self {

@@ -34,11 +34,21 @@ pub(in crate::cage) fn reset_signals() {
 /// Has the signals that ask a process to end do nothing, to this process and its copies; programs that are loaded have
 /// the default again.
 pub(in crate::cage) fn outlast_signals() {
-    extern "C" fn nothing(_: c_int) {}
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        // SAFETY: the handler does nothing.
-        unsafe { libc::signal(signal, nothing as *const () as libc::sighandler_t) };
+        heed(signal, nothing);
     }
+}
+
+/// Has the end of a child wake this process, whatever it waits for.
+pub(in crate::cage) fn wake_at_ends() {
+    heed(libc::SIGCHLD, nothing);
+}
+
+extern "C" fn nothing(_: c_int) {}
+
+fn heed(signal: c_int, handler: extern "C" fn(c_int)) {
+    // SAFETY: the handlers here make system calls at most.
+    unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
 }
 
 /// The user whose processes [`DEMOTE`](libc::SIGALRM) demotes.
@@ -50,12 +60,8 @@ pub(in crate::cage) const NICE: i32 = 10;
 /// Has every init from now on hand a SIGTERM on to all of its namespace, and demote all of it at a SIGALRM.
 pub(in crate::cage) fn handle_signals(user: u32) {
     DEMOTED.store(user, Ordering::Relaxed);
-    let handlers: [(c_int, extern "C" fn(c_int)); 2] =
-        [(libc::SIGTERM, terminate_all), (libc::SIGALRM, demote_all)];
-    for (signal, handler) in handlers {
-        // SAFETY: the handlers only make system calls.
-        unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
-    }
+    heed(libc::SIGTERM, terminate_all);
+    heed(libc::SIGALRM, demote_all);
 }
 
 extern "C" fn terminate_all(_: c_int) {

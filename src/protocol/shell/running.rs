@@ -27,7 +27,7 @@ const SHORT: Duration = Duration::from_millis(4);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// From being killed until being gone: a worker that takes longer is given up.
-const DEATH: Duration = Duration::from_secs(5);
+const DEATH: Duration = Duration::from_secs(3);
 
 /// A command that a worker runs. Dropped before it is over, all of it is killed.
 pub(super) struct Running {

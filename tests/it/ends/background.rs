@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::super::support::{Service, soak};
-use super::{cages, gone_within, mark, name, shell};
+use super::{gone_within, in_cages, mark, name, shell};
 
 #[test]
 fn children_in_the_background_hold_an_answer_only_when_asked_for() {
-    for cage in cages() {
+    in_cages(|cage| {
         let waits = shell("waits", cage, "wait_for_background = true", "");
         let lingers = shell("lingers", cage, "linger = \"700ms\"", "");
         let service = Service::start(&format!("{}{waits}{lingers}", shell("plain", cage, "", "")));
@@ -51,13 +51,26 @@ fn children_in_the_background_hold_an_answer_only_when_asked_for() {
         let (frame, took) = ask("waits", "(sleep 1; echo late) & echo done".into());
         assert_eq!(&*frame.stdout, b"done\nlate\n", "{cage}");
         assert!(took >= Duration::from_secs(1), "{cage}: {took:?}");
-    }
+    });
+}
+
+#[test]
+fn who_ends_in_the_background_counts_no_more() {
+    in_cages(|cage| {
+        let name = name();
+        let service = Service::start(&shell(&name, cage, "", "max_processes = 16"));
+        let mut talk = service.talk(&name);
+        let many = "i=0; while [ $i -lt 200 ]; do (/bin/true &); i=$((i+1)); done; echo all";
+        let frame = talk.command(many);
+        let said = String::from_utf8_lossy(&frame.stderr);
+        assert_eq!(frame.stdout, b"all\n", "{cage}: {said}");
+    });
 }
 
 #[test]
 fn commands_are_as_long_as_the_kernel_takes_and_no_longer() {
     const LONGEST: usize = 131_071;
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let keys = "framing = \"line\"\nlimits = { max_message_bytes = 200000 }";
         let service = Service::start(&shell(&name, cage, keys, ""));
@@ -75,5 +88,5 @@ fn commands_are_as_long_as_the_kernel_takes_and_no_longer() {
             assert!(!frame.stderr.is_empty());
         }
         assert_eq!(talk.command("echo well\n").stdout, b"well\n");
-    }
+    });
 }

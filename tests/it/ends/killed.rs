@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::super::shell::processes;
 use super::super::support::{Service, eventually, soak};
 use super::{
-    cages, expect_no_traces, gone_within, is_launcher, launchers, mark, name, shell, signal,
+    expect_no_traces, gone_within, in_cages, is_launcher, launchers, mark, name, shell, signal,
 };
 
 /// Commands that run at each kill.
@@ -17,7 +17,7 @@ const COMMANDS: usize = 20;
 #[test]
 fn a_killed_service_takes_its_commands_along() {
     let rounds = if soak() { 25 } else { 1 };
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let sandbox = format!("max_concurrent_commands = {COMMANDS}");
         let toml = shell(&name, cage, "", &sandbox);
@@ -56,12 +56,12 @@ fn a_killed_service_takes_its_commands_along() {
             );
         }
         eprintln!("{cage}: {rounds} kills: gone after {most:?} at most, ready after {ready:?}");
-    }
+    });
 }
 
 #[test]
 fn what_even_a_killed_launcher_leaves_is_gone_with_the_next() {
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let toml = shell(&name, cage, "", "");
         let service = Service::start(&toml);
@@ -78,5 +78,5 @@ fn what_even_a_killed_launcher_leaves_is_gone_with_the_next() {
         gone_within(&mark, Duration::from_secs(2));
         expect_no_traces(&name);
         assert_eq!(service.talk(&name).command("echo well").stdout, b"well\n");
-    }
+    });
 }

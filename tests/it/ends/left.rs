@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::shell::processes;
 use super::super::support::{Service, eventually, no_grpcurl, soak};
-use super::{Chance, cages, gone_within, launchers, mark, name, shell, signal, workers};
+use super::{Chance, gone_within, in_cages, launchers, mark, name, shell, signal, workers};
 
 /// What may become of a command whose cage ends.
 const ANSWERS: [&str; 4] = ["", "launcher_lost", "launcher_unavailable", "busy"];
@@ -63,7 +63,7 @@ fn every_command_is_answered_however_often_its_launcher_is_killed() {
         return;
     }
     let time = Duration::from_secs(if soak() { 30 } else { 1 });
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let service = Service::start(&shell(&name, cage, "", ""));
         let mut ailing = 0;
@@ -77,13 +77,13 @@ fn every_command_is_answered_however_often_its_launcher_is_killed() {
         assert!(ailing > 0, "{cage}");
         eventually("it is well again", || serves(&service, &name));
         assert_eq!(service.talk(&name).command("echo well").stdout, b"well\n");
-    }
+    });
 }
 
 #[test]
 fn every_command_is_answered_however_often_its_worker_is_killed() {
     let time = Duration::from_secs(if soak() { 30 } else { 1 });
-    for cage in cages() {
+    in_cages(|cage| {
         let (name, mut chance) = (name(), Chance(7));
         let service = Service::start(&shell(&name, cage, "", "max_concurrent_commands = 8"));
         let first = launchers(&service);
@@ -97,7 +97,7 @@ fn every_command_is_answered_however_often_its_worker_is_killed() {
         assert!(answers.0 > 0);
         assert_eq!(launchers(&service), first, "{cage}: the launcher goes on");
         assert!(workers(&service).len() <= 8);
-    }
+    });
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_worker_that_hears_nothing_is_killed_with_its_command() {
     if no_grpcurl() {
         return;
     }
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let service = Service::start(&shell(&name, cage, "", ""));
         let (mark, mut talk) = (mark(), service.talk(&name));
@@ -122,7 +122,7 @@ fn a_worker_that_hears_nothing_is_killed_with_its_command() {
             .unwrap();
         gone_within(&mark, Duration::from_secs(2));
         eventually("its launcher has ended", || launchers(&service).is_empty());
-    }
+    });
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_worker_that_hears_nothing_does_not_hold_its_session() {
     if !soak() {
         return;
     }
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let service = Service::start(&shell(&name, cage, "command_timeout = \"300ms\"", ""));
         let (mark, mut talk) = (mark(), service.talk(&name));
@@ -144,7 +144,7 @@ fn a_worker_that_hears_nothing_does_not_hold_its_session() {
         assert_eq!(talk.frame().error(), "launcher_lost");
         gone_within(&mark, Duration::from_millis(500));
         assert_eq!(talk.command("echo well").stdout, b"well\n");
-    }
+    });
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_launcher_that_hears_nothing_is_replaced() {
     if !soak() {
         return;
     }
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let service = Service::start(&shell(&name, cage, "queue_timeout = \"1s\"", ""));
         let mut talks = [service.talk(&name), service.talk(&name)];
@@ -183,5 +183,5 @@ fn a_launcher_that_hears_nothing_is_replaced() {
             assert!(Instant::now() < deadline, "{cage}: it is not replaced");
         }
         eprintln!("{cage}: replaced after {:?}", began.elapsed());
-    }
+    });
 }

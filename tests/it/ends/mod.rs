@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::shell::processes;
-use super::support::{Service, eventually};
+use super::support::{Service, eventually, soak};
 
 /// Every cage that this host can have.
 const CAGES: [&str; 4] = ["full", "userns", "landlock", "none"];
@@ -41,6 +41,19 @@ fn cages() -> impl Iterator<Item = &'static str> {
     };
     let all = OFFERED.get_or_init(|| CAGES.into_iter().filter(offered).collect());
     all.iter().copied()
+}
+
+/// Does the same in every cage: at once for a first look, and one after the other where it is measured.
+fn in_cages(test: impl Fn(&'static str) + Sync) {
+    if soak() {
+        return cages().for_each(test);
+    }
+    std::thread::scope(|scope| {
+        for cage in cages() {
+            let test = &test;
+            scope.spawn(move || test(cage));
+        }
+    });
 }
 
 /// A shell listener of this name with these keys, in this cage and no other, with these keys of its sandbox.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::shell::processes;
 use super::super::support::{Service, Talk, eventually, memory, soak};
-use super::{cages, gone_within, mark, name, shell};
+use super::{gone_within, in_cages, mark, name, shell};
 
 /// What takes all it can get, and what becomes of it.
 const GREEDY: [(&str, &str); 5] = [
@@ -32,7 +32,7 @@ fn p99(talk: &mut Talk, commands: usize) -> Duration {
 #[test]
 fn who_is_honest_is_served_beside_those_who_take_all() {
     let (seconds, commands) = if soak() { (6, 300) } else { (1, 30) };
-    for cage in cages() {
+    in_cages(|cage| {
         let (rough, honest) = (name(), name());
         let toml = shell(
             &rough,
@@ -89,12 +89,12 @@ fn who_is_honest_is_served_beside_those_who_take_all() {
             let frame = service.talk(&rough).command("echo well");
             assert_eq!(frame.stdout, b"well\n", "{cage}: {what}: {}", frame.header);
         }
-    }
+    });
 }
 
 #[test]
 fn who_waits_for_a_turn_has_it_in_the_end() {
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let keys = "queue_timeout = \"5s\"";
         let service = Service::start(&shell(&name, cage, keys, "max_concurrent_commands = 1"));
@@ -106,12 +106,12 @@ fn who_waits_for_a_turn_has_it_in_the_end() {
             let frame = talk.frame();
             assert_eq!(frame.stdout, b"had\n", "{cage}: {}", frame.header);
         }
-    }
+    });
 }
 
 #[test]
 fn fifty_at_once_take_turns_within_their_budget() {
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let keys = "command_timeout = \"2s\"\nqueue_timeout = \"500ms\"";
         let service = Service::start(&shell(&name, cage, keys, "max_concurrent_commands = 4"));
@@ -131,5 +131,5 @@ fn fifty_at_once_take_turns_within_their_budget() {
         assert!(began.elapsed() < Duration::from_millis(3500), "{cage}");
         gone_within(&mark, Duration::from_millis(50));
         assert_eq!(service.talk(&name).command("echo well").stdout, b"well\n");
-    }
+    });
 }

@@ -19,7 +19,7 @@ use switchboard::cage::{Isolation, Profile, User};
 
 use super::super::shell::processes;
 use super::super::support::{TIMEOUT, eventually, program, soak};
-use super::{Chance, cages, children, descriptors, gone_within, mark, name, traces};
+use super::{Chance, cages, children, descriptors, gone_within, in_cages, mark, name, traces};
 
 /// A launcher whose service this test is.
 struct Launcher {
@@ -226,7 +226,7 @@ fn is_order(bytes: &[u8]) -> (bool, bool) {
 #[test]
 fn what_is_no_order_ends_a_worker_and_runs_nothing() {
     let rounds = if soak() { 400 } else { 6 };
-    for cage in cages() {
+    in_cages(|cage| {
         let listener = name();
         let (launcher, first) = Launcher::ready(cage, &listener);
         first.works(1);
@@ -298,12 +298,12 @@ fn what_is_no_order_ends_a_worker_and_runs_nothing() {
         drop(first);
         assert_eq!(launcher.ended().0, Some(0), "{cage}");
         assert_eq!(traces(&listener), Vec::<std::path::PathBuf>::new());
-    }
+    });
 }
 
 #[test]
 fn a_worker_that_runs_something_takes_no_other_order() {
-    for cage in cages() {
+    in_cages(|cage| {
         let (launcher, worker) = Launcher::ready(cage, &name());
         // The ends of others are none of its own.
         let mark = mark();
@@ -343,12 +343,12 @@ fn a_worker_that_runs_something_takes_no_other_order() {
         eventually("both run", || processes(&mark) >= 4);
         assert_eq!(launcher.ended().0, Some(0));
         gone_within(&mark, Duration::from_millis(500));
-    }
+    });
 }
 
 #[test]
 fn arguments_are_as_long_as_the_kernel_takes() {
-    for cage in cages() {
+    in_cages(|cage| {
         let (_launcher, worker) = Launcher::ready(cage, &name());
         let null = File::options().write(true).open("/dev/null").unwrap();
         let long = vec![b'x'; 131_071];
@@ -369,7 +369,7 @@ fn arguments_are_as_long_as_the_kernel_takes() {
         assert!(send(&worker.0, &packet, &[null.as_fd(), null.as_fd()]));
         assert!(matches!(worker.report().unwrap().what, What::Exited(exit) if exit.status == 0));
         worker.works(3);
-    }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::shell::processes;
 use super::super::support::{Service, TIMEOUT, eventually, no_grpcurl, soak, take_descriptors};
-use super::{Chance, cages, descriptors, gone_within, launchers, mark, name, shell, workers};
+use super::{Chance, descriptors, gone_within, in_cages, launchers, mark, name, shell, workers};
 
 /// Commands at once.
 const ABREAST: usize = 8;
@@ -50,7 +50,7 @@ fn a_peer_that_resets_leaves_nothing_behind() {
     }
     let resets = if soak() { 1000 } else { 48 };
     take_descriptors();
-    for cage in cages() {
+    in_cages(|cage| {
         let name = name();
         let keys = "limits = { max_sessions_per_source = 1024 }";
         let sandbox = format!("max_concurrent_commands = {ABREAST}");
@@ -87,7 +87,7 @@ fn a_peer_that_resets_leaves_nothing_behind() {
             after = held(&service);
         }
         assert_eq!(after, before, "{cage}: what is held after and before");
-    }
+    });
 }
 
 /// Has a command started and leaves after a while that is different every time.

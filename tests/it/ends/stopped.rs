@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::shell::{Gate, processes};
 use super::super::support::{Service, Talk, eventually, no_grpcurl};
-use super::{cages, gone_within, launchers, mark, name, shell};
+use super::{gone_within, in_cages, launchers, mark, name, shell};
 
 /// Two commands, of which one ends when its gate is opened, and the other never, whoever asks it to.
 struct Pair {
@@ -44,11 +44,14 @@ impl Pair {
     }
 }
 
-/// Ends a listener or the service while commands run, which have two seconds.
-fn ended(how: &str, mut act: impl FnMut(&Service, &str) + Send) {
-    for cage in cages() {
+/// Ends a listener or the service while commands run, which have a moment.
+fn ended(how: &str, act: impl Fn(&Service, &str) + Sync) {
+    in_cages(|cage| {
         let name = name();
-        let toml = format!("[shutdown]\ngrace = \"2s\"\n{}", shell(&name, cage, "", ""));
+        let toml = format!(
+            "[shutdown]\ngrace = \"700ms\"\n{}",
+            shell(&name, cage, "", "")
+        );
         let service = Service::start(&toml);
         let pair = Pair::start(&service, &name);
         std::thread::scope(|scope| {
@@ -63,7 +66,7 @@ fn ended(how: &str, mut act: impl FnMut(&Service, &str) + Send) {
             Vec::<std::path::PathBuf>::new(),
             "{cage}: {how}"
         );
-    }
+    });
 }
 
 #[test]
