@@ -37,10 +37,13 @@ pub(super) fn drop(tier: Isolation, becomes: bool) -> Result<(), Failure> {
 }
 
 /// A namespace of processes for each command, whatever a command leaves in its folder, and where commands are somebody
-/// else's, becoming that user and ending them.
+/// else's, becoming that user, demoting and ending them.
 fn wanted(tier: Isolation, becomes: bool) -> CapabilitySet {
     let files = CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER;
-    let users = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL;
+    let users = CapabilitySet::SETUID
+        | CapabilitySet::SETGID
+        | CapabilitySet::KILL
+        | CapabilitySet::SYS_NICE;
     match tier {
         Isolation::Userns => files | CapabilitySet::SYS_ADMIN,
         Isolation::Full => files | users | CapabilitySet::SYS_ADMIN,

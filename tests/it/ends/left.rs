@@ -11,7 +11,13 @@ use super::super::support::{Service, eventually, no_grpcurl, soak};
 use super::{Chance, gone_within, in_cages, launchers, mark, name, shell, signal, workers};
 
 /// What may become of a command whose cage ends.
-const ANSWERS: [&str; 4] = ["", "launcher_lost", "launcher_unavailable", "busy"];
+const ANSWERS: [&str; 5] = [
+    "",
+    "launcher_lost",
+    "launcher_unavailable",
+    "spawn_failed",
+    "busy",
+];
 
 fn serves(service: &Service, name: &str) -> bool {
     let request = json!({ "service": format!("listeners/{name}") });

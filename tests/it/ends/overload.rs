@@ -31,7 +31,7 @@ fn p99(talk: &mut Talk, commands: usize) -> Duration {
 
 #[test]
 fn who_is_honest_is_served_beside_those_who_take_all() {
-    let (seconds, commands) = if soak() { (6, 300) } else { (1, 30) };
+    let (seconds, commands) = if soak() { (8, 1000) } else { (1, 30) };
     in_cages(|cage| {
         let (rough, honest) = (name(), name());
         let toml = shell(
