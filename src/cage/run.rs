@@ -57,7 +57,7 @@ impl Run<'_> {
         let (mut kill, mut more) = (None, false);
         loop {
             let at_once = more.then(Instant::now);
-            let (ended, told) = self.wait_until(at_once.or(earliest(demote, kill)))?;
+            let (ended, told) = self.wait_until(at_once.or_else(|| earliest(demote, kill)))?;
             if let Some(children) = self.children {
                 match self.reap() {
                     Reaped::Command(exit) => return self.ended_among(children, exit, kill),
