@@ -153,6 +153,7 @@ impl<'a> Worker<'a> {
                 become_user: self.confined.become_user,
                 cpu_seconds: self.confined.cpu_seconds,
                 alone: self.alone,
+                numbering: self.confined.numbering.as_ref().map(AsFd::as_fd),
             },
         );
         let run = match started {

@@ -17,6 +17,7 @@ mod tests;
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::Mode;
@@ -39,6 +40,8 @@ pub(super) struct Confined {
     pub(super) become_user: Option<(u32, u32)>,
     /// CPU time of each process of a command.
     pub(super) cpu_seconds: Option<u64>,
+    /// Where processes are given their numbers, for commands with a PID namespace of their own.
+    pub(super) numbering: Option<OwnedFd>,
     /// Where commands start.
     pub(super) directory: PathBuf,
     /// The scratch folder as commands see it.
@@ -109,6 +112,7 @@ pub(super) fn enter(
     mut missing: Vec<String>,
 ) -> Result<Confined, Failure> {
     let (user, other) = runner(profile);
+    let numbering = tier.is_apart().then(namespaces::numbering).flatten();
     umask(Mode::from_raw_mode(0o022));
     let (scratch, home) = if tier.is_apart() {
         let mounted = root::enter(profile, &user)?;
@@ -150,6 +154,7 @@ pub(super) fn enter(
         scratch,
         become_user: (other && tier != Isolation::Userns).then_some((user.uid, user.gid)),
         cpu_seconds: limits::cpu_seconds(profile.max_cpu_time),
+        numbering,
         directory: directory.clone(),
         home,
     })

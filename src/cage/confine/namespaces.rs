@@ -1,6 +1,7 @@
 //! Leaves the host's namespaces: users, mounts, processes, System V IPC, the host's name, the network.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::fd::OwnedFd;
 
 use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
 use rustix::thread::{
@@ -25,6 +26,15 @@ pub(super) fn leave_user(user: &User, other: bool) -> Result<(), Failure> {
             .step(format!("write {file}"))?;
     }
     Ok(())
+}
+
+/// Where the number is written that the next process of the writer's PID namespace comes after. Of the host's `/proc`:
+/// the one of a root cannot be written to. Kernels may be without it.
+pub(super) fn numbering() -> Option<OwnedFd> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open("/proc/sys/kernel/ns_last_pid");
+    file.ok().map(OwnedFd::from)
 }
 
 fn become_user(user: &User) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
-//! Leaving the host's namespaces, and taking rights from mounts.
+//! Leaving the host's namespaces, numbers in those of a command, and taking rights from mounts.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,6 +12,22 @@ pub(in crate::cage) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
     let shared = UnshareFlags::FILES | UnshareFlags::FS | UnshareFlags::SYSVSEM;
     // SAFETY: only a table of descriptors that threads no longer share is unsafe, and none is asked for.
     unsafe { unshare_unsafe(namespaces - shared) }.map_err(Into::into)
+}
+
+/// A command is to have the same number in its own namespace and in that of its slot, which is what `/proc` tells of:
+/// programs look themselves up there by what they believe is their number. From there on both count alike. In its own
+/// namespace there is the init before it, and in the other one the worker and the init.
+pub(super) const INIT_AFTER: &[u8] = b"1";
+pub(super) const COMMAND_AFTER: &[u8] = b"2";
+
+/// Has the next process of this one's PID namespace come after that number. Without it the numbers differ, which most
+/// programs never notice.
+pub(super) fn number(numbering: Option<BorrowedFd<'_>>, after: &[u8]) {
+    if let Some(numbering) = numbering {
+        let (fd, text) = (numbering.as_raw_fd(), after.as_ptr().cast());
+        // SAFETY: it is as long as is said.
+        unsafe { libc::pwrite(fd, text, after.len(), 0) };
+    }
 }
 
 /// What may no longer be done through a mount.

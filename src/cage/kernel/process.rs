@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
+use super::namespaces::{COMMAND_AFTER, INIT_AFTER, number};
 use super::wait::{Waited, wait};
 use crate::cage::message::{Exit, Report, Step, What};
 
@@ -71,6 +72,8 @@ pub(in crate::cage) struct Start<'a> {
     pub(in crate::cage) cpu_seconds: Option<u64>,
     /// In a PID namespace of its own, with an init.
     pub(in crate::cage) alone: bool,
+    /// Where processes of a PID namespace are given their numbers.
+    pub(in crate::cage) numbering: Option<BorrowedFd<'a>>,
 }
 
 /// What the processes of a command share.
@@ -120,6 +123,7 @@ pub(in crate::cage) fn start<'a>(
         step: AtomicU8::new(0),
         is_over: AtomicBool::new(false),
     });
+    number(shared.start.numbering, INIT_AFTER);
     let argument = (&raw const *shared).cast_mut().cast::<c_void>();
     let mut pidfd: c_int = -1;
     let (body, flags, stack): (extern "C" fn(*mut c_void) -> c_int, _, _) = if alone {
@@ -171,6 +175,7 @@ impl Shared<'_> {
 extern "C" fn init(argument: *mut c_void) -> c_int {
     // SAFETY: it is what `start` was given, which outlives this process.
     let shared = unsafe { &*argument.cast::<Shared<'_>>() };
+    number(shared.start.numbering, COMMAND_AFTER);
     let flags = libc::CLONE_VM | libc::SIGCHLD;
     // SAFETY: as in `start`; the stack is used for nothing else as long as this process lives.
     let command = unsafe { libc::clone(become_command, shared.command_stack, flags, argument) };

@@ -189,3 +189,29 @@ fn nothing_more_is_inherited_than_what_is_needed() {
         nothing_more_is_inherited_in(tier);
     }
 }
+
+#[test]
+fn a_command_finds_itself_in_proc() {
+    for tier in ["full", "userns", "landlock", "none"] {
+        let Some(service) = start(tier) else {
+            continue;
+        };
+        let mut talk = service.talk("shell");
+        // Again and again: what earlier commands have counted does not matter.
+        for _ in 0..3 {
+            let stat = says(&mut talk, "cat /proc/self/stat");
+            let number = stat.split(' ').next().unwrap();
+            if ["full", "userns"].contains(&tier)
+                && Path::new("/proc/sys/kernel/ns_last_pid").exists()
+            {
+                assert_eq!(number, "3", "`{tier}`");
+            }
+            let status = values(&says(&mut talk, "cat /proc/self/status"), ":");
+            let numbers: Vec<_> = status["NSpid"].split(' ').collect();
+            let [.., slots, own] = numbers[..] else {
+                continue;
+            };
+            assert_eq!(slots, own, "`{tier}`: {numbers:?}");
+        }
+    }
+}
