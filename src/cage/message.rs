@@ -1,15 +1,16 @@
 //! What the service and a worker say to each other: one packet each, with no length and no end to get wrong.
 //!
 //! ```text
-//! service ─▶ worker   Run    1 · sequence · program NUL argument NUL …   with stdout and stderr beside it
+//! service ─▶ worker   Run    1 · sequence · short in ms · program NUL argument NUL …   with stdout and stderr beside it
 //!                     End    2 · sequence · grace in ms
 //! worker ─▶ service   Exited 1 · sequence · status · user µs · system µs · peak KiB · others left
 //!                     Gone   2 · sequence
 //!                     Failed 3 · sequence · errno · step
+//!                     Lasts  4 · sequence
 //! ```
 //!
 //! Every run is answered by one `Exited` without others left, by one `Failed`, or by `Gone` (and before it an `Exited`,
-//! unless the command was ended). Numbers are little-endian. What is not of this form is refused, never guessed at.
+//! unless the command was ended). One that takes longer than is short `Lasts` meanwhile. Numbers are little-endian. What is not of this form is refused, never guessed at.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -17,8 +18,13 @@ use std::time::Duration;
 /// What a worker is told.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Order<'a> {
-    /// Run this: the program, and then its arguments from the nought on, each with its NUL.
-    Run { sequence: u32, words: Words<'a> },
+    /// Run this, and tell when it takes longer than is short: the program, and then its arguments from the nought on,
+    /// each with its NUL.
+    Run {
+        sequence: u32,
+        short: Duration,
+        words: Words<'a>,
+    },
     /// End the run of this number: ask it, and after so long kill it.
     End { sequence: u32, grace: Duration },
 }
@@ -62,6 +68,19 @@ pub enum What {
         /// At which step.
         step: Step,
     },
+    /// It goes on for longer than most.
+    Lasts,
+}
+
+impl What {
+    /// Whether nothing follows it.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Exited(exit) => !exit.left,
+            Self::Gone | Self::Failed { .. } => true,
+            Self::Lasts => false,
+        }
+    }
 }
 
 /// How a command ended.
@@ -115,11 +134,12 @@ impl Step {
 pub const REPORT: usize = 34;
 
 /// A run's packet.
-pub fn run(sequence: u32, program: &[u8], arguments: &[&[u8]]) -> Vec<u8> {
+pub fn run(sequence: u32, short: Duration, program: &[u8], arguments: &[&[u8]]) -> Vec<u8> {
     let length: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
-    let mut packet = Vec::with_capacity(5 + program.len() + 1 + length);
+    let mut packet = Vec::with_capacity(9 + program.len() + 1 + length);
     packet.push(1);
     packet.extend_from_slice(&sequence.to_le_bytes());
+    packet.extend_from_slice(&millis(short).to_le_bytes());
     for word in std::iter::once(&program).chain(arguments) {
         packet.extend_from_slice(word);
         packet.push(0);
@@ -130,10 +150,13 @@ pub fn run(sequence: u32, program: &[u8], arguments: &[&[u8]]) -> Vec<u8> {
 /// An end's packet.
 pub fn end(sequence: u32, grace: Duration) -> [u8; 9] {
     let mut packet = [2; 9];
-    let grace = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
     packet[1..5].copy_from_slice(&sequence.to_le_bytes());
-    packet[5..].copy_from_slice(&grace.to_le_bytes());
+    packet[5..].copy_from_slice(&millis(grace).to_le_bytes());
     packet
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// What an order says; none when it is not one.
@@ -142,10 +165,14 @@ pub(super) fn order(packet: &[u8]) -> Option<Order<'_>> {
     let (sequence, rest) = number(rest)?;
     match kind {
         1 => {
+            let (short, rest) = number(rest)?;
             let words = rest.iter().filter(|byte| **byte == 0).count();
             let whole = words >= 2 && rest.last() == Some(&0) && rest[0] != 0;
-            let words = Words(rest);
-            whole.then_some(Order::Run { sequence, words })
+            whole.then_some(Order::Run {
+                sequence,
+                short: Duration::from_millis(short.into()),
+                words: Words(rest),
+            })
         }
         2 => {
             let (grace, rest) = number(rest)?;
@@ -193,6 +220,10 @@ impl Report {
                 packet[9] = step as u8;
                 10
             }
+            What::Lasts => {
+                packet[0] = 4;
+                5
+            }
         };
         (packet, length)
     }
@@ -228,6 +259,7 @@ impl Report {
                 let errno = errno.cast_signed();
                 What::Failed { errno, step }
             }
+            4 if rest.is_empty() => What::Lasts,
             _ => return None,
         };
         Some(Self { sequence, what })
@@ -240,11 +272,15 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn words(packet: &[u8]) -> Option<(u32, Vec<Vec<u8>>)> {
+    fn words(packet: &[u8]) -> Option<(u32, Duration, Vec<Vec<u8>>)> {
         match order(packet)? {
-            Order::Run { sequence, words } => {
+            Order::Run {
+                sequence,
+                short,
+                words,
+            } => {
                 let words = words.iter().map(|word| word.to_bytes().to_vec());
-                Some((sequence, words.collect()))
+                Some((sequence, short, words.collect()))
             }
             Order::End { .. } => None,
         }
@@ -261,14 +297,16 @@ mod tests {
         #[test]
         fn a_run_comes_out_as_it_went_in(
             sequence: u32,
+            short: u32,
             program in vec(1u8.., 1..20),
             arguments in vec(vec(1u8.., 0..20), 1..5),
         ) {
             let slices: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-            let read = words(&run(sequence, &program, &slices)).unwrap();
-            prop_assert_eq!(read.0, sequence);
-            prop_assert_eq!(&read.1[0], &program);
-            prop_assert_eq!(&read.1[1..], &arguments);
+            let short = Duration::from_millis(short.into());
+            let read = words(&run(sequence, short, &program, &slices)).unwrap();
+            prop_assert_eq!((read.0, read.1), (sequence, short));
+            prop_assert_eq!(&read.2[0], &program);
+            prop_assert_eq!(&read.2[1..], &arguments);
         }
 
         #[test]
@@ -294,7 +332,7 @@ mod tests {
                 left,
             };
             let step = Step::of(step).unwrap();
-            for what in [What::Exited(exit), What::Gone, What::Failed { errno, step }] {
+            for what in [What::Exited(exit), What::Gone, What::Lasts, What::Failed { errno, step }] {
                 let report = Report { sequence, what };
                 let (packet, length) = report.packet();
                 prop_assert_eq!(Report::read(&packet[..length]), Some(report));

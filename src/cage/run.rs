@@ -44,6 +44,8 @@ pub(super) fn report(socket: &OwnedFd, sequence: u32, what: What) {
 pub(super) struct Run<'a> {
     pub(super) socket: &'a OwnedFd,
     pub(super) sequence: u32,
+    /// It is said to last when it takes longer.
+    pub(super) short: Duration,
     /// Where it has no PID namespace.
     pub(super) children: Option<&'a Children>,
     pub(super) child: Child<'a>,
@@ -53,11 +55,14 @@ impl Run<'_> {
     /// Sees it to its end.
     pub(super) fn watch(self) -> io::Result<End> {
         let began = Instant::now();
-        let mut demote = Some(began + DEMOTED_AFTER);
+        let mut next = Some(Next::Lasts);
         let (mut kill, mut more) = (None, false);
         loop {
             let at_once = more.then(Instant::now);
-            let (ended, told) = self.wait_until(at_once.or_else(|| earliest(demote, kill)))?;
+            let (ended, told) = self.wait_until(at_once.or_else(|| {
+                let next = next.map(|next| began + self.after(next));
+                earliest(next, kill)
+            }))?;
             if let Some(children) = self.children {
                 match self.reap() {
                     Reaped::Command(exit) => return self.ended_among(children, exit, kill),
@@ -82,9 +87,8 @@ impl Run<'_> {
                 report(self.socket, self.sequence, What::Gone);
                 return Ok(End::Over);
             }
-            if demote.is_some_and(|at| at <= now) {
-                demote = None;
-                self.demote();
+            if let Some(due) = next.filter(|next| began + self.after(*next) <= now) {
+                next = self.fall_due(due);
             }
         }
     }
@@ -129,6 +133,27 @@ impl Run<'_> {
             };
         }
         Instant::now() + grace
+    }
+
+    fn after(&self, next: Next) -> Duration {
+        match next {
+            Next::Lasts => self.short,
+            Next::Demote => self.short.max(DEMOTED_AFTER),
+        }
+    }
+
+    /// Does what is due of a command that still runs. What is next.
+    fn fall_due(&self, due: Next) -> Option<Next> {
+        match due {
+            Next::Lasts => {
+                report(self.socket, self.sequence, What::Lasts);
+                Some(Next::Demote)
+            }
+            Next::Demote => {
+                self.demote();
+                None
+            }
+        }
     }
 
     fn demote(&self) {
@@ -220,6 +245,13 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// What happens to a command because it runs for so long.
+#[derive(Clone, Copy)]
+enum Next {
+    Lasts,
+    Demote,
 }
 
 /// Who has ended of a command without a PID namespace.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -112,8 +113,12 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             match message::order(&room[..length]) {
-                Some(Order::Run { sequence, words }) => {
-                    let ended = self.run(sequence, words, &mut outputs)?;
+                Some(Order::Run {
+                    sequence,
+                    short,
+                    words,
+                }) => {
+                    let ended = self.run(sequence, short, words, &mut outputs)?;
                     if matches!(ended, End::Left) {
                         return Ok(());
                     }
@@ -132,6 +137,7 @@ impl<'a> Worker<'a> {
     fn run(
         &mut self,
         sequence: u32,
+        short: Duration,
         words: Words<'_>,
         outputs: &mut Vec<OwnedFd>,
     ) -> io::Result<End> {
@@ -160,6 +166,7 @@ impl<'a> Worker<'a> {
             Ok(child) => Run {
                 socket: self.socket,
                 sequence,
+                short,
                 children: self.children.as_ref(),
                 child,
             },

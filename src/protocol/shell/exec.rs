@@ -17,6 +17,10 @@ use super::running::Running;
 use super::trail::Entry;
 use super::worker::Worker;
 
+/// A command that ends before this has been read when it ends: what it says waits in the pipes, and nobody is woken for
+/// each of it. One that says more than they hold waits so long, once.
+const SHORT: Duration = Duration::from_millis(4);
+
 /// How commands are run here.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -103,7 +107,7 @@ async fn start(
                 return Err(refusal);
             }
         };
-        match give(plan, &mut hired, launcher.owner()) {
+        match give(plan, &mut hired, launcher) {
             Ok(pipes) => {
                 entry.start();
                 let running = Running::new(hired, pipes, rules);
@@ -117,7 +121,8 @@ async fn start(
 }
 
 /// Makes the outputs, which a command must own to open them anew, and has it started.
-fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Result<[OwnedFd; 2]> {
+fn give(plan: &Plan, worker: &mut Worker, launcher: &Launcher) -> io::Result<[OwnedFd; 2]> {
+    let owner = launcher.owner();
     let make = || {
         let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
         if let Some((user, group)) = owner {
@@ -127,6 +132,8 @@ fn give(plan: &Plan, worker: &mut Worker, owner: Option<(u32, u32)>) -> io::Resu
         io::Result::Ok((ours, its))
     };
     let ((output, its_output), (errors, its_errors)) = (make()?, make()?);
-    worker.run(plan, [its_output.as_fd(), its_errors.as_fd()])?;
+    // Those that run beside it take their share of its time.
+    let short = SHORT * u32::try_from(launcher.busy()).unwrap_or(1).max(1);
+    worker.run(plan, short, [its_output.as_fd(), its_errors.as_fd()])?;
     Ok([output, errors])
 }

@@ -91,6 +91,12 @@ impl Launcher {
         Arc::strong_count(&self.keep.alive) - 1
     }
 
+    /// Workers that run commands.
+    pub(super) fn busy(&self) -> usize {
+        let idle = lock(&self.keep.idle).workers.len();
+        self.workers().saturating_sub(idle)
+    }
+
     /// Starts it unless it was started. Must be called within the runtime.
     pub fn start(&self) {
         if let Some(waiting) = lock(&self.waiting).take() {

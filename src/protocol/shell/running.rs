@@ -19,10 +19,6 @@ use super::policy::Refusal;
 use super::worker::Worker;
 use crate::cage::message::{Exit, Step, What};
 
-/// A command that ends before this has been read when it ends: what it says waits in the pipes, and nobody is woken for
-/// each of it. One that says more than they hold waits so long, once.
-const SHORT: Duration = Duration::from_millis(4);
-
 /// From being asked to end until being killed.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -38,8 +34,7 @@ pub(super) struct Running {
     /// Nothing that it started runs any more.
     over: bool,
     ending: Ending,
-    /// What happens next if nothing else does: its outputs are watched, and then it is ended or given up.
-    watch_at: Option<Instant>,
+    /// What happens next if nothing else does: it is ended, or given up.
     until: Instant,
     failure: Option<Refusal>,
 }
@@ -55,15 +50,13 @@ enum Ending {
 impl Running {
     /// One that `worker` has just begun to run, with our ends of its outputs.
     pub(super) fn new(worker: Worker, outputs: [OwnedFd; 2], rules: &Rules) -> Self {
-        let now = Instant::now();
         let mut running = Self {
             worker,
             collector: Collector::new(outputs, rules.max_output),
             end: None,
             over: false,
             ending: Ending::No,
-            watch_at: Some(now + SHORT),
-            until: later(now, rules.timeout),
+            until: later(Instant::now(), rules.timeout),
             failure: None,
         };
         if rules.verbose.load(Ordering::Relaxed) {
@@ -82,13 +75,12 @@ impl Running {
     ) -> Option<G> {
         let mut left = None;
         loop {
-            let due = self.watch_at.map_or(self.until, |at| at.min(self.until));
             tokio::select! {
                 what = self.worker.report(), if !self.over => {
                     self.note(what, rules);
                 }
                 () = self.collector.read() => {}
-                () = tokio::time::sleep_until(due) => self.fall_due(rules, outcome),
+                () = tokio::time::sleep_until(self.until) => self.fall_due(rules, outcome),
                 value = &mut gone, if left.is_none() => {
                     left = Some(value);
                     self.stop(GRACE);
@@ -121,6 +113,8 @@ impl Running {
                     }
                 }
             }
+            // What a short one says waits in the pipes, and nobody is woken for each of it.
+            Some(What::Lasts) => self.watch(),
             Some(What::Gone) => self.over = true,
             Some(What::Failed { errno, step }) => {
                 self.over = true;
@@ -135,9 +129,6 @@ impl Running {
 
     /// Does what is to be done when nothing else has happened for so long.
     fn fall_due(&mut self, rules: &Rules, outcome: &mut Outcome) {
-        if self.watch_at.is_some_and(|at| at < self.until) {
-            return self.watch();
-        }
         if self.ending != Ending::No {
             let message = "the command did not end when it was killed";
             self.failure = Some(Refusal::new("launcher_lost", message));
@@ -169,7 +160,6 @@ impl Running {
 
     /// Has the runtime watch the outputs of a command that is not short.
     fn watch(&mut self) {
-        self.watch_at = None;
         if let Err(error) = self.collector.watch() {
             self.failure.get_or_insert_with(|| spawn_refusal(&error));
         }

@@ -41,14 +41,19 @@ impl Worker {
         })
     }
 
-    /// Has a command run with these outputs. When this fails, nothing was started.
-    pub(super) fn run(&mut self, plan: &Plan, outputs: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+    /// Has a command run with these outputs, and it be told when it takes longer than `short`. When this fails, nothing was started.
+    pub(super) fn run(
+        &mut self,
+        plan: &Plan,
+        short: Duration,
+        outputs: [BorrowedFd<'_>; 2],
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let program = plan.program.as_os_str().as_bytes();
         let arguments: Vec<&[u8]> = std::iter::once(program)
             .chain(plan.arguments.iter().map(String::as_bytes))
             .collect();
-        let packet = message::run(self.sequence, program, &arguments);
+        let packet = message::run(self.sequence, short, program, &arguments);
         Ok(packet::send_bytes(&self.socket, &packet, &outputs)?)
     }
 
@@ -71,6 +76,10 @@ impl Worker {
                 Ok((_, length)) => {
                     let report = Report::read(&room[..length])?;
                     if report.sequence == self.sequence {
+                        if report.what.is_last() {
+                            // Nothing follows it unasked: nobody needs to look for that.
+                            ready.clear_ready();
+                        }
                         return Some(report.what);
                     }
                 }

@@ -21,6 +21,9 @@ use super::super::shell::processes;
 use super::super::support::{TIMEOUT, eventually, program, soak};
 use super::{Chance, cages, children, descriptors, gone_within, in_cages, mark, name, traces};
 
+/// Whoever takes longer is said to last.
+const SHORT: Duration = Duration::from_millis(4);
+
 /// A launcher whose service this test is.
 struct Launcher {
     control: Option<OwnedFd>,
@@ -141,20 +144,30 @@ impl Drop for Launcher {
 }
 
 impl Worker {
-    /// What it says next; none when it has gone.
+    /// What it says next but that a run lasts; none when it has gone.
     fn report(&self) -> Option<Report> {
-        assert!(readable(&self.0, TIMEOUT), "it is silent");
-        let mut room = [0; REPORT];
-        match recv(&self.0, &mut room, RecvFlags::empty()) {
-            Ok((_, length)) if length > 0 => Some(Report::read(&room[..length]).expect("a report")),
-            _ => None,
+        loop {
+            assert!(readable(&self.0, TIMEOUT), "it is silent");
+            let mut room = [0; REPORT];
+            let report = match recv(&self.0, &mut room, RecvFlags::empty()) {
+                Ok((_, length)) if length > 0 => Report::read(&room[..length]).expect("a report"),
+                _ => return None,
+            };
+            if report.what != What::Lasts {
+                return Some(report);
+            }
         }
     }
 
     /// Orders a run of a shell's text.
     fn order(&self, sequence: u32, text: &str) -> File {
         let (ours, its) = std::io::pipe().unwrap();
-        let packet = message::run(sequence, b"/bin/sh", &[b"sh", b"-c", text.as_bytes()]);
+        let packet = message::run(
+            sequence,
+            SHORT,
+            b"/bin/sh",
+            &[b"sh", b"-c", text.as_bytes()],
+        );
         assert!(send(&self.0, &packet, &[its.as_fd(), its.as_fd()]));
         File::from(OwnedFd::from(ours))
     }
@@ -239,17 +252,17 @@ fn what_is_no_order_ends_a_worker_and_runs_nothing() {
             .unwrap();
         let null = null.as_fd();
         let touch = format!(": {mark}; sleep 100; :");
-        let whole = message::run(7, b"/bin/sh", &[b"sh", b"-c", touch.as_bytes()]);
+        let whole = message::run(7, SHORT, b"/bin/sh", &[b"sh", b"-c", touch.as_bytes()]);
         // A run whose text would go on after what any room holds, but for a NUL there.
-        let mut long = message::run(7, b"/bin/sh", &[b"sh", b"-c", touch.as_bytes()]);
+        let mut long = message::run(7, SHORT, b"/bin/sh", &[b"sh", b"-c", touch.as_bytes()]);
         long.extend(std::iter::repeat_n(0, 165_000 - long.len()));
         let unfinished = &whole[..whole.len() - 1];
         for (what, bytes, with) in [
             ("nothing at all", &b""[..], 0),
             ("no sequence", &[1, 0, 0][..], 2),
-            ("no words", &[1, 0, 0, 0, 0][..], 2),
-            ("one word", &b"\x01\0\0\0\0/bin/sh\0"[..], 2),
-            ("an empty program", &b"\x01\0\0\0\0\0\0\0"[..], 2),
+            ("no words", &[1, 0, 0, 0, 0, 0, 0, 0, 0][..], 2),
+            ("one word", &b"\x01\0\0\0\0\0\0\0\0/bin/sh\0"[..], 2),
+            ("an empty program", &b"\x01\0\0\0\0\0\0\0\0\0\0\0"[..], 2),
             ("a text without an end", unfinished, 2),
             ("no descriptors", &whole, 0),
             ("one descriptor", &whole, 1),
@@ -354,7 +367,7 @@ fn arguments_are_as_long_as_the_kernel_takes() {
         let long = vec![b'x'; 131_071];
         for (length, runs) in [(131_071, true), (131_072, false)] {
             let long = [&long[..], b"y"].concat();
-            let packet = message::run(1, b"/bin/true", &[b"true", &long[..length]]);
+            let packet = message::run(1, SHORT, b"/bin/true", &[b"true", &long[..length]]);
             assert!(send(&worker.0, &packet, &[null.as_fd(), null.as_fd()]));
             let what = worker.report().unwrap().what;
             assert_eq!(
@@ -365,7 +378,12 @@ fn arguments_are_as_long_as_the_kernel_takes() {
             assert!(runs || matches!(what, What::Failed { .. }), "{what:?}");
         }
         // Empty words are words.
-        let packet = message::run(2, b"/bin/sh", &[b"sh", b"-c", b"[ $# = 2 ]", b"", b"", b""]);
+        let packet = message::run(
+            2,
+            SHORT,
+            b"/bin/sh",
+            &[b"sh", b"-c", b"[ $# = 2 ]", b"", b"", b""],
+        );
         assert!(send(&worker.0, &packet, &[null.as_fd(), null.as_fd()]));
         assert!(matches!(worker.report().unwrap().what, What::Exited(exit) if exit.status == 0));
         worker.works(3);

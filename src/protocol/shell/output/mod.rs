@@ -22,6 +22,10 @@ const SHORT: usize = 64 << 10;
 /// The most of one output that is in memory.
 const LONG: usize = 16 << 20;
 
+/// So many times more memory is taken when there is not enough: what is there is copied then, and what is not yet used
+/// costs nothing.
+const GROWTH: usize = 16;
+
 /// Why a command was ended whose output there was no room for.
 pub(super) fn refusal() -> Refusal {
     let message = "the command was ended, as there was no room to keep more of what it said";
@@ -109,7 +113,10 @@ impl Output {
         if len + more <= capacity.max(SHORT) {
             return true;
         }
-        let wanted = (2 * capacity).max(len + more).max(4 * SHORT);
+        let wanted = (GROWTH * capacity)
+            .max(len + more)
+            .max(GROWTH * SHORT)
+            .min(LONG.max(len + more));
         let share = self.share.get_or_insert_with(|| Share::new(&KEPT));
         if wanted > LONG || !share.grow((wanted - capacity) as u64) {
             return false;
