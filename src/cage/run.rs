@@ -10,6 +10,7 @@ use rustix::net::RecvFlags;
 use rustix::process;
 use rustix::process::Signal;
 
+use super::confine::Share;
 use super::descendants::Children;
 use super::kernel::process::Child;
 use super::kernel::signals::NICE;
@@ -18,7 +19,7 @@ use super::message::{self, Exit, Order, Report, What};
 use super::packet;
 
 /// A command that runs for longer gets less of the processor than those that have just begun.
-const DEMOTED_AFTER: Duration = Duration::from_millis(250);
+const DEMOTED_AFTER: Duration = Duration::from_millis(50);
 
 /// How often those are looked for that a command without a PID namespace has left and that end by themselves.
 const LOOK: Duration = Duration::from_millis(10);
@@ -46,6 +47,7 @@ pub(super) struct Run<'a> {
     pub(super) sequence: u32,
     /// It is said to last when it takes longer.
     pub(super) short: Duration,
+    pub(super) share: Option<&'a Share>,
     /// Where it has no PID namespace.
     pub(super) children: Option<&'a Children>,
     pub(super) child: Child<'a>,
@@ -57,6 +59,7 @@ impl Run<'_> {
         let began = Instant::now();
         let mut next = Some(Next::Lasts);
         let (mut kill, mut more) = (None, false);
+        let mut little = None;
         loop {
             let at_once = more.then(Instant::now);
             let (ended, told) = self.wait_until(at_once.or_else(|| {
@@ -83,12 +86,23 @@ impl Run<'_> {
             }
             let now = Instant::now();
             if kill.is_some_and(|at| at <= now) {
+                // Whoever kills is of the group too, and is not to wait.
+                drop(little);
                 self.kill();
                 report(self.socket, self.sequence, What::Gone);
                 return Ok(End::Over);
             }
-            if let Some(due) = next.filter(|next| began + self.after(*next) <= now) {
-                next = self.fall_due(due);
+            match next.filter(|next| began + self.after(*next) <= now) {
+                None => {}
+                Some(Next::Lasts) => {
+                    report(self.socket, self.sequence, What::Lasts);
+                    next = Some(Next::Demote);
+                }
+                Some(Next::Demote) => {
+                    self.demote();
+                    little = self.share.map(Share::little);
+                    next = None;
+                }
             }
         }
     }
@@ -139,20 +153,6 @@ impl Run<'_> {
         match next {
             Next::Lasts => self.short,
             Next::Demote => self.short.max(DEMOTED_AFTER),
-        }
-    }
-
-    /// Does what is due of a command that still runs. What is next.
-    fn fall_due(&self, due: Next) -> Option<Next> {
-        match due {
-            Next::Lasts => {
-                report(self.socket, self.sequence, What::Lasts);
-                Some(Next::Demote)
-            }
-            Next::Demote => {
-                self.demote();
-                None
-            }
         }
     }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::{process, stdio};
 
-use super::confine::{self, Confined};
+use super::confine::{self, Confined, Left};
 use super::descendants::Children;
 use super::kernel::process::{self as bare, Stacks, Start, Texts};
 use super::kernel::signals;
@@ -24,8 +24,8 @@ use super::{Failure, Isolation, Profile};
 /// The life of a slot's first process, and in a copy of it of the worker. Neither returns.
 pub(super) fn live(profile: &Profile, isolation: Isolation, slot: u32, socket: OwnedFd) -> ! {
     let say = |born: Born| packet::send(&socket, &born, &[]);
-    let missing = match confine::leave(profile, isolation, slot) {
-        Ok(missing) => missing,
+    let left = match confine::leave(profile, isolation, slot) {
+        Ok(left) => left,
         Err(failure) => quit(say(Born::Failed(failure))),
     };
     match bare::copy(true) {
@@ -38,7 +38,7 @@ pub(super) fn live(profile: &Profile, isolation: Isolation, slot: u32, socket: O
     }
     // Whatever the launcher dies of, its workers do not outlive it.
     let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
-    match Worker::new(profile, isolation, slot, missing, &socket) {
+    match Worker::new(profile, isolation, slot, left, &socket) {
         Err(failure) => quit(say(Born::Failed(failure))),
         Ok((mut worker, missing)) => {
             let told = say(Born::Ready(missing));
@@ -68,7 +68,7 @@ impl<'a> Worker<'a> {
         profile: &Profile,
         isolation: Isolation,
         slot: u32,
-        mut missing: Vec<String>,
+        left: Left,
         socket: &'a OwnedFd,
     ) -> Result<(Self, Vec<String>), Failure> {
         let alone = matches!(isolation, Isolation::Full | Isolation::Userns);
@@ -82,7 +82,7 @@ impl<'a> Worker<'a> {
         };
         process::set_child_subreaper(Some(process::getpid()))
             .map_err(|errno| Failure::of("adopt orphans", errno))?;
-        let mut confined = confine::enter(profile, isolation, slot, std::mem::take(&mut missing))?;
+        let mut confined = confine::enter(profile, isolation, slot, left)?;
         if alone {
             let user = confined
                 .become_user
@@ -167,6 +167,7 @@ impl<'a> Worker<'a> {
                 socket: self.socket,
                 sequence,
                 short,
+                share: self.confined.share.as_ref(),
                 children: self.children.as_ref(),
                 child,
             },

@@ -1,4 +1,5 @@
-//! Control groups: one for each slot, and so for each command, that holds its memory and its processes.
+//! Control groups: one for each slot, and so for each command, that holds its memory and its processes, and has its
+//! share of the processor.
 //!
 //! The unified hierarchy is asked first, where the service may make groups below its own or beside it; then the older
 //! ones, controller by controller; then there is none. The service itself stays where it was put.
@@ -6,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::cage::{Isolation, Profile};
@@ -17,6 +20,9 @@ use crate::cage::{Isolation, Profile};
 /// Where the kernel tells this process's groups, and where their hierarchies are mounted.
 const GROUPS: &str = "/proc/self/cgroup";
 const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// The controller of the processor.
+const CPU: &str = "cpu";
 
 /// How often the removal of a group is tried, a millisecond apart: whoever is in it has been killed, and goes.
 const TRIES: u32 = 100;
@@ -26,6 +32,53 @@ const TRIES: u32 = 100;
 pub(super) struct Held {
     pub(super) memory: bool,
     pub(super) processes: bool,
+}
+
+/// The share of the processor that a command has beside others that want it.
+#[derive(Debug)]
+pub(in crate::cage) struct Share {
+    /// What its group weighs.
+    weight: OwnedFd,
+    unified: bool,
+}
+
+impl Share {
+    /// Makes it a little one, until that is dropped.
+    pub(in crate::cage) fn little(&self) -> Little<'_> {
+        self.weigh(if self.unified { "3" } else { "32" });
+        Little(self)
+    }
+
+    fn weigh(&self, weight: &str) {
+        // It fails when the group has been removed, with whoever was in it.
+        let _ = rustix::io::pwrite(&self.weight, weight.as_bytes(), 0);
+    }
+}
+
+/// A share that is little for now: a thirtieth of what it was.
+pub(in crate::cage) struct Little<'a>(&'a Share);
+
+impl Drop for Little<'_> {
+    fn drop(&mut self) {
+        self.0.weigh(if self.0.unified { "100" } else { "1024" });
+    }
+}
+
+/// Joins a group of that name for the processor.
+pub(super) fn share(name: &str) -> io::Result<Share> {
+    let place = Hosts::read().place(CPU)?;
+    let group = place.folder.join(name);
+    enter(&group, create(&group))?;
+    let file = if place.unified {
+        "cpu.weight"
+    } else {
+        "cpu.shares"
+    };
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(Share {
+        weight: rustix::fs::open(group.join(file), flags, Mode::empty())?,
+        unified: place.unified,
+    })
 }
 
 /// How the names of all groups and folders of a listener begin.
@@ -89,17 +142,26 @@ pub(super) fn own(tier: Isolation) -> u64 {
 
 /// Makes one group, limits it and joins it.
 fn fill(group: &Path, controller: &str, file: &str, limit: u64) -> io::Result<()> {
-    match fs::create_dir(group) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    create(group)?;
     let limited = fs::write(group.join(file), limit.to_string());
     // Nothing is gained by swapping; where swap is not accounted for there is no such file.
     if controller == "memory" {
         let _ = fs::write(group.join("memory.swap.max"), "0");
         let _ = fs::write(group.join("memory.memsw.limit_in_bytes"), limit.to_string());
     }
-    let joined = limited.and_then(|()| fs::write(group.join("cgroup.procs"), "0"));
+    enter(group, limited)
+}
+
+fn create(group: &Path) -> io::Result<()> {
+    match fs::create_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Joins a group that was made, and removes it again when something about it has failed.
+fn enter(group: &Path, made: io::Result<()>) -> io::Result<()> {
+    let joined = made.and_then(|()| fs::write(group.join("cgroup.procs"), "0"));
     if joined.is_err() {
         let _ = fs::remove_dir(group);
     }
@@ -116,7 +178,7 @@ pub(super) fn remove(is_ours: impl Fn(&str) -> bool) {
 /// Where all groups with such a name are.
 pub(super) fn named(is_such: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let hosts = Hosts::read();
-    let places = ["memory", "pids"].map(|controller| hosts.place(controller).ok());
+    let places = ["memory", "pids", CPU].map(|controller| hosts.place(controller).ok());
     let folders: BTreeSet<_> = places
         .into_iter()
         .flatten()

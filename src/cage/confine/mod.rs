@@ -27,6 +27,7 @@ use rustix::process::{
 use rustix::thread::set_no_new_privs;
 
 use super::{Failure, Isolation, Profile, User, WORD};
+pub(super) use group::Share;
 pub(super) use scratch::Scratch;
 
 /// What a worker has come to, and what it has to do for each command.
@@ -38,6 +39,8 @@ pub(super) struct Confined {
     pub(super) scratch: Scratch,
     /// Who each command has to become, user and group; none when the worker is that user already.
     pub(super) become_user: Option<(u32, u32)>,
+    /// The command's share of the processor, where the host can hold it to one.
+    pub(super) share: Option<Share>,
     /// CPU time of each process of a command.
     pub(super) cpu_seconds: Option<u64>,
     /// Where processes are given their numbers, for commands with a PID namespace of their own.
@@ -46,6 +49,13 @@ pub(super) struct Confined {
     pub(super) directory: PathBuf,
     /// The scratch folder as commands see it.
     pub(super) home: PathBuf,
+}
+
+/// What a slot has come to when it has left the host's groups and namespaces.
+pub(super) struct Left {
+    /// What it could not have, one phrase each.
+    missing: Vec<String>,
+    share: Option<Share>,
 }
 
 /// What was being done when it failed.
@@ -83,14 +93,18 @@ fn runner(profile: &Profile) -> (User, bool) {
 }
 
 /// First half, in the slot's first process. After it the next child is PID 1 of the slot's namespace, where the tier
-/// has one. Returns what it could not have, one phrase each.
-pub(super) fn leave(profile: &Profile, tier: Isolation, slot: u32) -> Result<Vec<String>, Failure> {
+/// has one.
+pub(super) fn leave(profile: &Profile, tier: Isolation, slot: u32) -> Result<Left, Failure> {
     let (user, other) = runner(profile);
     if user.uid == 0 && tier != Isolation::None {
         return Err(io::Error::from_raw_os_error(libc::EPERM)).step("run commands as root");
     }
     let launcher = getppid().map_or(0, |pid| pid.as_raw_pid());
-    let (held, mut missing) = group::join(profile, tier, &group::name(profile, launcher, slot));
+    let name = group::name(profile, launcher, slot);
+    let (held, mut missing) = group::join(profile, tier, &name);
+    let share = group::share(&name)
+        .inspect_err(|error| missing.push(format!("no control group for cpu: {error}")))
+        .ok();
     if tier == Isolation::Userns {
         namespaces::leave_user(&user, other)?;
     }
@@ -101,7 +115,7 @@ pub(super) fn leave(profile: &Profile, tier: Isolation, slot: u32) -> Result<Vec
     if !other && tier != Isolation::None {
         missing.extend(own_user());
     }
-    Ok(missing)
+    Ok(Left { missing, share })
 }
 
 /// Second half, in the worker.
@@ -109,8 +123,9 @@ pub(super) fn enter(
     profile: &Profile,
     tier: Isolation,
     slot: u32,
-    mut missing: Vec<String>,
+    left: Left,
 ) -> Result<Confined, Failure> {
+    let Left { mut missing, share } = left;
     let (user, other) = runner(profile);
     let numbering = tier.is_apart().then(namespaces::numbering).flatten();
     umask(Mode::from_raw_mode(0o022));
@@ -152,6 +167,7 @@ pub(super) fn enter(
     Ok(Confined {
         missing,
         scratch,
+        share,
         become_user: (other && tier != Isolation::Userns).then_some((user.uid, user.gid)),
         cpu_seconds: limits::cpu_seconds(profile.max_cpu_time),
         numbering,
