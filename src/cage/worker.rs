@@ -40,7 +40,8 @@ pub(super) fn live(profile: &Profile, isolation: Isolation, slot: u32, socket: O
     let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
     match Worker::new(profile, isolation, slot, left, &socket) {
         Err(failure) => quit(say(Born::Failed(failure))),
-        Ok((mut worker, missing)) => {
+        Ok(mut worker) => {
+            let missing = std::mem::take(&mut worker.confined.missing);
             let told = say(Born::Ready(missing));
             quit(told.and_then(|()| worker.work()))
         }
@@ -54,9 +55,7 @@ fn quit(result: io::Result<()>) -> ! {
 struct Worker<'a> {
     socket: &'a OwnedFd,
     confined: Confined,
-    /// Commands have a PID namespace of their own.
-    alone: bool,
-    /// Where they do not.
+    /// Where commands have no PID namespace of their own.
     children: Option<Children>,
     environment: Vec<CString>,
     directory: CString,
@@ -70,20 +69,17 @@ impl<'a> Worker<'a> {
         slot: u32,
         left: Left,
         socket: &'a OwnedFd,
-    ) -> Result<(Self, Vec<String>), Failure> {
-        let alone = matches!(isolation, Isolation::Full | Isolation::Userns);
+    ) -> Result<Self, Failure> {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         null.and_then(stdio::dup2_stderr)
             .map_err(|errno| Failure::of("open /dev/null", errno))?;
-        let children = match Children::open() {
-            _ if alone => None,
-            Ok(children) => Some(children),
-            Err(error) => return Err(Failure::from_io("list its children", &error)),
-        };
+        let among = !isolation.is_apart();
+        let children = among.then(Children::open).transpose();
+        let children = children.map_err(|e| Failure::from_io("list its children", &e))?;
         process::set_child_subreaper(Some(process::getpid()))
             .map_err(|errno| Failure::of("adopt orphans", errno))?;
-        let mut confined = confine::enter(profile, isolation, slot, left)?;
-        if alone {
+        let confined = confine::enter(profile, isolation, slot, left)?;
+        if children.is_none() {
             let user = confined
                 .become_user
                 .map_or_else(|| process::getuid().as_raw(), |(user, _)| user);
@@ -91,17 +87,14 @@ impl<'a> Worker<'a> {
         } else {
             signals::wake_at_ends();
         }
-        let missing = std::mem::take(&mut confined.missing);
-        let worker = Self {
+        Ok(Self {
             environment: environment(profile, &confined)?,
             directory: text(confined.directory.as_os_str().as_bytes())?,
             socket,
             confined,
-            alone,
             children,
             stacks: Stacks::new(),
-        };
-        Ok((worker, missing))
+        })
     }
 
     /// Runs commands until the service has gone.
@@ -158,7 +151,7 @@ impl<'a> Worker<'a> {
                 socket: self.socket.as_fd(),
                 become_user: self.confined.become_user,
                 cpu_seconds: self.confined.cpu_seconds,
-                alone: self.alone,
+                alone: self.children.is_none(),
                 numbering: self.confined.numbering.as_ref().map(AsFd::as_fd),
             },
         );

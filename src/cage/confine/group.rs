@@ -7,14 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
+use super::Share;
 use crate::cage::{Isolation, Profile};
 
 /// Where the kernel tells this process's groups, and where their hierarchies are mounted.
@@ -28,57 +27,12 @@ const CPU: &str = "cpu";
 const TRIES: u32 = 100;
 
 /// What a control group holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Held {
     pub(super) memory: bool,
     pub(super) processes: bool,
-}
-
-/// The share of the processor that a command has beside others that want it.
-#[derive(Debug)]
-pub(in crate::cage) struct Share {
-    /// What its group weighs.
-    weight: OwnedFd,
-    unified: bool,
-}
-
-impl Share {
-    /// Makes it a little one, until that is dropped.
-    pub(in crate::cage) fn little(&self) -> Little<'_> {
-        self.weigh(if self.unified { "3" } else { "32" });
-        Little(self)
-    }
-
-    fn weigh(&self, weight: &str) {
-        // It fails when the group has been removed, with whoever was in it.
-        let _ = rustix::io::pwrite(&self.weight, weight.as_bytes(), 0);
-    }
-}
-
-/// A share that is little for now: a thirtieth of what it was.
-pub(in crate::cage) struct Little<'a>(&'a Share);
-
-impl Drop for Little<'_> {
-    fn drop(&mut self) {
-        self.0.weigh(if self.0.unified { "100" } else { "1024" });
-    }
-}
-
-/// Joins a group of that name for the processor.
-pub(super) fn share(name: &str) -> io::Result<Share> {
-    let place = Hosts::read().place(CPU)?;
-    let group = place.folder.join(name);
-    enter(&group, create(&group))?;
-    let file = if place.unified {
-        "cpu.weight"
-    } else {
-        "cpu.shares"
-    };
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    Ok(Share {
-        weight: rustix::fs::open(group.join(file), flags, Mode::empty())?,
-        unified: place.unified,
-    })
+    /// Of the processor.
+    pub(super) share: Option<Share>,
 }
 
 /// How the names of all groups and folders of a listener begin.
@@ -99,38 +53,42 @@ pub(super) fn name(profile: &Profile, launcher: i32, slot: u32) -> String {
 /// Makes the groups of that name and joins them. Returns what they hold, and what there is not.
 pub(super) fn join(profile: &Profile, tier: Isolation, name: &str) -> (Held, Vec<String>) {
     let hosts = Hosts::read();
-    let processes = u64::from(profile.max_processes);
-    let memory = profile.max_memory_bytes;
     let mut missing = Vec::new();
-    let mut take = |controller: &str, limit: u64, files: [&str; 2]| {
-        if limit == 0 {
-            return false;
-        }
+    let mut take = |controller: &str, files: [(&str, u64); 2]| {
         let joined = hosts.place(controller).and_then(|place| {
-            let group = place.folder.join(name);
-            fill(
-                &group,
-                controller,
-                if place.unified { files[0] } else { files[1] },
-                limit,
-            )
+            let (file, limit) = files[usize::from(!place.unified)];
+            let file = place.folder.join(name).join(file);
+            fill(controller, &file, limit).map(|()| (file, limit))
         });
-        if let Err(error) = &joined {
-            missing.push(format!("no control group for {controller}: {error}"));
-        }
-        joined.is_ok()
+        joined
+            .inspect_err(|error| {
+                missing.push(format!("no control group for {controller}: {error}"));
+            })
+            .ok()
     };
-    let held = Held {
-        memory: take("memory", memory, ["memory.max", "memory.limit_in_bytes"]),
-        processes: take(
-            "pids",
-            if processes == 0 {
-                0
-            } else {
-                processes + own(tier)
-            },
-            ["pids.max"; 2],
+    let [memory, processes] = [
+        (
+            profile.max_memory_bytes,
+            0,
+            ["memory.max", "memory.limit_in_bytes"],
+            "memory",
         ),
+        (
+            profile.max_processes.into(),
+            own(tier),
+            ["pids.max"; 2],
+            "pids",
+        ),
+    ]
+    .map(|(limit, own, files, controller)| {
+        limit > 0 && take(controller, files.map(|file| (file, limit + own))).is_some()
+    });
+    let weight = take(CPU, [("cpu.weight", 100), ("cpu.shares", 1024)]);
+    let share = weight.and_then(|(file, weight)| Share::of(&file, weight).ok());
+    let held = Held {
+        memory,
+        processes,
+        share,
     };
     (held, missing)
 }
@@ -140,28 +98,20 @@ pub(super) fn own(tier: Isolation) -> u64 {
     if tier.is_apart() { 2 } else { 1 }
 }
 
-/// Makes one group, limits it and joins it.
-fn fill(group: &Path, controller: &str, file: &str, limit: u64) -> io::Result<()> {
-    create(group)?;
-    let limited = fs::write(group.join(file), limit.to_string());
+/// Makes the group of a file, writes the limit into that and joins it.
+fn fill(controller: &str, file: &Path, limit: u64) -> io::Result<()> {
+    let group = file.parent().unwrap_or(file);
+    match fs::create_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let limited = fs::write(file, limit.to_string());
     // Nothing is gained by swapping; where swap is not accounted for there is no such file.
     if controller == "memory" {
         let _ = fs::write(group.join("memory.swap.max"), "0");
         let _ = fs::write(group.join("memory.memsw.limit_in_bytes"), limit.to_string());
     }
-    enter(group, limited)
-}
-
-fn create(group: &Path) -> io::Result<()> {
-    match fs::create_dir(group) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Joins a group that was made, and removes it again when something about it has failed.
-fn enter(group: &Path, made: io::Result<()>) -> io::Result<()> {
-    let joined = made.and_then(|()| fs::write(group.join("cgroup.procs"), "0"));
+    let joined = limited.and_then(|()| fs::write(group.join("cgroup.procs"), "0"));
     if joined.is_err() {
         let _ = fs::remove_dir(group);
     }

@@ -37,7 +37,7 @@ pub(super) fn cpu_seconds(time: Duration) -> Option<u64> {
 pub(super) fn instead(
     profile: &Profile,
     tier: Isolation,
-    held: Held,
+    held: &Held,
     other: bool,
 ) -> Result<Vec<String>, Failure> {
     let mut missing = Vec::new();

@@ -12,6 +12,7 @@ mod namespaces;
 mod rights;
 mod root;
 mod scratch;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +28,8 @@ use rustix::process::{
 use rustix::thread::set_no_new_privs;
 
 use super::{Failure, Isolation, Profile, User, WORD};
-pub(super) use group::Share;
 pub(super) use scratch::Scratch;
+pub(super) use share::Share;
 
 /// What a worker has come to, and what it has to do for each command.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 
 impl Isolation {
     /// Whether commands have a root of their own, and processes.
-    fn is_apart(self) -> bool {
+    pub(super) fn is_apart(self) -> bool {
         self >= Self::Userns
     }
 }
@@ -102,19 +103,17 @@ pub(super) fn leave(profile: &Profile, tier: Isolation, slot: u32) -> Result<Lef
     let launcher = getppid().map_or(0, |pid| pid.as_raw_pid());
     let name = group::name(profile, launcher, slot);
     let (held, mut missing) = group::join(profile, tier, &name);
-    let share = group::share(&name)
-        .inspect_err(|error| missing.push(format!("no control group for cpu: {error}")))
-        .ok();
     if tier == Isolation::Userns {
         namespaces::leave_user(&user, other)?;
     }
     if tier.is_apart() {
         namespaces::leave(profile.network)?;
     }
-    missing.extend(limits::instead(profile, tier, held, other)?);
+    missing.extend(limits::instead(profile, tier, &held, other)?);
     if !other && tier != Isolation::None {
         missing.extend(own_user());
     }
+    let share = held.share;
     Ok(Left { missing, share })
 }
 

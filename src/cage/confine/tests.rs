@@ -561,7 +561,7 @@ fn a_service_without_rights_has_all_but_control_groups() {
             .missing
             .iter()
             .filter(|phrase| phrase.starts_with("no control group"));
-        assert_eq!(groups.count(), 2, "{answer:?}");
+        assert_eq!(groups.count(), 3, "{answer:?}");
         // Its workers and those of others are the same user's.
         assert_eq!(answered(&own, tier, "", service).stdout, "", "{tier:?}");
     }
@@ -713,19 +713,26 @@ fn what_killed_launchers_have_left_is_swept() {
 fn in_group(profile: &Profile, name: &str) -> Vec<PathBuf> {
     in_child(0, || {
         let (held, missing) = group::join(profile, Isolation::Full, name);
-        assert_eq!(
-            (held, missing),
-            (
-                group::Held {
-                    memory: true,
-                    processes: true
-                },
-                vec![]
-            )
+        assert!(
+            held.memory && held.processes && missing.is_empty(),
+            "{missing:?}"
         );
+        let share = held.share.unwrap();
+        let weights = |little| {
+            let told = fs::read_to_string("/proc/self/cgroup").unwrap();
+            let groups = told.lines().filter_map(|line| line.split_once(":/"));
+            let at = |group| format!("/sys/fs/cgroup/cpu/{group}/cpu.shares");
+            let found = groups.filter(|(of, _)| of.ends_with(":cpu"));
+            let all = found.filter_map(|(_, group)| fs::read_to_string(at(group)).ok());
+            all.for_each(|weight| assert_eq!(weight, if little { "113\n" } else { "1024\n" }));
+        };
+        let little = share.little();
+        weights(true);
+        drop(little);
+        weights(false);
     })
     .unwrap();
     let groups = group::named(|other| other == name);
-    assert_eq!(groups.len(), 2);
+    assert!([1, 3].contains(&groups.len()), "{groups:?}");
     groups
 }

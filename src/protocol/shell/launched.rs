@@ -36,14 +36,14 @@ impl Launched {
         let pidfd = watch_child(&started.child).inspect_err(|error| {
             warn!(%error, "a launcher cannot be watched");
         });
-        let running = Self {
+        let launched = Self {
             control: crate::net::watch(started.control)?,
             child: started.child,
             pidfd: pidfd.ok(),
         };
-        match running.told().await {
+        match launched.told().await {
             Ok((Told::Ready(offer), _)) if offer.isolation < keep.minimum => {
-                running.end().await;
+                launched.end().await;
                 Err(NotStarted::Unfit(offer))
             }
             Ok((Told::Ready(offer), Some(made))) => {
@@ -51,19 +51,19 @@ impl Launched {
                 let worker = Worker::new(made, idle.launcher, &keep.alive)?;
                 idle.workers.push(worker);
                 drop(idle);
-                Ok((running, offer))
+                Ok((launched, offer))
             }
-            Ok((Told::Ready(_), None)) => Err(running.fail("it gave no worker").await),
+            Ok((Told::Ready(_), None)) => Err(launched.fail("it gave no worker").await),
             Ok((Told::Failed(failure), _)) => match keep.profile.isolation {
                 Some(only) if only > Isolation::None => {
-                    running.end().await;
+                    launched.end().await;
                     Err(NotStarted::Unfit(lacking(only, &failure)))
                 }
-                _ => Err(running.fail(&failure.to_string()).await),
+                _ => Err(launched.fail(&failure.to_string()).await),
             },
             Err(error) => {
-                running.kill();
-                Err(running.fail(&error.to_string()).await)
+                launched.kill();
+                Err(launched.fail(&error.to_string()).await)
             }
         }
     }
@@ -73,23 +73,24 @@ impl Launched {
         NotStarted::Broken(io::Error::other(why.to_owned()))
     }
 
-    /// What it says next.
-    async fn told(&self) -> io::Result<(Told, Option<[OwnedFd; 2]>)> {
-        let told = async {
-            loop {
-                let mut ready = self.control.readable().await?;
-                match packet::receive(&self.control) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                    Err(error) => return Err(error),
-                    Ok(None) => return Err(io::Error::other("it has ended")),
-                    Ok(Some((told, made))) => return Ok((told, made.try_into().ok())),
-                }
+    /// What it says next, whenever that is. Cancel safe.
+    async fn hear(&self) -> io::Result<(Told, Option<[OwnedFd; 2]>)> {
+        loop {
+            let mut ready = self.control.readable().await?;
+            match packet::receive(&self.control) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) => return Err(error),
+                Ok(None) => return Err(io::Error::other("it has ended")),
+                Ok(Some((told, made))) => return Ok((told, made.try_into().ok())),
             }
-        };
+        }
+    }
+
+    /// What it answers.
+    async fn told(&self) -> io::Result<(Told, Option<[OwnedFd; 2]>)> {
         let late = |_| Err(io::Error::other("it does not answer"));
-        tokio::time::timeout(PATIENCE, told)
-            .await
-            .unwrap_or_else(late)
+        let told = tokio::time::timeout(PATIENCE, self.hear()).await;
+        told.unwrap_or_else(late)
     }
 
     /// Gets workers from it for those who ask. None when nobody will any more; or why it goes no further.
@@ -102,11 +103,10 @@ impl Launched {
             let asking = tokio::select! {
                 asking = waiting.recv() => asking?,
                 // It says nothing unasked: this is its end.
-                ended = self.told() => match ended {
-                    Err(error) if error.to_string() == "it does not answer" => continue,
-                    Err(error) => return Some(error.to_string()),
-                    Ok(_) => return Some("it spoke out of turn".to_owned()),
-                },
+                ended = self.hear() => return Some(match ended {
+                    Err(error) => error.to_string(),
+                    Ok(_) => "it spoke out of turn".to_owned(),
+                }),
             };
             // A worker for somebody who no longer waits would be one too many.
             if asking.is_closed() {

@@ -177,7 +177,7 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
             }
             Err(NotStarted::Unfit(offer)) => Some(offer.missing.join("; ")),
             Err(NotStarted::Broken(error)) => Some(error.to_string()),
-            Ok((running, offer)) => {
+            Ok((launched, offer)) => {
                 was_ready = true;
                 info!(
                     listener = keep.profile.listener,
@@ -185,9 +185,9 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
                     "launcher ready"
                 );
                 keep.state.send_replace(Cage::Ready(offer));
-                let why = running.serve(&keep, &mut waiting).await;
+                let why = launched.serve(&keep, &mut waiting).await;
                 keep.dismiss(why.as_deref());
-                running.end().await;
+                launched.end().await;
                 why
             }
         };

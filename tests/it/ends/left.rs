@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::super::shell::processes;
-use super::super::support::{Service, eventually, no_grpcurl, soak};
+use super::super::support::{Service, Talk, eventually, no_grpcurl, soak};
 use super::{Chance, gone_within, in_cages, launchers, mark, name, shell, signal, workers};
 
 /// What may become of a command whose cage ends.
@@ -106,6 +106,19 @@ fn every_command_is_answered_however_often_its_worker_is_killed() {
     });
 }
 
+/// A command that runs, with one that it has left behind, and a worker that hears nothing any more.
+fn deaf(service: &Service, name: &str) -> (String, Talk) {
+    let (mark, mut talk) = (mark(), service.talk(name));
+    talk.send(format!(
+        ": {mark}; (setsid sh -c 'sleep 100; : {mark}' &); sleep 100; :"
+    ));
+    eventually("it runs", || processes(&mark) >= 2);
+    for pid in workers(service) {
+        signal(pid, Signal::STOP);
+    }
+    (mark, talk)
+}
+
 #[test]
 fn a_worker_that_hears_nothing_is_killed_with_its_command() {
     if no_grpcurl() {
@@ -114,14 +127,7 @@ fn a_worker_that_hears_nothing_is_killed_with_its_command() {
     in_cages(|cage| {
         let name = name();
         let service = Service::start(&shell(&name, cage, "", ""));
-        let (mark, mut talk) = (mark(), service.talk(&name));
-        talk.send(format!(
-            ": {mark}; (setsid sh -c 'sleep 100; : {mark}' &); sleep 100; :"
-        ));
-        eventually("it runs", || processes(&mark) >= 2);
-        workers(&service)
-            .into_iter()
-            .for_each(|pid| signal(pid, Signal::STOP));
+        let (mark, _talk) = deaf(&service, &name);
         let stop = json!({ "name": format!("listeners/{name}"), "grace": "0s" });
         service
             .grpcurl("ListenerService/StopListener", &stop)
@@ -139,14 +145,7 @@ fn a_worker_that_hears_nothing_does_not_hold_its_session() {
     in_cages(|cage| {
         let name = name();
         let service = Service::start(&shell(&name, cage, "command_timeout = \"300ms\"", ""));
-        let (mark, mut talk) = (mark(), service.talk(&name));
-        talk.send(format!(
-            ": {mark}; (setsid sh -c 'sleep 100; : {mark}' &); sleep 100; :"
-        ));
-        eventually("it runs", || processes(&mark) >= 2);
-        workers(&service)
-            .into_iter()
-            .for_each(|pid| signal(pid, Signal::STOP));
+        let (mark, mut talk) = deaf(&service, &name);
         assert_eq!(talk.frame().error(), "launcher_lost");
         gone_within(&mark, Duration::from_millis(500));
         assert_eq!(talk.command("echo well").stdout, b"well\n");

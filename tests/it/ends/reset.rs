@@ -19,10 +19,12 @@ fn held(service: &Service) -> String {
 
 /// The same once it stays as it is: who has just left may not be forgotten yet.
 fn settled(service: &Service) -> String {
-    let (mut before, mut same) = (held(service), 0);
-    eventually("it stays as it is", || {
+    let (mut before, mut same) = (String::new(), 0);
+    eventually("it stays as it is, and no worker has a command", || {
         let now = held(service);
-        same = if now == before { same + 1 } else { 0 };
+        let workers = now.rsplit(" [").next().unwrap_or_default();
+        let idle = !workers.contains("anon_inode") && !workers.contains("pipe");
+        same = if idle && now == before { same + 1 } else { 0 };
         before = now;
         same == 10
     });

@@ -143,14 +143,30 @@ fn open_to_all(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
+/// Whether we are, which is said when we are not.
+fn is_root(tier: &str) -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        let rule = "commands are somebody else's than the service's only where that is root";
+        skip(tier, rule);
+    }
+    is_root
+}
+
+/// The service, unless the host does not offer its listener the cage, which is then said.
+fn offered(tier: &str, service: Service) -> Option<Service> {
+    let announced = service.announced("shell");
+    if announced.parse::<std::net::SocketAddr>().is_err() {
+        skip(tier, &announced);
+        return None;
+    }
+    Some(service)
+}
+
 impl Host {
     /// None where the host does not offer the cage, which is then said.
     fn start(tier: &str) -> Option<Self> {
-        if !geteuid().is_root() {
-            skip(
-                tier,
-                "commands are somebody else's than the service's only where that is root",
-            );
+        if !is_root(tier) {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -174,15 +190,7 @@ impl Host {
         );
         fs::write(home.path().join("switchboard.toml"), toml).unwrap();
         let service = Service::start_in(Arc::clone(&home), &[], &[("SECRET", "of the service")]);
-        if service
-            .announced("shell")
-            .parse::<std::net::SocketAddr>()
-            .is_err()
-        {
-            skip(tier, &service.announced("shell"));
-            return None;
-        }
-        Some(Self::of(service, folder))
+        offered(tier, service).map(|service| Self::of(service, folder))
     }
 
     fn of(service: Service, folder: tempfile::TempDir) -> Self {
