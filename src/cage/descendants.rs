@@ -4,9 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process};
 
 use super::kernel::wait::{Waited, wait};
+
+/// How often nobody is found before there is nobody, where others stay.
+const LOOKS: u32 = 3;
 
 /// The list of this process's children that the kernel keeps.
 pub(super) struct Children(File);
@@ -21,6 +24,7 @@ impl Children {
     /// Kills them and all that falls to us by their deaths, until there is nobody but `except`. Whoever is a child has
     /// not been reaped, so that its number cannot be another's.
     pub(super) fn kill(&self, except: &[Pid]) {
+        let mut looks = 0;
         loop {
             let children = self.read();
             let doomed: Vec<Pid> = children
@@ -28,10 +32,12 @@ impl Children {
                 .filter(|pid| !except.contains(pid))
                 .collect();
             if doomed.is_empty() {
-                // The list leaves some out while others end; only `wait` knows for sure that there is nobody.
+                // The list leaves some out while others end. Only `wait` knows for sure that there is nobody; beside those
+                // who are to stay it is looked at again.
+                looks += 1;
                 match wait(None, false) {
                     Waited::Ended(..) => continue,
-                    Waited::Later if except.is_empty() => continue,
+                    Waited::Later if except.is_empty() || looks < LOOKS => continue,
                     Waited::Later | Waited::Nobody => return,
                 }
             }
@@ -41,6 +47,16 @@ impl Children {
             }
             for pid in doomed {
                 let (Waited::Ended(..) | Waited::Later | Waited::Nobody) = wait(Some(pid), true);
+            }
+        }
+    }
+
+    /// Asks them to end, but those of this process group, which is asked as one.
+    pub(super) fn terminate(&self, but: Option<Pid>) {
+        for pid in self.read() {
+            if but.is_none_or(|group| getpgid(Some(pid)) != Ok(group)) {
+                // It fails when it has just ended, which is what was wanted.
+                let _ = kill_process(pid, Signal::TERM);
             }
         }
     }

@@ -105,7 +105,10 @@ impl Launcher {
             }
             self.isolation = isolation;
             match self.make() {
-                Ok(made) => return Ok(made),
+                Ok((made, missing)) => {
+                    self.missing.extend(missing);
+                    return Ok(made);
+                }
                 Err(failure) => {
                     let why = format!("no isolation `{}`: {failure}", isolation.word());
                     self.missing.push(why);
@@ -116,8 +119,9 @@ impl Launcher {
         Err(last.unwrap_or_else(|| Failure::of("find an isolation", Errno::NOTSUP)))
     }
 
-    /// Makes a worker in the first free slot; returns the service's end of its socket, and its process.
-    fn make(&mut self) -> Result<[OwnedFd; 2], Failure> {
+    /// Makes a worker in the first free slot; returns the service's end of its socket, its process, and what it could not
+    /// have.
+    fn make(&mut self) -> Result<([OwnedFd; 2], Vec<String>), Failure> {
         let slot = (0..).find(|slot| !self.workers.contains_key(slot));
         let slot = slot.unwrap_or_default();
         let made = self.make_in(slot);
@@ -127,7 +131,7 @@ impl Launcher {
         made
     }
 
-    fn make_in(&mut self, slot: u32) -> Result<[OwnedFd; 2], Failure> {
+    fn make_in(&mut self, slot: u32) -> Result<([OwnedFd; 2], Vec<String>), Failure> {
         let failed = |errno| Failure::of("a socket for it", errno);
         let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
         let (ours, its) = socketpair(family, SocketType::SEQPACKET, flags, None).map_err(failed)?;
@@ -140,13 +144,10 @@ impl Launcher {
         // Whatever has become of the first process, the worker is told of by its packets alone.
         let _ = wait(Pid::from_raw(copied), true);
         let (worker, missing) = born(&ours)?;
-        if self.workers.is_empty() {
-            self.missing.extend(missing);
-        }
         let process = worker.pidfd.try_clone();
         self.workers.insert(slot, worker);
         let process = process.map_err(|e| Failure::from_io("its process", &e))?;
-        Ok([ours, process])
+        Ok(([ours, process], missing))
     }
 
     fn tell(&self, control: &OwnedFd, made: Result<[OwnedFd; 2], Failure>) -> io::Result<()> {
@@ -188,7 +189,7 @@ impl Launcher {
                 let Some((Hire, _)) = packet::receive(control)? else {
                     return Ok(());
                 };
-                let made = self.make();
+                let made = self.make().map(|(made, _)| made);
                 self.tell(control, made)?;
             }
         }

@@ -13,6 +13,7 @@
 //! init is the first process of a PID namespace of its own, so that with it all dies that the command has started.
 
 mod confine;
+mod course;
 mod descendants;
 mod kernel;
 pub mod launcher;

@@ -10,16 +10,14 @@ use rustix::net::RecvFlags;
 use rustix::process;
 use rustix::process::Signal;
 
-use super::confine::Share;
+use super::confine::{Little, Share};
+use super::course::{Course, Next};
 use super::descendants::Children;
 use super::kernel::process::Child;
 use super::kernel::signals::NICE;
 use super::kernel::wait::{Waited, wait};
 use super::message::{self, Exit, Order, Report, What};
 use super::packet;
-
-/// A command that runs for longer gets less of the processor than those that have just begun.
-const DEMOTED_AFTER: Duration = Duration::from_millis(50);
 
 /// How often those are looked for that a command without a PID namespace has left and that end by themselves.
 const LOOK: Duration = Duration::from_millis(10);
@@ -53,22 +51,24 @@ pub(super) struct Run<'a> {
     pub(super) child: Child<'a>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// Sees it to its end.
     pub(super) fn watch(self) -> io::Result<End> {
-        let began = Instant::now();
-        let mut next = Some(Next::Lasts);
-        let (mut kill, mut more) = (None, false);
+        let mut course = Course::new(Instant::now(), self.short);
         let mut little = None;
+        let mut more = false;
         loop {
-            let at_once = more.then(Instant::now);
-            let (ended, told) = self.wait_until(at_once.or_else(|| {
-                let next = next.map(|next| began + self.after(next));
-                earliest(next, kill)
-            }))?;
+            let until = if more {
+                Some(Instant::now())
+            } else {
+                course.due()
+            };
+            let (ended, told) = self.wait_until(until)?;
             if let Some(children) = self.children {
                 match self.reap() {
-                    Reaped::Command(exit) => return self.ended_among(children, exit, kill),
+                    Reaped::Command(exit) => {
+                        return self.ended_among(children, exit, course, little);
+                    }
                     Reaped::Some { more: others } => more = others,
                 }
             } else if ended || self.child.is_over() {
@@ -76,7 +76,7 @@ impl Run<'_> {
             }
             if told {
                 match self.listen()? {
-                    Heard::End(grace) => kill = Some(self.terminate(grace)),
+                    Heard::End(grace) => course.kill = Some(self.terminate(grace)),
                     Heard::Stale => {}
                     Heard::Nobody => {
                         self.kill();
@@ -85,23 +85,19 @@ impl Run<'_> {
                 }
             }
             let now = Instant::now();
-            if kill.is_some_and(|at| at <= now) {
+            if course.killed_by(now) {
                 // Whoever kills is of the group too, and is not to wait.
                 drop(little);
                 self.kill();
                 report(self.socket, self.sequence, What::Gone);
                 return Ok(End::Over);
             }
-            match next.filter(|next| began + self.after(*next) <= now) {
+            match course.pass(now) {
                 None => {}
-                Some(Next::Lasts) => {
-                    report(self.socket, self.sequence, What::Lasts);
-                    next = Some(Next::Demote);
-                }
+                Some(Next::Lasts) => report(self.socket, self.sequence, What::Lasts),
                 Some(Next::Demote) => {
                     self.demote();
                     little = self.share.map(Share::little);
-                    next = None;
                 }
             }
         }
@@ -143,17 +139,13 @@ impl Run<'_> {
             // It fails when it has just ended, which is what was wanted.
             let _ = match self.children {
                 None => process::pidfd_send_signal(&self.child.pidfd, Signal::TERM),
-                Some(_) => process::kill_process_group(self.child.pid, Signal::TERM),
+                Some(children) => {
+                    children.terminate(Some(self.child.pid));
+                    process::kill_process_group(self.child.pid, Signal::TERM)
+                }
             };
         }
         Instant::now() + grace
-    }
-
-    fn after(&self, next: Next) -> Duration {
-        match next {
-            Next::Lasts => self.short,
-            Next::Demote => self.short.max(DEMOTED_AFTER),
-        }
     }
 
     fn demote(&self) {
@@ -204,7 +196,8 @@ impl Run<'_> {
         self,
         children: &Children,
         exit: Exit,
-        kill: Option<Instant>,
+        course: Course,
+        little: Option<Little<'a>>,
     ) -> io::Result<End> {
         let left = !matches!(wait(None, false), Waited::Nobody);
         let what = self.child.what(Exit { left, ..exit });
@@ -212,22 +205,33 @@ impl Run<'_> {
         if !left {
             return Ok(End::Over);
         }
-        let end = self.outlast(children, kill)?;
+        let end = self.outlast(children, course, little)?;
         report(self.socket, self.sequence, What::Gone);
         Ok(end)
     }
 
     /// Until those that a command has left have ended, or are to be.
-    fn outlast(&self, children: &Children, mut kill: Option<Instant>) -> io::Result<End> {
+    fn outlast(
+        &self,
+        children: &Children,
+        mut course: Course,
+        mut little: Option<Little<'a>>,
+    ) -> io::Result<End> {
         loop {
             let look = match wait(None, false) {
                 Waited::Nobody => return Ok(End::Over),
                 Waited::Ended(..) => Duration::ZERO,
                 Waited::Later => LOOK,
             };
-            if kill.is_some_and(|at| at <= Instant::now()) {
+            let now = Instant::now();
+            if course.killed_by(now) {
+                drop(little);
                 children.kill(&[]);
                 return Ok(End::Over);
+            }
+            // That it lasts is known by now, and its number may be another's.
+            if let Some(Next::Demote) = course.pass(now) {
+                little = self.share.map(Share::little);
             }
             let mut watched = [PollFd::new(self.socket, PollFlags::IN)];
             match poll(&mut watched, Some(&time(look))) {
@@ -236,7 +240,12 @@ impl Run<'_> {
                 Err(errno) => return Err(errno.into()),
             }
             match self.listen()? {
-                Heard::End(grace) => kill = Some(Instant::now() + grace),
+                Heard::End(grace) => {
+                    if !grace.is_zero() {
+                        children.terminate(None);
+                    }
+                    course.kill = Some(Instant::now() + grace);
+                }
                 Heard::Stale => {}
                 Heard::Nobody => {
                     children.kill(&[]);
@@ -245,13 +254,6 @@ impl Run<'_> {
             }
         }
     }
-}
-
-/// What happens to a command because it runs for so long.
-#[derive(Clone, Copy)]
-enum Next {
-    Lasts,
-    Demote,
 }
 
 /// Who has ended of a command without a PID namespace.
@@ -270,13 +272,6 @@ enum Heard {
     Stale,
     /// It has gone.
     Nobody,
-}
-
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        _ => one.or(other),
-    }
 }
 
 /// For the kernel, and rounded up to what it is to outlast.

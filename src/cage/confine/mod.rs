@@ -29,7 +29,7 @@ use rustix::thread::set_no_new_privs;
 
 use super::{Failure, Isolation, Profile, User, WORD};
 pub(super) use scratch::Scratch;
-pub(super) use share::Share;
+pub(super) use share::{Little, Share};
 
 /// What a worker has come to, and what it has to do for each command.
 #[derive(Debug)]

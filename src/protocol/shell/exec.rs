@@ -18,7 +18,7 @@ use super::trail::Entry;
 use super::worker::Worker;
 
 /// A command that ends before this has been read when it ends: what it says waits in the pipes, and nobody is woken for
-/// each of it. One that says more than they hold waits so long, once.
+/// each of it. One that says more than they hold waits so long, once; four times as long at most where many run at once.
 const SHORT: Duration = Duration::from_millis(4);
 
 /// How commands are run here.
@@ -47,7 +47,7 @@ pub(super) async fn run<G>(
         started = start(&plan, rules, launcher, permit) => started,
         gone = &mut gone => return Err(gone),
     };
-    let (mut running, entry) = match started {
+    let (mut running, mut entry) = match started {
         Ok(started) => started,
         Err(refusal) => return Ok(Answer::from(Outcome::refused(refusal))),
     };
@@ -55,7 +55,11 @@ pub(super) async fn run<G>(
     let mut outcome = Outcome::default();
     let left = running.collect(rules, gone, &mut outcome).await;
     outcome.duration = began.elapsed();
-    running.conclude(rules, launcher, &mut outcome);
+    let was_run = running.conclude(rules, launcher, &mut outcome);
+    if let Some(error) = outcome.error.as_ref().filter(|_| !was_run) {
+        entry.refuse(error.code);
+        return left.map_or(Ok(Answer::from(outcome)), Err);
+    }
     if let Some(left) = left {
         entry.end(&outcome);
         return Err(left);
@@ -133,7 +137,8 @@ fn give(plan: &Plan, worker: &mut Worker, launcher: &Launcher) -> io::Result<[Ow
     };
     let ((output, its_output), (errors, its_errors)) = (make()?, make()?);
     // Those that run beside it take their share of its time.
-    let short = SHORT * u32::try_from(launcher.busy()).unwrap_or(1).max(1);
+    let beside = u32::try_from(launcher.busy()).unwrap_or(u32::MAX);
+    let short = SHORT * beside.clamp(1, 4);
     worker.run(plan, short, [its_output.as_fd(), its_errors.as_fd()])?;
     Ok([output, errors])
 }

@@ -121,12 +121,13 @@ impl Shell {
         // by the turns and not by the sessions.
         let _turn = turn.filter(|_| answer.outcome.len() > SHORT_ANSWER);
         let trace_id = span.trace().to_string();
-        // The peer first, and then the books: it goes on while they are written.
-        let sent = self.send(stream, &mut answer.outcome, &trace_id).await;
+        self.transcode(&mut answer.outcome).await;
         let Answer { outcome, entry } = answer;
+        // Before a peer that may take its time to read it.
         if let Some(entry) = entry {
             entry.end(&outcome);
         }
+        let sent = self.send(stream, &outcome, &trace_id).await;
         if let Some(error) = &outcome.error {
             door.counters.refuse(error.code);
         }
@@ -179,21 +180,26 @@ impl Shell {
         }
     }
 
+    /// Brings what was said into the encoding that the peer is sent.
+    async fn transcode(&self, outcome: &mut Outcome) {
+        let Some(encoding) = self.encoding else {
+            return;
+        };
+        let cut = outcome.truncated;
+        for output in [&mut outcome.stdout, &mut outcome.stderr] {
+            if transcode::transcode(output, encoding, cut).await.is_err() {
+                outcome.truncated = true;
+                outcome.error = Some(output::refusal());
+            }
+        }
+    }
+
     async fn send(
         &self,
         stream: &mut Stream,
-        outcome: &mut Outcome,
+        outcome: &Outcome,
         trace_id: &str,
     ) -> Result<(), CloseReason> {
-        if let Some(encoding) = self.encoding {
-            let cut = outcome.truncated;
-            for output in [&mut outcome.stdout, &mut outcome.stderr] {
-                if transcode::transcode(output, encoding, cut).await.is_err() {
-                    outcome.truncated = true;
-                    outcome.error = Some(output::refusal());
-                }
-            }
-        }
         let head = head(outcome, &self.filename, trace_id);
         let ([stdout, more], [stderr, rest]) = (outcome.stdout.parts(), outcome.stderr.parts());
         let parts = [Part::Bytes(&head), stdout, more, stderr, rest];
@@ -205,7 +211,8 @@ impl Shell {
         let (reason, line) = refuse(stream, violation);
         if let Some(line) = line {
             let mut outcome = Outcome::refused(Refusal::new(reason.word(), line));
-            if let Err(gone) = self.send(stream, &mut outcome, "").await {
+            self.transcode(&mut outcome).await;
+            if let Err(gone) = self.send(stream, &outcome, "").await {
                 return gone;
             }
         }

@@ -36,8 +36,17 @@ impl Launched {
         let pidfd = watch_child(&started.child).inspect_err(|error| {
             warn!(%error, "a launcher cannot be watched");
         });
+        let control = match crate::net::watch(started.control) {
+            Ok(control) => control,
+            Err(error) => {
+                // Without its socket it ends by itself.
+                let mut child = started.child;
+                let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+                return Err(error.into());
+            }
+        };
         let launched = Self {
-            control: crate::net::watch(started.control)?,
+            control,
             child: started.child,
             pidfd: pidfd.ok(),
         };
@@ -47,11 +56,14 @@ impl Launched {
                 Err(NotStarted::Unfit(offer))
             }
             Ok((Told::Ready(offer), Some(made))) => {
-                let mut idle = lock(&keep.idle);
-                let worker = Worker::new(made, idle.launcher, &keep.alive)?;
-                idle.workers.push(worker);
-                drop(idle);
-                Ok((launched, offer))
+                let number = lock(&keep.idle).launcher;
+                match Worker::new(made, number, &keep.alive) {
+                    Ok(worker) => {
+                        lock(&keep.idle).workers.push(worker);
+                        Ok((launched, offer))
+                    }
+                    Err(error) => Err(launched.fail(&error.to_string()).await),
+                }
             }
             Ok((Told::Ready(_), None)) => Err(launched.fail("it gave no worker").await),
             Ok((Told::Failed(failure), _)) => match keep.profile.isolation {

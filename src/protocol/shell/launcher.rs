@@ -195,7 +195,7 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
             return;
         };
         warn!(listener = keep.profile.listener, why, "launcher ended");
-        keep.state.send_replace(Cage::Broken(why));
+        keep.broken(why);
         if began.elapsed() > SETTLED {
             wait = BACK_OFF.0;
         }
@@ -205,10 +205,17 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
 }
 
 impl Keep {
+    /// Tells why there is none for now, once.
+    fn broken(&self, why: String) {
+        let broken = Cage::Broken(why);
+        self.state
+            .send_if_modified(|cage| std::mem::replace(cage, broken.clone()) != broken);
+    }
+
     /// Lets go of all workers, and of those who come back later. It is known at once why, if that is not the end.
     fn dismiss(&self, why: Option<&str>) {
         if let Some(why) = why {
-            self.state.send_replace(Cage::Broken(why.to_owned()));
+            self.broken(why.to_owned());
         }
         let mut idle = lock(&self.idle);
         idle.workers.clear();

@@ -29,6 +29,8 @@ const DEATH: Duration = Duration::from_secs(3);
 pub(super) struct Running {
     worker: Worker,
     collector: Collector,
+    /// Its worker has not said that it could not be.
+    was_run: bool,
     /// How the command exited.
     end: Option<Exit>,
     /// Nothing that it started runs any more.
@@ -53,6 +55,7 @@ impl Running {
         let mut running = Self {
             worker,
             collector: Collector::new(outputs, rules.max_output),
+            was_run: true,
             end: None,
             over: false,
             ending: Ending::No,
@@ -117,6 +120,7 @@ impl Running {
             Some(What::Lasts) => self.watch(),
             Some(What::Gone) => self.over = true,
             Some(What::Failed { errno, step }) => {
+                self.was_run = false;
                 self.over = true;
                 self.failure = Some(failure(errno, step));
             }
@@ -165,8 +169,13 @@ impl Running {
         }
     }
 
-    /// What the exit comes to, once nothing runs any more or the worker is given up.
-    pub(super) fn conclude(self, rules: &Rules, launcher: &Launcher, outcome: &mut Outcome) {
+    /// What the exit comes to, once nothing runs any more or the worker is given up. Whether it was run at all.
+    pub(super) fn conclude(
+        self,
+        rules: &Rules,
+        launcher: &Launcher,
+        outcome: &mut Outcome,
+    ) -> bool {
         match self.end {
             Some(exit) => {
                 let status = ExitStatus::from_raw(exit.status);
@@ -197,6 +206,7 @@ impl Running {
         if self.over {
             launcher.release(self.worker);
         }
+        self.was_run
     }
 }
 

@@ -148,13 +148,13 @@ impl Intent {
             // It may come to be there yet.
             Err(_) => "the store's disk does not answer".to_owned(),
         };
+        if let Some(store) = &trail.0.ground.store {
+            store.command_lost();
+        }
         if !trail.0.best_effort {
             entry.refuse(UNAVAILABLE);
             let message = format!("the command was not run, as it cannot be audited: {why}");
             return Err(Refusal::new(UNAVAILABLE, message));
-        }
-        if let Some(store) = &trail.0.ground.store {
-            store.command_lost();
         }
         trail.tell(Some(&why));
         Ok(entry)
@@ -179,23 +179,20 @@ impl Entry {
         self.since = Some(Instant::now());
     }
 
-    /// Enters what became of it.
+    /// Enters what became of it when it was run.
     pub(super) fn end(mut self, outcome: &Outcome) {
-        let error = outcome.error.as_ref();
-        // What was never started took no time.
-        match error.filter(|_| outcome.duration.is_zero()) {
-            Some(error) => self.refuse(error.code),
-            None => self.enter(|| CommandEnd {
-                duration: Some(outcome.duration),
-                exit_code: outcome.exit_code,
-                signal: outcome.signal.map(signal_name).unwrap_or_default(),
-                stdout_bytes: outcome.stdout.len(),
-                stderr_bytes: outcome.stderr.len(),
-                truncated: outcome.truncated,
-                timed_out: outcome.timed_out,
-                refused: String::new(),
-            }),
-        }
+        // Of one that was lost it is only known that it was killed with its worker.
+        let lost = outcome.exit_code.is_none().then_some(libc::SIGKILL);
+        self.enter(|| CommandEnd {
+            duration: Some(outcome.duration),
+            exit_code: outcome.exit_code,
+            signal: outcome.signal.or(lost).map(signal_name).unwrap_or_default(),
+            stdout_bytes: outcome.stdout.len(),
+            stderr_bytes: outcome.stderr.len(),
+            truncated: outcome.truncated,
+            timed_out: outcome.timed_out,
+            refused: String::new(),
+        });
     }
 
     /// Enters why it was not run after all.
@@ -281,8 +278,11 @@ mod tests {
             ..Outcome::default()
         };
         ran.end(&outcome);
-        let failed = intent(&trail, "failed").kept().await.unwrap();
-        failed.end(&Outcome::refused(Refusal::new("spawn_failed", "no")));
+        let mut failed = intent(&trail, "failed").kept().await.unwrap();
+        failed.refuse("spawn_failed");
+        let mut lost = intent(&trail, "lost").kept().await.unwrap();
+        lost.start();
+        lost.end(&Outcome::refused(Refusal::new("launcher_lost", "no")));
         let mut left = intent(&trail, "left").kept().await.unwrap();
         left.start();
         drop(left);
@@ -291,9 +291,10 @@ mod tests {
         assert_eq!(ends[0].refused, "peer_gone");
         assert_eq!(ends[1].signal, "SIGKILL");
         assert!(ends[1].duration.is_some());
-        assert_eq!(ends[2].refused, "spawn_failed");
-        assert_eq!((ends[3].exit_code, ends[3].stdout_bytes), (Some(3), 2));
-        assert_eq!(ends[3].duration, Some(outcome.duration));
+        assert_eq!(ends[2].signal, "SIGKILL");
+        assert_eq!(ends[3].refused, "spawn_failed");
+        assert_eq!((ends[4].exit_code, ends[4].stdout_bytes), (Some(3), 2));
+        assert_eq!(ends[4].duration, Some(outcome.duration));
     }
 
     #[tokio::test]
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(refusal.code, "audit_unavailable");
         assert!(refusal.message.contains("disk"), "{}", refusal.message);
         assert!(run.is_ok() && another.is_ok());
-        assert_eq!(store.facts().lost_events, 2);
+        assert_eq!(store.facts().lost_events, 3);
         assert!(lax.0.troubled.load(Ordering::Relaxed));
         drop(go);
         held.await.unwrap();

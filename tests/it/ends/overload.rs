@@ -75,7 +75,9 @@ fn who_is_honest_is_served_beside_those_who_take_all() {
                     frame.error(),
                     held >> 20
                 );
-                assert!(late < Duration::from_secs(2), "{cage}: {what}: {late:?}");
+                // Four cages at once take each other's time.
+                let patience = Duration::from_secs(if soak() { 1 } else { 2 });
+                assert!(late < patience, "{cage}: {what}: {late:?}");
                 if what == "flood" {
                     assert_eq!(frame.header["truncated"], true);
                     assert_eq!(frame.header["len"], most << 20);
