@@ -85,7 +85,7 @@ fn commands_are_as_long_as_the_kernel_takes_and_no_longer() {
             assert_eq!(said.trim(), filler.to_string(), "{cage}: {}", frame.header);
             let frame = talk.command(format!("{command} \n"));
             assert_eq!(frame.header["exit_code"], serde_json::Value::Null);
-            assert_eq!(frame.error(), "spawn_failed", "{cage}");
+            assert_eq!(frame.error(), "command_too_long", "{cage}");
             assert!(!frame.stderr.is_empty());
         }
         assert_eq!(talk.command("echo well\n").stdout, b"well\n");

@@ -36,7 +36,7 @@ fn all_work(service: &Service, name: &str) {
     let (mark, mut talks) = (mark(), Vec::new());
     for _ in 0..ABREAST {
         let mut talk = service.talk(name);
-        talk.send(format!(": {mark}; sleep 0.2; cat /dev/null; echo well"));
+        talk.send(format!(": {mark}; sleep 1; cat /dev/null; echo well"));
         talks.push(talk);
     }
     eventually("all run at once", || processes(&mark) >= ABREAST);
