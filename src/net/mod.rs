@@ -34,6 +34,7 @@ mod rate;
 mod session;
 mod sessions;
 mod stream;
+mod sweep;
 mod tap;
 mod terms;
 mod udp;

@@ -8,8 +8,9 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+use super::answers::Delivery;
 use super::book::Refused;
-use super::desk::{Delivery, Desk, State};
+use super::desk::{Desk, State};
 use super::message::{Author, Body, BroadcastError, ClaimError, Message, Replied, ReplyError};
 use crate::net::{Framing, MAX_DATAGRAM, Route, SessionId, Transport};
 use crate::store::WriteError;
