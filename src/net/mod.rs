@@ -35,6 +35,7 @@ mod session;
 mod sessions;
 mod stream;
 mod tap;
+mod telnet;
 mod terms;
 mod udp;
 mod unix;
@@ -62,6 +63,7 @@ pub use session::{Parcel, Route, Session};
 pub use sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 pub use stream::{Event, Part, Stream, Wire};
 pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};
+pub use telnet::strip_telnet;
 pub use terms::Terms;
 pub use unix::{UnixError, UnixSocket};
 

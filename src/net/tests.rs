@@ -42,7 +42,7 @@ impl DatagramHandler for Says {
     }
 }
 
-fn over_tcp(word: &'static str) -> Handler {
+pub(super) fn over_tcp(word: &'static str) -> Handler {
     Handler::Stream(Arc::new(Says(word)))
 }
 

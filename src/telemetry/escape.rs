@@ -77,18 +77,22 @@ fn rewrite<'a>(
     Cow::Owned(out)
 }
 
-/// General categories Cc and Cf of Unicode 16, and the line and paragraph separators.
+/// General categories Cc and Cf of Unicode 16, the line and paragraph separators, and all else that is shown as nothing
+/// (`Default_Ignorable_Code_Point`: joiners, fillers, variation selectors, tags), so that no two texts look alike that
+/// differ in what cannot be seen.
 fn is_hostile(c: char) -> bool {
     match c {
         ' '..='~' => false,
-        '\0'..='\u{9f}' | '\u{ad}' => true,
+        '\0'..='\u{9f}' | '\u{ad}' | '\u{34f}' => true,
         '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' => true,
-        '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{180e}' => true,
+        '\u{890}' | '\u{891}' | '\u{8e2}' => true,
+        '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' => true,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
-        '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
+        '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' => true,
+        '\u{fff0}'..='\u{fffb}' => true,
         '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' => true,
         '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => true,
-        '\u{e0000}'..='\u{e007f}' => true,
+        '\u{e0000}'..='\u{e0fff}' => true,
         _ => false,
     }
 }

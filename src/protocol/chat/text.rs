@@ -1,5 +1,4 @@
-//! What a conversation's bytes say, and how an operator's words become bytes: one encoding a
-//! listener, and the telnet noise that a free client may send.
+//! What a conversation's bytes say, and how an operator's words become bytes: one encoding a listener.
 
 use std::borrow::Cow;
 
@@ -68,39 +67,6 @@ pub(super) fn encode(text: &str, encoding: &'static Encoding) -> Result<Vec<u8>,
     }
 }
 
-const IAC: u8 = 255;
-const SB: u8 = 250;
-const SE: u8 = 240;
-
-/// `line` without telnet's commands, which are swallowed and never answered.
-pub(super) fn strip_telnet(line: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(IAC, line).is_none() {
-        return Cow::Borrowed(line);
-    }
-    let mut kept = Vec::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = match (byte, after) {
-            (IAC, [IAC, after @ ..]) => {
-                kept.push(IAC);
-                after
-            }
-            (IAC, [SB, after @ ..]) => {
-                let end = after.windows(2).position(|w| w == [IAC, SE]);
-                end.map_or(&[][..], |end| &after[end + 2..])
-            }
-            // WILL, WON'T, DO and DON'T name an option; the others stand alone.
-            (IAC, [251..=254, _, after @ ..]) | (IAC, [_, after @ ..]) => after,
-            (IAC, []) => &[],
-            _ => {
-                kept.push(byte);
-                after
-            }
-        };
-    }
-    Cow::Owned(kept)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,19 +86,5 @@ mod tests {
         assert_eq!(Charset::Auto.decode("你好".as_bytes()), "你好");
         assert_eq!(encode("你好", Charset::Auto.detect(&gbk)).unwrap(), gbk);
         assert_eq!(encode("a\u{1f600}", encoding_rs::BIG5), Err('\u{1f600}'));
-    }
-
-    #[test]
-    fn telnet_is_swallowed_and_a_doubled_iac_is_a_byte() {
-        for (from, to) in [
-            (&b"hi"[..], &b"hi"[..]),
-            (b"\xff\xfb\x18hi\xff\xfd\x01", b"hi"),
-            (b"a\xff\xfa\x18\0xterm\xff\xf0b", b"ab"),
-            (b"\xff\xff", b"\xff"),
-            (b"x\xff\xf1y\xff", b"xy"),
-            (b"x\xff\xfa never ended", b"x"),
-        ] {
-            assert_eq!(&*strip_telnet(from), to);
-        }
     }
 }
