@@ -187,7 +187,7 @@ mod tests {
     async fn many_sessions_of_one_source_share_a_rate() {
         let terms = terms(1.0);
         let now = Instant::now();
-        let mut taken = |source: [u8; 4]| {
+        let taken = |source: [u8; 4]| {
             let turn = Throttle::of(&terms)
                 .unwrap()
                 .turn(&terms, source.into(), now);

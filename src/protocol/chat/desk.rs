@@ -14,6 +14,7 @@ use super::book::{Book, Refused};
 use super::inbox::{Happened, Reported};
 use super::manner::Manner;
 use super::message::{Author, Body, BroadcastError, ClaimError, Message, Replied, ReplyError};
+use super::table::Table;
 use super::{Pace, Settings};
 use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId, Transport};
 
@@ -21,6 +22,8 @@ use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId, Transpo
 pub struct Desk {
     pub(super) state: Mutex<State>,
     pub(super) reported: OnceLock<Reported>,
+    /// Who is here over UDP.
+    pub(super) table: Table,
     manner: Mutex<Arc<Manner>>,
     transport: Transport,
     framing: Framing,
@@ -45,6 +48,7 @@ impl Desk {
                 peers: HashMap::new(),
             }),
             reported: OnceLock::new(),
+            table: Table::new(),
             manner: Mutex::new(Arc::new(Manner::new(settings))),
             transport: settings.transport,
             framing: settings.framing(),
@@ -272,6 +276,10 @@ impl Desk {
         if !taken {
             door.counters.refuse("answer_not_sent");
         }
+        if self.transport == Transport::Udp {
+            let by_person = message.author == Author::Operator;
+            self.table.note(session, by_person, Instant::now());
+        }
         Ok((message, taken))
     }
 
@@ -298,7 +306,9 @@ impl Desk {
             return;
         };
         for (id, sequence) in state.book.overdue(before) {
-            self.answer_unattended(&mut state, id, sequence);
+            if self.may_speak(&state, id, now) {
+                self.answer_unattended(&mut state, id, sequence);
+            }
         }
     }
 
@@ -310,9 +320,36 @@ impl Desk {
         }
     }
 
-    fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) {
+    /// Whether this conversation's turn has come to be answered though nobody is there.
+    fn may_speak(&self, state: &State, id: SessionId, now: Instant) -> bool {
+        let Some((session, door)) = state.peers.get(&id) else {
+            return true;
+        };
+        let may = self.table.may_speak(session, now);
+        if !may {
+            door.counters.refuse("unattended_delayed");
+        }
+        may
+    }
+
+    /// What is said to this message when nobody answers it.
+    fn unattended(&self, state: &State, id: SessionId, sequence: u64) -> Vec<u8> {
         let heard = state.book.question(id, sequence);
-        let raw = self.manner().unattended(heard.map_or(&[], |m| &m.raw));
+        let heard = heard.map_or(&[][..], |m| &m.raw);
+        let raw = self.manner().unattended(heard);
+        let Some((session, door)) = state.peers.get(&id) else {
+            return raw;
+        };
+        let most = self.table.most_said(session, heard.len());
+        if raw.len() <= most {
+            return raw;
+        }
+        door.counters.refuse("unattended_cut");
+        self.manner().unattended_within(heard, most)
+    }
+
+    fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) {
+        let raw = self.unattended(state, id, sequence);
         let message = Message {
             conversation: id,
             sequence: 0,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Settings;
-use super::text::{Charset, encode};
+use super::text::{Charset, encode, encode_within};
 
 /// The part of a desk's settings that may change while it is open.
 pub(super) struct Manner {
@@ -38,6 +38,11 @@ impl Manner {
         let reply = &self.unattended_reply;
         self.encoded(reply, heard)
             .unwrap_or_else(|_| reply.clone().into_bytes())
+    }
+
+    /// As much of the same answer as fits `most` bytes, in whole characters.
+    pub(super) fn unattended_within(&self, heard: &[u8], most: usize) -> Vec<u8> {
+        encode_within(&self.unattended_reply, self.charset.detect(heard), most)
     }
 
     /// What a message says, every control and direction character made visible.

@@ -14,6 +14,7 @@ mod manner;
 mod message;
 mod room;
 mod stream;
+mod table;
 mod text;
 
 use std::collections::BTreeMap;

@@ -67,6 +67,16 @@ pub(super) fn encode(text: &str, encoding: &'static Encoding) -> Result<Vec<u8>,
     }
 }
 
+/// As much of `text` in `encoding` as fits `most` bytes, in whole characters; it ends before one that the encoding
+/// cannot carry.
+pub(super) fn encode_within(text: &str, encoding: &'static Encoding, most: usize) -> Vec<u8> {
+    let mut encoded = vec![0; most];
+    let mut encoder = encoding.new_encoder();
+    let (_, _, written) = encoder.encode_from_utf8_without_replacement(text, &mut encoded, true);
+    encoded.truncate(written);
+    encoded
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +96,22 @@ mod tests {
         assert_eq!(Charset::Auto.decode("你好".as_bytes()), "你好");
         assert_eq!(encode("你好", Charset::Auto.detect(&gbk)).unwrap(), gbk);
         assert_eq!(encode("a\u{1f600}", encoding_rs::BIG5), Err('\u{1f600}'));
+    }
+
+    #[test]
+    fn what_is_cut_is_cut_between_characters() {
+        let text = "没有人在值班, try later".repeat(9);
+        for encoding in [UTF_8, encoding_rs::GBK, GB18030] {
+            for most in 40..200 {
+                let cut = encode_within(&text, encoding, most);
+                assert!(
+                    cut.len() <= most && cut.len() + 8 > most,
+                    "{} of {most}",
+                    cut.len()
+                );
+                let read = encoding.decode_without_bom_handling_and_without_replacement(&cut);
+                assert!(text.starts_with(&*read.unwrap()));
+            }
+        }
     }
 }
