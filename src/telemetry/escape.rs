@@ -174,6 +174,42 @@ mod tests {
         assert_eq!(escape_bytes("你\u{9b}".as_bytes()), "你\\u{9b}");
     }
 
+    /// Every outlet's way of writing it; a million of them where the long sizes are asked for.
+    #[test]
+    fn random_strings_leave_nothing_hostile_in_any_notation() {
+        let many = std::env::var("SWITCHBOARD_SOAK").is_ok_and(|value| value == "1");
+        let mut chance = 0x5eed_u64;
+        let mut next = || {
+            chance = chance
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (chance >> 33) as u32
+        };
+        for _ in 0..if many { 1_000_000 } else { 50_000 } {
+            let bytes: Vec<u8> = (0..next() % 24)
+                .flat_map(|_| match next() % 4 {
+                    0 => vec![next() as u8],
+                    1 => vec![0x1b, next() as u8],
+                    // The planes in which nearly all of them are.
+                    2 => char::from_u32(next() % 0x1_1000)
+                        .map_or_else(Vec::new, |c| c.to_string().into_bytes()),
+                    _ => char::from_u32(0xe0000 + next() % 0x1000)
+                        .map_or_else(Vec::new, |c| c.to_string().into_bytes()),
+                })
+                .collect();
+            let text = String::from_utf8_lossy(&bytes);
+            let json = serde_json::to_string(&text).unwrap();
+            for shown in [
+                &*escape(&text),
+                &escape_bytes(&bytes),
+                &text_line(&text),
+                &json_line(&json),
+            ] {
+                assert!(!shown.chars().any(is_hostile), "{bytes:?}: {shown:?}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_hostile_remains_and_nothing_is_lost(text in hostile_text()) {

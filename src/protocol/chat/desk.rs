@@ -177,10 +177,9 @@ impl Desk {
         let ids: Vec<_> = state.peers.keys().copied().collect();
         let mut recipients = 0;
         for id in ids {
-            let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
             let raw = self
                 .manner()
-                .encoded(text, heard)
+                .encoded(text, state.book.speech(id))
                 .map_err(BroadcastError::Unmappable)?;
             let message = Message {
                 conversation: id,
@@ -203,9 +202,9 @@ impl Desk {
         let raw = match body {
             Body::Raw(raw) => raw.to_vec(),
             Body::Text(text) => {
-                let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
+                let speech = state.book.speech(id);
                 self.manner()
-                    .encoded(text, heard)
+                    .encoded(text, speech)
                     .map_err(ReplyError::Unmappable)?
             }
         };
@@ -335,17 +334,18 @@ impl Desk {
     /// What is said to this message when nobody answers it.
     fn unattended(&self, state: &State, id: SessionId, sequence: u64) -> Vec<u8> {
         let heard = state.book.question(id, sequence);
-        let heard = heard.map_or(&[][..], |m| &m.raw);
-        let raw = self.manner().unattended(heard);
+        let speech = state.book.speech(id);
+        let raw = self.manner().unattended(speech);
         let Some((session, door)) = state.peers.get(&id) else {
             return raw;
         };
-        let most = self.table.most_said(session, heard.len());
+        let most = heard.map_or(0, |m| m.raw.len());
+        let most = self.table.most_said(session, most);
         if raw.len() <= most {
             return raw;
         }
         door.counters.refuse("unattended_cut");
-        self.manner().unattended_within(heard, most)
+        self.manner().unattended_within(speech, most)
     }
 
     fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use super::message::{ConversationState, Message};
+use super::text::Speech;
 
 /// A message that its client waits at.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) struct Entry {
     pub(super) claim: Option<Claim>,
     /// What its peer says is discarded.
     pub(super) muted: bool,
+    /// How its peer writes.
+    pub(super) speech: Speech,
     pub(super) last_sequence: u64,
     pub(super) pending: VecDeque<Pending>,
     pub(super) waiting_bytes: usize,
@@ -57,6 +60,7 @@ impl Entry {
             open: true,
             claim: None,
             muted: false,
+            speech: Speech::default(),
             last_sequence: 0,
             pending: VecDeque::new(),
             waiting_bytes: 0,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::entry::{Entry, Pending, Slot};
 use super::inbox::Happened;
 use super::message::{Author, Message};
+use super::text::Speech;
 use crate::net::SessionId;
 
 /// Why an answer is refused.
@@ -79,6 +80,7 @@ impl Book {
             return false;
         }
         let entry = self.entries.entry(id).or_insert_with(|| Entry::new(peer));
+        entry.speech.hear(raw);
         entry.waiting_bytes += raw.len();
         self.waiting_bytes += raw.len();
         let question = entry.say(Message {
@@ -244,6 +246,14 @@ impl Book {
         waiting
             .find(|(question, _)| question.sequence == sequence)
             .map(|(question, _)| question)
+    }
+
+    /// How the peer of a conversation writes.
+    pub(super) fn speech(&self, id: SessionId) -> Speech {
+        self.entries
+            .get(&id)
+            .map(|entry| entry.speech)
+            .unwrap_or_default()
     }
 
     /// What the peer of a conversation said last, as far as it is known.
