@@ -126,13 +126,14 @@ impl Door {
     }
 
     /// Lets a peer in as a new session under `terms`, or says which limit keeps it out. The refusal
-    /// is counted.
+    /// is counted. Where nothing but the room is missing, `make_room` may end a session first.
     pub fn admit(
         &self,
         terms: &Terms,
         peer: SocketAddr,
         local: SocketAddr,
         route: Route,
+        make_room: impl FnOnce(),
     ) -> Result<Arc<Session>, &'static str> {
         let began = Instant::now();
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -154,6 +155,9 @@ impl Door {
                     session
                 };
                 let (max, per_source) = (bounds.max_sessions, bounds.max_sessions_per_source);
+                if self.sessions.lack_room(peer.ip(), max, per_source) {
+                    make_room();
+                }
                 self.sessions.enter(peer.ip(), max, per_source, make)
             });
         match &allowed {

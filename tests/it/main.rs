@@ -17,6 +17,8 @@ mod completion;
 mod configuration;
 mod control;
 mod crowd;
+mod desk_flood;
+mod desk_text;
 mod drain;
 mod durable;
 mod ends;

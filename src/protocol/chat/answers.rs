@@ -10,7 +10,7 @@ use super::book::Released;
 use super::desk::{Desk, Peer, State};
 use super::inbox::Happened;
 use super::message::{Author, Message};
-use crate::net::{Route, Session, SessionId};
+use crate::net::{Route, Session, SessionId, Transport};
 
 /// How long an answer may be on its way to a disk that does not answer before its client gets another.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -63,6 +63,10 @@ impl Desk {
         if refused {
             door.counters.refuse("answer_not_sent");
         }
+        if self.transport == Transport::Udp {
+            let by_person = released.ready.iter().any(|m| m.author == Author::Operator);
+            self.table.note(session, by_person, Instant::now());
+        }
         self.released.notify_waiters();
         let leaves = before as usize <= answers && session.asked().is_some();
         Delivery {
@@ -97,10 +101,11 @@ impl Desk {
         let overdue = state.book.overdue(before, now.checked_sub(PATIENCE));
         let mut done = Vec::new();
         for (id, sequence, stuck) in overdue {
-            done.push(match stuck {
-                true => self.give_up(&mut state, id, sequence),
-                false => self.answer_unattended(&mut state, id, sequence),
-            });
+            if stuck {
+                done.push(self.give_up(&mut state, id, sequence));
+            } else if self.may_speak(&state, id, now) {
+                done.push(self.answer_unattended(&mut state, id, sequence));
+            }
         }
         drop(state);
         done.iter().for_each(Delivery::dismiss);
@@ -158,17 +163,45 @@ impl Desk {
         delivery
     }
 
+    /// Whether this conversation's turn has come to be answered though nobody is there.
+    fn may_speak(&self, state: &State, id: SessionId, now: Instant) -> bool {
+        let Some((session, door)) = state.peers.get(&id) else {
+            return true;
+        };
+        let may = self.table.may_speak(session, now);
+        if !may {
+            door.counters.refuse("unattended_delayed");
+        }
+        may
+    }
+
+    /// What is said to this message when nobody answers it.
     fn unattended(&self, state: &State, id: SessionId, sequence: u64) -> Message {
-        let heard = state.book.question(id, sequence);
         Message {
             conversation: id,
             sequence: 0,
             author: Author::Unattended,
             operator: String::new(),
-            raw: self.manner().unattended(heard.map_or(&[], |m| &m.raw)),
+            raw: self.unattended_raw(state, id, sequence),
             time: SystemTime::now(),
             in_reply_to: 0,
             request_id: String::new(),
         }
+    }
+
+    fn unattended_raw(&self, state: &State, id: SessionId, sequence: u64) -> Vec<u8> {
+        let heard = state.book.question(id, sequence);
+        let speech = state.book.speech(id);
+        let raw = self.manner().unattended(speech);
+        let Some((session, door)) = state.peers.get(&id) else {
+            return raw;
+        };
+        let most = heard.map_or(0, |m| m.raw.len());
+        let most = self.table.most_said(session, most);
+        if raw.len() <= most {
+            return raw;
+        }
+        door.counters.refuse("unattended_cut");
+        self.manner().unattended_within(speech, most)
     }
 }

@@ -16,6 +16,7 @@ use super::book::{Book, Heard};
 use super::inbox::{Happened, Reported};
 use super::manner::Manner;
 use super::message::{Author, Message};
+use super::table::Table;
 use super::{Pace, Settings};
 use crate::net::{Door, Framing, Session, SessionId, Transport};
 use crate::protocol::Ground;
@@ -25,6 +26,8 @@ use crate::store::Entry;
 pub struct Desk {
     pub(super) state: Mutex<State>,
     pub(super) reported: OnceLock<Reported>,
+    /// Who is here over UDP.
+    pub(super) table: Table,
     pub(super) ground: Ground,
     /// Itself, for what is done when something is on the disk.
     pub(super) own: Weak<Self>,
@@ -74,6 +77,7 @@ impl Desk {
                 peers: HashMap::new(),
             }),
             reported: OnceLock::new(),
+            table: Table::new(),
             ground: ground.clone(),
             own: own.clone(),
             released: Notify::new(),

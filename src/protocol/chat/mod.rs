@@ -17,6 +17,7 @@ mod message;
 mod reply;
 mod room;
 mod stream;
+mod table;
 mod text;
 mod transcript;
 

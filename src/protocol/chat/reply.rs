@@ -124,9 +124,9 @@ impl Desk {
         let raw = match body {
             Body::Raw(raw) => raw.to_vec(),
             Body::Text(text) => {
-                let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
+                let speech = state.book.speech(id);
                 self.manner()
-                    .encoded(text, heard)
+                    .encoded(text, speech)
                     .map_err(ReplyError::Unmappable)?
             }
         };
@@ -217,8 +217,7 @@ impl Desk {
                 continue;
             };
             let (peer, max) = (session.peer, longest(&state, *id));
-            let heard = state.book.last_heard(*id).map_or(&[][..], |m| &m.raw);
-            let raw = self.manner().encoded(text, heard);
+            let raw = self.manner().encoded(text, state.book.speech(*id));
             let raw = raw.map_err(BroadcastError::Unmappable)?;
             let length = raw.len();
             if length > max {

@@ -106,6 +106,7 @@ impl Book {
             return Heard::TooMany;
         }
         let entry = self.entries.entry(id).or_insert_with(|| Entry::new(peer));
+        entry.speech.hear(raw);
         entry.waiting_bytes += raw.len();
         self.waiting_bytes += raw.len();
         let message = entry.say(Message {
