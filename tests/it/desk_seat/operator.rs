@@ -155,11 +155,6 @@ impl Seat {
         }
     }
 
-    /// What came by now.
-    pub(super) fn ready(&self) -> Option<Event> {
-        self.told.try_recv().ok().map(Result::unwrap)
-    }
-
     /// All up to `synced`, without it.
     pub(super) fn synced(&self) -> Vec<Event> {
         let told = std::iter::repeat_with(|| self.next());

@@ -8,16 +8,14 @@ use switchboard::grpc::api::attach_desk_request::Input;
 use switchboard::grpc::api::attach_desk_response::Event;
 use switchboard::grpc::api::chat_message::Author;
 
-use super::operator::{Client, Stalled, reply, sit, start};
+use super::operator::{Client, Seat, Stalled, reply, sit, start};
 use crate::support::{Service, Talk, memory, soak, take_descriptors};
 
 const DESK: &str = "[listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nbind = \"127.0.0.1:0\"\n\
     unattended_after = \"10m\"\nlimits = { max_sessions_per_source = 4000, max_message_rate = 0 }\n";
 
-/// Answers all that is said, for so many messages, and tells how long the longest of them took to be told and answered.
-fn answers_all(service: &Service, messages: usize) {
-    let client = Client::of(service);
-    let seat = client.attach(sit("chat", "ann"));
+/// Answers all that is said, for so many messages.
+fn answers_all(seat: &Seat, messages: usize) {
     let (mut said, mut done) = (0, 0);
     while done < messages {
         match seat.next() {
@@ -60,19 +58,26 @@ fn operators_who_do_not_read_harm_nobody_and_learn_what_they_missed() {
     };
     let service = Service::start(DESK);
     take_descriptors();
-    let client = Client::with_window(&service, Some(65_535));
+    // Each on a connection of its own: what one does not read would hold up all that share its window.
     let mut seats: Vec<_> = (0..stalled)
-        .map(|n| client.stall(start("chat", &format!("stalled{n}"))))
+        .map(|n| {
+            let client = Client::with_window(&service, Some(65_535));
+            let seat = client.stall(start("chat", &format!("stalled{n}")));
+            (client, seat)
+        })
         .collect();
-    for seat in &mut seats {
+    for (client, seat) in &mut seats {
         assert!(matches!(client.read(seat), Event::Synced(_)));
     }
     let mut peers: Vec<Talk> = (0..clients).map(|_| service.talk("chat")).collect();
+    let colleague = Client::of(&service);
+    let seat = colleague.attach(sit("chat", "ann"));
+    seat.synced();
     let before = memory(service.pid());
     let text = format!("{}\n", "x".repeat(length));
     let mut longest = Duration::ZERO;
     thread::scope(|scope| {
-        let operator = scope.spawn(|| answers_all(&service, clients * rounds));
+        let operator = scope.spawn(move || answers_all(&seat, clients * rounds));
         for _ in 0..rounds {
             let began = Instant::now();
             peers.iter_mut().for_each(|peer| peer.send(&text));
@@ -84,7 +89,7 @@ fn operators_who_do_not_read_harm_nobody_and_learn_what_they_missed() {
     let grown = memory(service.pid()).saturating_sub(before) >> 20;
     let told: Vec<_> = seats
         .iter_mut()
-        .map(|seat| reads_again(&client, seat))
+        .map(|(client, seat)| reads_again(client, seat))
         .collect();
     println!(
         "{clients} clients, {stalled} stalled operators, {} events: grown by {grown} MiB, the longest round {longest:?}, \
@@ -98,7 +103,7 @@ fn operators_who_do_not_read_harm_nobody_and_learn_what_they_missed() {
     assert!(grown < 128, "{grown} MiB");
     // From there on they are told as all others are.
     peers[0].send("hello\n");
-    for seat in &mut seats {
+    for (client, seat) in &mut seats {
         let said = loop {
             if let Event::Message(said) = client.read(seat) {
                 break said;
@@ -110,10 +115,10 @@ fn operators_who_do_not_read_harm_nobody_and_learn_what_they_missed() {
         replay: 2,
         ..start("chat", "late")
     };
-    let mut late = client.stall(replayed);
+    let mut late = colleague.stall(replayed);
     let mut last = Vec::new();
     while !matches!(last.last(), Some(Event::Synced(_))) {
-        last.push(client.read(&mut late));
+        last.push(colleague.read(&mut late));
     }
     let messages = last.iter().filter(|e| matches!(e, Event::Message(_)));
     assert_eq!(messages.count(), 2 * clients);
