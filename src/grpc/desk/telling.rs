@@ -16,6 +16,9 @@ use crate::protocol::chat::{
 };
 use crate::supervisor::Supervisor;
 
+/// Bytes of one conversation that are replayed at most, but for the message that crosses the line.
+const REPLAYED_BYTES: usize = 1 << 20;
+
 /// What a seat is told, and how far it is.
 pub(super) struct Telling {
     supervisor: Supervisor,
@@ -30,8 +33,11 @@ pub(super) struct Telling {
     replayed: HashMap<SessionId, u64>,
     until: u64,
     synced: bool,
-    /// Events that are to be sent before anything else is looked at: those of one conversation.
+    /// Events that are to be sent before anything else is looked at, and behind them what is replayed of one conversation.
     ready: VecDeque<Event>,
+    replaying: VecDeque<Arc<Message>>,
+    /// Its name, and its desk.
+    replayed_of: Option<(String, Arc<Desk>)>,
 }
 
 impl Telling {
@@ -46,6 +52,8 @@ impl Telling {
             until: 0,
             synced: false,
             ready: VecDeque::new(),
+            replaying: VecDeque::new(),
+            replayed_of: None,
         };
         telling.begin();
         telling
@@ -97,7 +105,12 @@ impl Telling {
 
     /// What can be sent at once.
     pub(super) fn ready(&mut self) -> Option<Event> {
-        self.ready.pop_front()
+        let replayed = || {
+            let (name, desk) = self.replayed_of.as_ref()?;
+            let said = self.replaying.pop_front()?;
+            Some(Event::Message(message(name.clone(), desk, &said)))
+        };
+        self.ready.pop_front().or_else(replayed)
     }
 
     /// Resolves once there is a step to go. May be dropped at any time.
@@ -144,10 +157,9 @@ impl Telling {
             self.replayed.insert(id, last.sequence);
         }
         let shown = conversation(listener, &desk, view, &self.supervisor);
-        let name = shown.name.clone();
-        let told = |said: Arc<Message>| Event::Message(message(name.clone(), &desk, &said));
+        self.replayed_of = Some((shown.name.clone(), desk));
+        self.replaying = earlier.into();
         self.ready.push_back(Event::Conversation(shown));
-        self.ready.extend(earlier.into_iter().map(told));
     }
 
     fn change(&mut self, event: Numbered<ConversationEvent>) {
@@ -190,11 +202,18 @@ fn is_open(conversation: &Conversation) -> bool {
     conversation.state != ConversationState::Closed
 }
 
-/// The last messages of a conversation.
+/// The last messages of a conversation, oldest first, as far as they are not too long together.
 fn earlier(desk: &Desk, id: SessionId, most: usize) -> Vec<Arc<Message>> {
     if most == 0 {
         return Vec::new();
     }
     let mut said = desk.messages(Some(id));
-    said.split_off(said.len().saturating_sub(most))
+    let mut left = REPLAYED_BYTES;
+    let mut fits = |message: &&Arc<Message>| {
+        let before = left;
+        left = left.saturating_sub(message.raw.len());
+        before > 0
+    };
+    let last = said.iter().rev().take(most).take_while(&mut fits).count();
+    said.split_off(said.len() - last)
 }
