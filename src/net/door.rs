@@ -173,6 +173,28 @@ impl Door {
         allowed
     }
 
+    /// Lets a peer in again who came to an earlier process, as the session that it was; none if it may not come any more.
+    pub fn readmit(&self, id: SessionId, peer: SocketAddr, route: Route) -> Option<Arc<Session>> {
+        let began = Instant::now();
+        let (peer, terms) = (canonical(peer), self.terms());
+        terms.welcome(&self.bans(), peer.ip()).ok()?;
+        let local = match &route {
+            Route::Datagram(way) => way.address(),
+            Route::Stream(_) => return None,
+        };
+        let make = || {
+            let trace = self
+                .telemetry
+                .session_setup(&self.labels, id.0, began.elapsed());
+            let session = Session::new(id, (peer, local), route, trace, terms.bounds.outbox_bytes);
+            self.feed.publish(|| self.opened(&session));
+            session
+        };
+        // They were within the limits, and are owed something.
+        let readmitted = self.sessions.enter(peer.ip(), usize::MAX, usize::MAX, make);
+        readmitted.ok()
+    }
+
     /// Keeps what a caller says of the end that it is about to ask for; of several the first one who ends it is heard.
     pub fn note(&self, session: &Session, why: &Arc<str>) {
         if !why.is_empty() && session.ending().is_none() {
@@ -183,6 +205,11 @@ impl Door {
     /// Asks one session to end.
     pub fn ask(&self, session: &Arc<Session>, ask: Ask) {
         session.ask(ask);
+        self.recall(session);
+    }
+
+    /// Has a session without a task of its own look at what it was asked, as there was something to be done first.
+    pub fn recall(&self, session: &Arc<Session>) {
         if let Handler::Datagram(handler) = &self.terms().handler {
             handler.asked(self, session);
         }

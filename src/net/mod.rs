@@ -63,6 +63,7 @@ pub use sessions::{Closed, Closures, Opened, SessionEvent, Sessions};
 pub use stream::{Event, Part, Stream, Wire};
 pub use tap::{Direction, Frame, Tap, TapBounds, Taps, TooManyTaps};
 pub use terms::Terms;
+pub use udp::PeerSocket;
 pub use unix::{UnixError, UnixSocket};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -41,6 +41,10 @@ struct PrefixRates {
 /// asks, and nothing to reflect.
 const OPEN_PREFIX_RATE: f64 = 200.0;
 
+/// Clocks are not looked at more often, nor less.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
+const LONGEST_SWEEP: Duration = Duration::from_secs(1);
+
 impl PrefixRates {
     fn of(bounds: &Bounds) -> Option<Self> {
         let open = || bounds.allow_cidrs.is_empty().then_some(OPEN_PREFIX_RATE);
@@ -168,13 +172,17 @@ impl Terms {
         }
     }
 
-    /// How often clocks are looked at: a tenth of the shortest time that must be noticed, from
-    /// 10 ms to 1 s.
+    /// How long until clocks are looked at again: a tenth of the shortest time that must be noticed, from 10 ms to 1 s, or
+    /// less when the protocol has something due.
     pub(super) fn sweep_interval(&self) -> Duration {
         let age = self.bounds.max_session_age.unwrap_or(Duration::MAX);
-        let beat = self.handler.beat().unwrap_or(Duration::MAX);
-        let shortest = self.bounds.idle_timeout.min(age).min(beat);
-        (shortest / 10).clamp(Duration::from_millis(10), Duration::from_secs(1))
+        let shortest = self.bounds.idle_timeout.min(age) / 10;
+        // What is due by now; what comes up later is so after a beat at the soonest.
+        let due = self.handler.due();
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let beats = due.into_iter().chain(self.handler.beat());
+        let interval = beats.fold(shortest, Duration::min);
+        interval.clamp(SHORTEST_SWEEP, LONGEST_SWEEP)
     }
 }
 

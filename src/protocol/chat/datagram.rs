@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::desk::Desk;
 use crate::net::{
-    Ask, Batch, Bounds, CloseReason, Datagram, DatagramHandler, Door, PauseMode, Route, Session,
-    UNAVAILABLE,
+    Ask, Batch, Bounds, CloseReason, Datagram, DatagramHandler, Door, PauseMode, PeerSocket, Route,
+    Session, UNAVAILABLE,
 };
 
 /// Serves clients of a desk.
@@ -114,13 +114,35 @@ impl DatagramHandler for Visits {
     fn asked(&self, door: &Door, session: &Arc<Session>) {
         let Some(ask) = session.asked() else { return };
         if let Ask::Finish(_) = ask {
-            self.desk.settle(session.id);
+            self.desk.answer_rest(session.id);
+            if session.owed.load(Ordering::Acquire) > 0 {
+                // It is asked again when the last answer has gone out.
+                return;
+            }
         }
         self.end(door, session, ask.reason());
     }
 
+    fn open(&self, door: &Arc<Door>, way: &PeerSocket) {
+        for (id, peer, owed) in self.desk.come_back() {
+            let Some(session) = door.readmit(id, peer, Route::Datagram(way.clone())) else {
+                self.desk.close(id);
+                continue;
+            };
+            session
+                .owed
+                .store(u32::try_from(owed).unwrap_or(u32::MAX), Ordering::Release);
+            self.desk.arrive(&session, door);
+            crate::net::lock(&self.by_peer).insert(peer, session);
+        }
+    }
+
     fn beat(&self) -> Option<Duration> {
         Some(self.desk.beat())
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.desk.due()
     }
 
     fn tick(&self, now: Instant) {

@@ -1,8 +1,9 @@
 //! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
 //!
-//! `book` is the pure state of a desk: who said what, who is owed which answer. `desk` puts it
-//! behind one lock and delivers, `inbox` shows it and tells of its changes; `stream` and `datagram`
-//! are its two thin doors; `room` is a room.
+//! `book` is the pure state of a desk: who said what, who is owed which answer, who holds which conversation. `desk`
+//! puts it behind one lock and delivers; `reply` and `claims` are what operators do there, `transcript` is the way to the
+//! disk and back, `inbox` shows it and tells of its changes; `stream` and `datagram` are its two thin doors; `room` is a
+//! room.
 
 mod book;
 mod claims;
@@ -12,9 +13,11 @@ mod entry;
 mod inbox;
 mod manner;
 mod message;
+mod reply;
 mod room;
 mod stream;
 mod text;
+mod transcript;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,18 +25,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Built, Fault, Shared};
+use super::{Built, Fault, Ground, Shared};
 use crate::config::{Scope, duration};
 use crate::net::{Framing, Handler, Limits, Transport};
 
 pub(super) use room::Members;
 
-pub use desk::Desk;
+pub use desk::{Counts, Desk};
 pub use inbox::{ConversationEvent, Happened};
 pub use message::{
     Author, Body, BroadcastError, ClaimError, Claimed, Conversation, ConversationState, Message,
     Replied, ReplyError,
 };
+pub use transcript::Slice;
 
 /// What a chat listener is told. Empty and zero mean the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -236,7 +240,7 @@ impl Settings {
 
 /// Makes it ready to run. Of what is there `before`, a desk stays if the clients that are at it can
 /// be served on, and those in a room stay in it.
-pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
+pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>) -> Built {
     let settings = &settings.resolved();
     if settings.mode == Mode::Room {
         let members = match before.map(|before| &before.shared) {
@@ -256,7 +260,7 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
             desk.set_manner(settings);
             (desk, Some(handler.clone()))
         }
-        None => (Arc::new(Desk::new(settings)), None),
+        None => (Desk::new(settings, ground), None),
     };
     let handler = match (settings.transport, handler) {
         (Transport::Tcp, _) => {
