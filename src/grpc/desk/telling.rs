@@ -6,7 +6,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use tonic::Status;
+
 use super::super::api;
+use super::super::audit::unread;
 use super::super::chat::place;
 use super::super::convert::{conversation, conversation_name, message, session_name};
 use super::Event;
@@ -35,7 +38,7 @@ pub(super) struct Telling {
     synced: bool,
     /// Events that are to be sent before anything else is looked at, and behind them what is replayed of one conversation.
     ready: VecDeque<Event>,
-    replaying: VecDeque<Arc<Message>>,
+    replaying: VecDeque<Message>,
     /// Its name, and its desk.
     replayed_of: Option<(String, Arc<Desk>)>,
 }
@@ -121,9 +124,12 @@ impl Telling {
     }
 
     /// Goes one step, which may leave something to be sent.
-    pub(super) async fn go_on(&mut self) {
+    ///
+    /// # Errors
+    /// What was said cannot be read.
+    pub(super) async fn go_on(&mut self) -> Result<(), Status> {
         if let Some((listener, id)) = self.to_show.pop_front() {
-            self.show(&listener, id).await;
+            self.show(&listener, id).await?;
         } else if !self.synced {
             self.synced = true;
             self.until = self.coming();
@@ -134,6 +140,7 @@ impl Telling {
                 self.replayed = HashMap::new();
             }
         }
+        Ok(())
     }
 
     /// How many events were missed since this was last asked: all is told anew then.
@@ -145,21 +152,25 @@ impl Telling {
     }
 
     /// Shows one conversation of the snapshot, if it is open still.
-    async fn show(&mut self, listener: &str, id: SessionId) {
+    async fn show(&mut self, listener: &str, id: SessionId) -> Result<(), Status> {
         let Ok(desk) = self.supervisor.desk(listener) else {
-            return;
+            return Ok(());
         };
-        let earlier = earlier(&desk, id, self.replay);
+        let earlier = match self.replay {
+            0 => Vec::new(),
+            most => desk.last_messages(id, most).await.map_err(unread)?,
+        };
         let Some(view) = desk.conversation(id).filter(is_open) else {
-            return;
+            return Ok(());
         };
         if let Some(last) = earlier.last() {
             self.replayed.insert(id, last.sequence);
         }
         let shown = conversation(listener, &desk, view, &self.supervisor);
         self.replayed_of = Some((shown.name.clone(), desk));
-        self.replaying = earlier.into();
+        self.replaying = fitting(earlier);
         self.ready.push_back(Event::Conversation(shown));
+        Ok(())
     }
 
     fn change(&mut self, event: Numbered<ConversationEvent>) {
@@ -202,18 +213,46 @@ fn is_open(conversation: &Conversation) -> bool {
     conversation.state != ConversationState::Closed
 }
 
-/// The last messages of a conversation, oldest first, as far as they are not too long together.
-fn earlier(desk: &Desk, id: SessionId, most: usize) -> Vec<Arc<Message>> {
-    if most == 0 {
-        return Vec::new();
-    }
-    let mut said = desk.messages(Some(id));
+/// The newest of these messages that are not too long together.
+fn fitting(mut said: Vec<Message>) -> VecDeque<Message> {
     let mut left = REPLAYED_BYTES;
-    let mut fits = |message: &&Arc<Message>| {
+    let fits = |message: &&Message| {
         let before = left;
         left = left.saturating_sub(message.raw.len());
         before > 0
     };
-    let last = said.iter().rev().take(most).take_while(&mut fits).count();
-    said.split_off(said.len() - last)
+    let last = said.iter().rev().take_while(fits).count();
+    said.split_off(said.len() - last).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::chat::Author;
+    use std::time::SystemTime;
+
+    fn said(sequence: u64, length: usize) -> Message {
+        Message {
+            conversation: SessionId(1),
+            sequence,
+            author: Author::Peer,
+            operator: String::new(),
+            raw: vec![b'x'; length],
+            time: SystemTime::now(),
+            in_reply_to: 0,
+            request_id: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_replayed_is_the_newest_that_is_not_too_long() {
+        let numbers = |lengths: &[usize]| -> Vec<u64> {
+            let all = (1..).zip(lengths).map(|(n, length)| said(n, *length));
+            fitting(all.collect()).iter().map(|m| m.sequence).collect()
+        };
+        assert_eq!(numbers(&[]), []);
+        assert_eq!(numbers(&[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(numbers(&[1, REPLAYED_BYTES, 3]), [2, 3]);
+        assert_eq!(numbers(&[1, 2 * REPLAYED_BYTES]), [2]);
+    }
 }
