@@ -24,11 +24,15 @@ pub struct Terms {
     allowed: Option<Arc<Networks>>,
     /// The rate of new sessions.
     accepts: Option<Arc<TokenBucket>>,
-    /// Rates of peers without a session.
+    /// Rates of source addresses: of all that each sends over UDP, and of all its sessions together over TCP.
     peers: Option<Arc<RateTable>>,
     /// Rates of their networks.
     prefixes: Option<Arc<PrefixRates>>,
 }
+
+/// As many sessions of one source address may speak at their full rate at once: many people come from one address,
+/// but whoever opens a session more for each message that it was not let say is one.
+const SESSIONS_OF_SOURCE: f64 = 10.0;
 
 /// What each network of peers without sessions may send: any of them may forge the addresses of all the others.
 struct PrefixRates {
@@ -94,7 +98,10 @@ impl Terms {
             Some(old) => old.peers.clone(),
             None => bounds
                 .max_message_rate
-                .filter(|_| matches!(handler, Handler::Datagram(_)))
+                .map(|rate| match handler {
+                    Handler::Stream(_) => rate * SESSIONS_OF_SOURCE,
+                    Handler::Datagram(_) => rate,
+                })
                 .map(|rate| Arc::new(RateTable::new(Rate::new(rate)))),
         };
         let prefixes = PrefixRates::of(&bounds).filter(|_| sessionless);
@@ -162,6 +169,12 @@ impl Terms {
             Some(rates) if !rates.take(source, public, now) => Err("prefix_rate_limited"),
             _ => Ok(()),
         }
+    }
+
+    /// Whether one more message over TCP is within the rate of its source address.
+    pub(super) fn takes_from(&self, source: IpAddr, now: Instant) -> bool {
+        let within = |rates: &Arc<RateTable>| rates.take(RateKey::address(source), now);
+        self.peers.as_ref().is_none_or(within)
     }
 
     /// Whether peers of the protocol have sessions.

@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use super::book::{Book, Heard, Released};
+use super::answers::{Delivery, PATIENCE};
+use super::book::{Book, Heard};
 use super::inbox::{Happened, Reported};
 use super::manner::Manner;
 use super::message::{Author, Message};
+use super::table::Table;
 use super::{Pace, Settings};
-use crate::net::{Door, Framing, Route, Session, SessionId, Transport};
+use crate::net::{Door, Framing, Session, SessionId, Transport};
 use crate::protocol::Ground;
 use crate::store::Entry;
 
@@ -25,6 +26,8 @@ use crate::store::Entry;
 pub struct Desk {
     pub(super) state: Mutex<State>,
     pub(super) reported: OnceLock<Reported>,
+    /// Who is here over UDP.
+    pub(super) table: Table,
     pub(super) ground: Ground,
     /// Itself, for what is done when something is on the disk.
     pub(super) own: Weak<Self>,
@@ -64,29 +67,6 @@ pub struct Counts {
     pub not_kept: u64,
 }
 
-/// How long an answer may be on its way to a disk that does not answer before its client gets another.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What was handed to a session.
-#[derive(Default)]
-pub(super) struct Delivery {
-    /// It did not take it.
-    pub(super) refused: bool,
-    /// Nobody is there to get it.
-    pub(super) late: bool,
-    /// It has been asked to end, and may be owed nothing more.
-    pub(super) leaving: Option<Peer>,
-}
-
-impl Delivery {
-    /// Lets a session end that waited for this. Not under the desk's lock.
-    pub(super) fn dismiss(&self) {
-        if let Some((session, door)) = &self.leaving {
-            door.recall(session);
-        }
-    }
-}
-
 impl Desk {
     /// `settings` have every default written out.
     pub(super) fn new(settings: &Settings, ground: &Ground) -> Arc<Self> {
@@ -97,6 +77,7 @@ impl Desk {
                 peers: HashMap::new(),
             }),
             reported: OnceLock::new(),
+            table: Table::new(),
             ground: ground.clone(),
             own: own.clone(),
             released: Notify::new(),
@@ -198,142 +179,6 @@ impl Desk {
             self.tell(&mut state.book, id, happened, kept.then(|| said.clone()));
         }
         delivery
-    }
-
-    /// Hands to a session what may go out.
-    fn deliver(&self, state: &State, id: SessionId, released: &Released) -> Delivery {
-        let late = released.late;
-        let Some((session, door)) = state.peers.get(&id).filter(|_| !released.ready.is_empty())
-        else {
-            return Delivery {
-                late: late || !released.ready.is_empty(),
-                ..Delivery::default()
-            };
-        };
-        if let Some(since) = released.first_response {
-            door.telemetry.first_response(&door.labels, since.elapsed());
-        }
-        // What is released answers one message each; an unasked one answers none.
-        let answers = released.ready.iter().filter(|m| m.in_reply_to > 0).count();
-        session.touch();
-        let before = session
-            .owed
-            .fetch_sub(u32::try_from(answers).unwrap_or(0), Ordering::AcqRel);
-        let framed = released.ready.iter().map(|m| self.framing.wrap(&m.raw));
-        let mut refused = false;
-        for piece in self.together(session, framed) {
-            refused |= !session.deliver(piece);
-        }
-        if refused {
-            door.counters.refuse("answer_not_sent");
-        }
-        self.released.notify_waiters();
-        let leaves = before as usize <= answers && session.asked().is_some();
-        Delivery {
-            refused,
-            late,
-            leaving: leaves.then(|| (session.clone(), door.clone())),
-        }
-    }
-
-    /// Answers that are released together go over a stream in one piece: they are as long as an
-    /// operator made them wait, which says nothing about how fast their peer reads.
-    fn together(
-        &self,
-        session: &Session,
-        framed: impl ExactSizeIterator<Item = Bytes>,
-    ) -> Vec<Bytes> {
-        if framed.len() < 2 || matches!(session.route(), Route::Datagram(_)) {
-            return framed.collect();
-        }
-        let mut one = BytesMut::new();
-        framed.for_each(|piece| one.extend_from_slice(&piece));
-        vec![one.freeze()]
-    }
-
-    /// Answers what has waited too long, and ends the claims whose time is up.
-    pub(super) fn expire(&self, now: Instant) {
-        let mut state = crate::net::lock(&self.state);
-        self.lapse(&mut state, now);
-        let Some(before) = now.checked_sub(self.manner().unattended_after) else {
-            return;
-        };
-        let overdue = state.book.overdue(before, now.checked_sub(PATIENCE));
-        let mut done = Vec::new();
-        for (id, sequence, stuck) in overdue {
-            done.push(match stuck {
-                true => self.give_up(&mut state, id, sequence),
-                false => self.answer_unattended(&mut state, id, sequence),
-            });
-        }
-        drop(state);
-        done.iter().for_each(Delivery::dismiss);
-    }
-
-    /// Answers all that nobody answers yet of what one client waits for, since nobody will.
-    pub(super) fn answer_rest(&self, id: SessionId) {
-        let mut state = crate::net::lock(&self.state);
-        for sequence in state.book.unanswered(id) {
-            // Whoever is asked to end looks for itself whether it is owed something still.
-            self.answer_unattended(&mut state, id, sequence);
-        }
-    }
-
-    /// The same, and resolves once all answers that it is owed were handed to it. A disk that does not answer is not
-    /// waited for long.
-    pub(super) async fn settle(&self, id: SessionId) {
-        self.answer_rest(id);
-        let owed = || crate::net::lock(&self.state).book.owed(id);
-        let settled = async {
-            loop {
-                // Made before the look: what is let out in between wakes it.
-                let released = self.released.notified();
-                if owed().is_empty() {
-                    return;
-                }
-                released.await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, settled).await.is_err() {
-            let mut state = crate::net::lock(&self.state);
-            for sequence in state.book.owed(id) {
-                self.give_up(&mut state, id, sequence);
-            }
-        }
-    }
-
-    fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) -> Delivery {
-        let message = self.unattended(state, id, sequence);
-        self.tally.unattended.fetch_add(1, Ordering::Relaxed);
-        // It was unanswered under this very lock, so it cannot be refused.
-        match state.book.reserve(id, sequence, message, Instant::now()) {
-            Ok(answer) => self.enter(state, answer, None).unwrap_or_else(|(_, d)| d),
-            Err(_) => Delivery::default(),
-        }
-    }
-
-    /// Answers a message whose answer does not get to the disk.
-    fn give_up(&self, state: &mut State, id: SessionId, sequence: u64) -> Delivery {
-        let message = self.unattended(state, id, sequence);
-        let released = state.book.give_up(id, sequence, message);
-        self.tally.not_kept.fetch_add(1, Ordering::Relaxed);
-        let delivery = self.deliver(state, id, &released);
-        self.tell(&mut state.book, id, Happened::Changed, None);
-        delivery
-    }
-
-    fn unattended(&self, state: &State, id: SessionId, sequence: u64) -> Message {
-        let heard = state.book.question(id, sequence);
-        Message {
-            conversation: id,
-            sequence: 0,
-            author: Author::Unattended,
-            operator: String::new(),
-            raw: self.manner().unattended(heard.map_or(&[], |m| &m.raw)),
-            time: SystemTime::now(),
-            in_reply_to: 0,
-            request_id: String::new(),
-        }
     }
 
     /// The peer is gone.

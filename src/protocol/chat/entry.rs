@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use super::message::{Author, ConversationState, Message};
+use super::text::Speech;
 use crate::store::Dialog;
 
 /// A message that its client waits at.
@@ -66,6 +67,8 @@ pub(super) struct Entry {
     pub(super) claim: Option<Claim>,
     /// What its peer says is discarded.
     pub(super) muted: bool,
+    /// How its peer writes.
+    pub(super) speech: Speech,
     pub(super) last_sequence: u64,
     pub(super) pending: VecDeque<Pending>,
     pub(super) waiting_bytes: usize,
@@ -89,6 +92,7 @@ impl Entry {
             responded: false,
             claim: None,
             muted: false,
+            speech: Speech::default(),
             last_sequence: 0,
             pending: VecDeque::new(),
             waiting_bytes: 0,

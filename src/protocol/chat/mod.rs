@@ -1,10 +1,11 @@
 //! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
 //!
 //! `book` is the pure state of a desk: who said what, who is owed which answer, who holds which conversation. `desk`
-//! puts it behind one lock and delivers; `reply` and `claims` are what operators do there, `transcript` is the way to the
+//! puts it behind one lock, `answers` delivers; `reply` and `claims` are what operators do there, `transcript` is the way to the
 //! disk and back, `inbox` shows it and tells of its changes; `stream` and `datagram` are its two thin doors; `room` is a
 //! room.
 
+mod answers;
 mod book;
 mod claims;
 mod datagram;
@@ -16,6 +17,7 @@ mod message;
 mod reply;
 mod room;
 mod stream;
+mod table;
 mod text;
 mod transcript;
 

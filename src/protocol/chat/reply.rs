@@ -8,8 +8,9 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+use super::answers::Delivery;
 use super::book::Refused;
-use super::desk::{Delivery, Desk, State};
+use super::desk::{Desk, State};
 use super::message::{Author, Body, BroadcastError, ClaimError, Message, Replied, ReplyError};
 use crate::net::{Framing, MAX_DATAGRAM, Route, SessionId, Transport};
 use crate::store::WriteError;
@@ -123,9 +124,9 @@ impl Desk {
         let raw = match body {
             Body::Raw(raw) => raw.to_vec(),
             Body::Text(text) => {
-                let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
+                let speech = state.book.speech(id);
                 self.manner()
-                    .encoded(text, heard)
+                    .encoded(text, speech)
                     .map_err(ReplyError::Unmappable)?
             }
         };
@@ -216,8 +217,7 @@ impl Desk {
                 continue;
             };
             let (peer, max) = (session.peer, longest(&state, *id));
-            let heard = state.book.last_heard(*id).map_or(&[][..], |m| &m.raw);
-            let raw = self.manner().encoded(text, heard);
+            let raw = self.manner().encoded(text, state.book.speech(*id));
             let raw = raw.map_err(BroadcastError::Unmappable)?;
             let length = raw.len();
             if length > max {

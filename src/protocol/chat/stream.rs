@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::desk::Desk;
-use super::text::{encode, strip_telnet};
+use super::text::encode;
 use super::{Pace, Settings};
-use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE};
+use crate::net::{
+    Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE, strip_telnet,
+};
 use crate::protocol::reject;
 
 /// Serves clients of a desk.

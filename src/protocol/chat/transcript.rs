@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::desk::{Delivery, Desk, State};
+use super::answers::Delivery;
+use super::desk::{Desk, State};
 use super::entry;
 use super::inbox::Happened;
 use super::message::{Author, Message};

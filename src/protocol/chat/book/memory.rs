@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::super::entry::{Entry, Kept, Pending, Question, Slot};
 use super::super::message::{Author, Message};
+use super::super::text::Speech;
 use super::{Book, Refused};
 use crate::net::SessionId;
 
@@ -87,13 +88,10 @@ impl Book {
             .map(|question| &question.message)
     }
 
-    /// What the peer of a conversation said last, as far as it is known.
-    pub(in super::super) fn last_heard(&self, id: SessionId) -> Option<&Arc<Message>> {
-        let waiting = self.entries.get(&id)?.unanswered().next_back();
-        let heard = |m: &&Arc<Message>| m.conversation == id && m.author == Author::Peer;
-        waiting
-            .map(|question| &question.message)
-            .or_else(|| self.memory.said.iter().rev().find(heard))
+    /// How the peer of a conversation writes.
+    pub(in super::super) fn speech(&self, id: SessionId) -> Speech {
+        let entry = self.entries.get(&id);
+        entry.map(|entry| entry.speech).unwrap_or_default()
     }
 
     /// A conversation of the last process comes back: `lines` are all from its first message on that nobody answered, or
@@ -112,6 +110,8 @@ impl Book {
         if let Some(last) = lines.last() {
             entry.note(last);
         }
+        let heard = lines.iter().filter(|line| line.author == Author::Peer);
+        heard.for_each(|line| entry.speech.hear(&line.raw));
         let answer = |q: &Message| lines.iter().find(|a| a.in_reply_to == q.sequence);
         let mut rest = Vec::new();
         for line in &lines {

@@ -441,7 +441,7 @@ proptest! {
         let mut sequences = Vec::new();
         for i in 0..order.len() {
             hear(&mut book, &i.to_string());
-            sequences.push(book.last_heard(ID).unwrap().sequence);
+            sequences.push(book.get(ID).unwrap().last_sequence);
         }
         let mut left = Vec::new();
         for place in &order {
