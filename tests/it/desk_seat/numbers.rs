@@ -12,7 +12,8 @@ use super::operator::{Client, Seat, claim, release, reply, sit, start};
 use crate::support::{Service, Talk, eventually, soak, take_descriptors};
 
 /// A desk for crowds, all from one address.
-const DESK: &str = "[listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nbind = \"127.0.0.1:0\"\n\
+const DESK: &str = "[store]\npath = \"\"\n\
+    [listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nbind = \"127.0.0.1:0\"\n\
     unattended_after = \"10m\"\nlimits = { max_sessions_per_source = 4000, max_message_rate = 0 }\n";
 
 const OPERATORS: usize = 8;
