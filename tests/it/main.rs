@@ -18,6 +18,7 @@ mod configuration;
 mod control;
 mod crowd;
 mod desk_flood;
+mod desk_seat;
 mod desk_text;
 mod drain;
 mod durable;

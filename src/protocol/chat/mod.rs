@@ -1,9 +1,9 @@
 //! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
 //!
 //! `book` is the pure state of a desk: who said what, who is owed which answer, who holds which conversation. `desk`
-//! puts it behind one lock, `answers` delivers; `reply` and `claims` are what operators do there, `transcript` is the way to the
-//! disk and back, `inbox` shows it and tells of its changes; `stream` and `datagram` are its two thin doors; `room` is a
-//! room.
+//! puts it behind one lock, and `answers` delivers; `reply` and `claims` are what operators do there, `transcript` is the
+//! way to the disk and back, `inbox` shows it and tells of its changes; `stream` and `datagram` are its two thin doors,
+//! `table` knows who is at the second; `room` is a room.
 
 mod answers;
 mod book;
@@ -18,6 +18,8 @@ mod reply;
 mod room;
 mod stream;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 mod transcript;
 
@@ -276,51 +278,5 @@ pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>
         handler,
         desk: Some(desk),
         shared: Shared::Nothing,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_that_cannot_go_together_are_all_named() {
-        let wrong = Settings {
-            mode: Mode::Room,
-            transport: Transport::Udp,
-            framing: Some(Framing::Line),
-            encoding: "utf-16".into(),
-            greeting: "hello".into(),
-            unattended_reply: "a\nb".into(),
-            ..Settings::default()
-        };
-        let keys: Vec<_> = wrong
-            .check(&Limits::default())
-            .into_iter()
-            .map(|f| f.0)
-            .collect();
-        assert_eq!(
-            keys,
-            [
-                "encoding",
-                "pace",
-                "transport",
-                "framing",
-                "greeting",
-                "greeting",
-                "unattended_reply"
-            ]
-        );
-        assert!(Settings::default().check(&Limits::default()).is_empty());
-    }
-
-    #[test]
-    fn people_get_lines_and_programs_get_reads() {
-        let free = Settings {
-            pace: Pace::Free,
-            ..Settings::default()
-        };
-        assert_eq!(free.framing(), Framing::Terminal);
-        assert_eq!(Settings::default().framing(), Framing::Raw);
     }
 }

@@ -167,7 +167,7 @@ impl Desk {
         Ok((slice, more))
     }
 
-    /// The last messages of a conversation, oldest first.
+    /// The last messages of a conversation, oldest first: at most `most`, or fewer when they are long.
     ///
     /// # Errors
     /// The store cannot be read.

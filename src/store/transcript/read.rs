@@ -50,7 +50,7 @@ impl Store {
         .await
     }
 
-    /// The last lines of a dialog, oldest first.
+    /// The last lines of a dialog, oldest first: at most `most`, or fewer when they are long.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -193,14 +193,19 @@ fn of_all(
 
 /// The last lines of a dialog, newest first.
 fn tail(connection: &Connection, dialog: i64, most: usize) -> rusqlite::Result<Vec<Line>> {
-    let query = format!(
-        "SELECT {LINE} FROM messages m WHERE m.dialog = ?1 ORDER BY m.sequence DESC LIMIT ?2"
-    );
+    let query =
+        format!("SELECT {LINE} FROM messages m WHERE m.dialog = ?1 ORDER BY m.sequence DESC");
     let mut statement = connection.prepare_cached(&query)?;
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    statement
-        .query_map([dialog, most], |row| line(row, 0))?
-        .collect()
+    let (mut rows, mut tail, mut read) = (statement.query([dialog])?, Vec::new(), 0);
+    while tail.len() < most
+        && read < SLICE_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let line = line(row, 0)?;
+        read += line.raw.len();
+        tail.push(line);
+    }
+    Ok(tail)
 }
 
 /// All dialogs that have not ended, oldest first.
