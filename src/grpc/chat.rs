@@ -68,7 +68,7 @@ impl api::chat_service_server::ChatService for Control {
         let (control, reply) = (self.clone(), asked.clone());
         let reply = async move {
             let name = reply.name.clone();
-            let said = async { control.reply(&reply) };
+            let said = control.reply(&reply);
             control.audited(caller, &name, said).await
         };
         self.once(&asked.request_id, &asked, reply).await
@@ -115,7 +115,7 @@ impl api::chat_service_server::ChatService for Control {
 
 impl Control {
     /// Has a desk say something in a conversation.
-    fn reply(
+    async fn reply(
         &self,
         asked: &api::ReplyConversationRequest,
     ) -> Result<api::ReplyConversationResponse, Status> {
@@ -137,6 +137,7 @@ impl Control {
                 &asked.operator,
                 &asked.request_id,
             )
+            .await
             .map_err(|error| refusal::reply(&error, &asked.name))?;
         let name = conversation_name(&listener, &self.supervisor.session_label(id));
         Ok(api::ReplyConversationResponse {

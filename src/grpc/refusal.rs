@@ -30,6 +30,28 @@ pub(super) fn reply(error: &ReplyError, name: &str) -> Status {
             invalid_field("MESSAGE_NOT_FOUND", "in_reply_to", message)
         }
         ReplyError::Answered(first) => answered(first),
+        ReplyError::Answering(operator) => {
+            let operator = shown(operator);
+            let message = format!("the message is being answered, by {operator}");
+            let metadata = vec![("answered_by", operator)];
+            status(
+                Code::Aborted,
+                message,
+                with_reason("ALREADY_ANSWERED", metadata),
+            )
+        }
+        ReplyError::Held { operator, .. } => {
+            let message = format!("{} holds this conversation", shown(operator));
+            unmet("CONVERSATION_HELD", "CLAIM", name, &message)
+        }
+        ReplyError::NotKept(error) => {
+            let message = format!("the reply was not sent, as it cannot be kept: {error}");
+            status(
+                Code::Unavailable,
+                message,
+                with_reason(error.reason(), Vec::new()),
+            )
+        }
         ReplyError::Empty => wrong(
             "body",
             "it is empty, and over TCP an empty answer is none".into(),

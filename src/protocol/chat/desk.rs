@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use super::book::{Book, Refused};
 use super::inbox::{Happened, Reported};
 use super::manner::Manner;
-use super::message::{Author, Body, Message, Replied, ReplyError};
+use super::message::{Author, Body, BroadcastError, ClaimError, Message, Replied, ReplyError};
 use super::{Pace, Settings};
 use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId, Transport};
 
@@ -67,7 +67,7 @@ impl Desk {
         *crate::net::lock(&self.manner) = Arc::new(Manner::new(settings));
     }
 
-    fn manner(&self) -> Arc<Manner> {
+    pub(super) fn manner(&self) -> Arc<Manner> {
         crate::net::lock(&self.manner).clone()
     }
 
@@ -89,12 +89,13 @@ impl Desk {
             .entry(session.id)
             .or_insert_with(|| (session.clone(), door.clone()));
         let happened = state.book.happened(session.id);
-        self.tell(&mut state.book, session.id, happened);
+        let said = state.book.last_heard(session.id).cloned();
+        self.tell(&mut state.book, session.id, happened, said);
         true
     }
 
     /// Answers one message; see [`ReplyError`] for what is refused.
-    pub fn reply(
+    pub async fn reply(
         &self,
         id: SessionId,
         in_reply_to: u64,
@@ -109,6 +110,13 @@ impl Desk {
                 warnings: Vec::new(),
             });
         }
+        state
+            .book
+            .may_answer(id, operator)
+            .map_err(|error| match error {
+                ClaimError::Held { operator, until } => ReplyError::Held { operator, until },
+                _ => ReplyError::NotFound,
+            })?;
         let raw = self.encoded(&state, id, body)?;
         let mut warnings = self.warnings(&raw);
         let message = Message {
@@ -130,10 +138,60 @@ impl Desk {
                     Refused::NoSuchMessage => ReplyError::NoSuchMessage(in_reply_to),
                     Refused::AnsweredAlready(answer) => ReplyError::Answered(answer),
                 })?;
+        let now = (Instant::now(), SystemTime::now());
+        let own = state.book.get(id).is_some_and(|e| e.claim.is_some());
+        if own {
+            // Nobody else's is left by now.
+            let _ = state
+                .book
+                .claim(id, operator, false, now, self.manner().claim_lease);
+        }
         if !taken {
             warnings.push("it was not delivered: the peer does not take what it is sent".into());
         }
         Ok(Replied { message, warnings })
+    }
+
+    /// Says something to everybody who is there, which is entered in each of their transcripts. Tells how many were
+    /// handed it.
+    ///
+    /// # Errors
+    /// The clients are lockstep, or it cannot be said.
+    pub async fn broadcast(
+        &self,
+        text: &str,
+        operator: &str,
+        request_id: &str,
+    ) -> Result<usize, BroadcastError> {
+        if self.lockstep {
+            return Err(BroadcastError::Lockstep);
+        }
+        if text.is_empty() {
+            return Err(BroadcastError::Empty);
+        }
+        let mut state = crate::net::lock(&self.state);
+        let ids: Vec<_> = state.peers.keys().copied().collect();
+        let mut recipients = 0;
+        for id in ids {
+            let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
+            let raw = self
+                .manner()
+                .encoded(text, heard)
+                .map_err(BroadcastError::Unmappable)?;
+            let message = Message {
+                conversation: id,
+                sequence: 0,
+                author: Author::Broadcast,
+                operator: operator.to_owned(),
+                raw,
+                time: SystemTime::now(),
+                in_reply_to: 0,
+                request_id: request_id.to_owned(),
+            };
+            let given = self.give(&mut state, id, 0, message);
+            recipients += usize::from(given.is_ok_and(|(_, taken)| taken));
+        }
+        Ok(recipients)
     }
 
     /// The bytes of an answer, if it can be one.
@@ -191,7 +249,8 @@ impl Desk {
         message: Message,
     ) -> Result<(Arc<Message>, bool), Refused> {
         let (message, ready) = state.book.answer(id, in_reply_to, message)?;
-        self.tell(&mut state.book, id, Happened::Changed);
+        let said = Some(message.clone());
+        self.tell(&mut state.book, id, Happened::Changed, said);
         let Some((session, door)) = state.peers.get(&id) else {
             return Ok((message, true));
         };
@@ -231,12 +290,13 @@ impl Desk {
         vec![one.freeze()]
     }
 
-    /// Answers what has waited too long.
+    /// Answers what has waited too long, and ends the claims whose time is up.
     pub(super) fn expire(&self, now: Instant) {
+        let mut state = crate::net::lock(&self.state);
+        self.lapse(&mut state, now);
         let Some(before) = now.checked_sub(self.beat()) else {
             return;
         };
-        let mut state = crate::net::lock(&self.state);
         for (id, sequence) in state.book.overdue(before) {
             self.answer_unattended(&mut state, id, sequence);
         }
@@ -272,7 +332,7 @@ impl Desk {
         let mut state = crate::net::lock(&self.state);
         state.peers.remove(&id);
         if state.book.close(id) {
-            self.tell(&mut state.book, id, Happened::Changed);
+            self.tell(&mut state.book, id, Happened::Changed, None);
         }
     }
 
@@ -301,7 +361,7 @@ impl Drop for Desk {
     fn drop(&mut self) {
         let state = crate::net::lock(&self.state);
         for (id, entry) in state.book.entries(None) {
-            self.publish(id, entry.peer, Happened::Forgotten);
+            self.publish(id, entry.peer, Happened::Forgotten, None);
         }
     }
 }

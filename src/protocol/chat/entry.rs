@@ -25,11 +25,22 @@ pub(super) enum Slot {
     Held(Vec<u8>),
 }
 
+/// Who may answer, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) operator: String,
+    /// When it lapses, for clocks and for people.
+    pub(super) until: (Instant, SystemTime),
+}
+
 /// One conversation.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) peer: SocketAddr,
     pub(super) open: bool,
+    pub(super) claim: Option<Claim>,
+    /// What its peer says is discarded.
+    pub(super) muted: bool,
     pub(super) last_sequence: u64,
     pub(super) pending: VecDeque<Pending>,
     pub(super) waiting_bytes: usize,
@@ -44,6 +55,8 @@ impl Entry {
         Self {
             peer,
             open: true,
+            claim: None,
+            muted: false,
             last_sequence: 0,
             pending: VecDeque::new(),
             waiting_bytes: 0,
@@ -53,10 +66,11 @@ impl Entry {
     }
 
     pub(super) fn state(&self) -> ConversationState {
-        match (self.open, self.unanswered() > 0) {
+        match (self.open, &self.claim) {
             (false, _) => ConversationState::Closed,
-            (true, true) => ConversationState::Waiting,
-            (true, false) => ConversationState::Answered,
+            (true, Some(_)) => ConversationState::Claimed,
+            (true, None) if self.waiting().next().is_some() => ConversationState::Waiting,
+            (true, None) => ConversationState::Answered,
         }
     }
 

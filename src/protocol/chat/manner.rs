@@ -12,6 +12,8 @@ pub(super) struct Manner {
     /// How long a message waits before it is answered though nobody is there.
     pub(super) unattended_after: Duration,
     unattended_reply: String,
+    /// How long a claim holds without a sign of life of its holder.
+    pub(super) claim_lease: Duration,
 }
 
 impl Manner {
@@ -21,6 +23,7 @@ impl Manner {
             charset: settings.charset(),
             unattended_after: settings.unattended_after,
             unattended_reply: settings.unattended_reply.clone(),
+            claim_lease: settings.claim_lease,
         }
     }
 

@@ -5,6 +5,7 @@
 //! are its two thin doors; `room` is a room.
 
 mod book;
+mod claims;
 mod datagram;
 mod desk;
 mod entry;
@@ -15,6 +16,7 @@ mod room;
 mod stream;
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +30,10 @@ pub(super) use room::Members;
 
 pub use desk::Desk;
 pub use inbox::{ConversationEvent, Happened};
-pub use message::{Author, Body, Conversation, ConversationState, Message, Replied, ReplyError};
+pub use message::{
+    Author, Body, BroadcastError, ClaimError, Claimed, Conversation, ConversationState, Message,
+    Replied, ReplyError,
+};
 
 /// What a chat listener is told. Empty and zero mean the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +56,11 @@ pub struct Settings {
     pub encoding: String,
     /// Sent to each new session; with free pace only.
     pub greeting: String,
+    /// How long an operator holds a conversation without a sign of life. Default 2 min, at least 1 s.
+    #[serde(with = "duration")]
+    pub claim_lease: Duration,
+    /// Shortcuts of the operators' clients: with the key `hello`, `/hello` sends its text.
+    pub canned_replies: BTreeMap<String, String>,
 }
 
 impl Default for Settings {
@@ -64,6 +74,8 @@ impl Default for Settings {
             unattended_reply: String::new(),
             encoding: String::new(),
             greeting: String::new(),
+            claim_lease: Duration::ZERO,
+            canned_replies: BTreeMap::new(),
         }
     }
 }
@@ -93,6 +105,9 @@ pub enum Pace {
 /// With every control character made visible it still fits one answer of the control plane.
 const MAX_MESSAGE: u32 = 512 << 10;
 
+/// A claim that lapses sooner would have to be looked at all the time.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
 impl Settings {
     /// When a change of each key takes effect.
     pub const SCOPES: &[(&str, Scope)] = &[
@@ -105,6 +120,8 @@ impl Settings {
         ("unattended_reply", Scope::Live),
         ("encoding", Scope::Live),
         ("greeting", Scope::NewSessions),
+        ("claim_lease", Scope::Live),
+        ("canned_replies", Scope::Live),
     ];
 
     /// The same with every default written out.
@@ -123,6 +140,9 @@ impl Settings {
         }
         if resolved.encoding.is_empty() {
             resolved.encoding = "utf-8".into();
+        }
+        if resolved.claim_lease.is_zero() {
+            resolved.claim_lease = Duration::from_secs(120);
         }
         resolved
     }
@@ -167,6 +187,35 @@ impl Settings {
         if cannot || text::encode(&reply, self.charset().detect(b"")).is_err() {
             let rule = "it has control characters, or some that the encoding cannot carry";
             faults.push(("unattended_reply", rule.into()));
+        }
+        faults.extend(self.check_claims());
+        faults
+    }
+
+    /// What cannot be obeyed of what operators go by.
+    fn check_claims(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if !self.claim_lease.is_zero() && self.claim_lease < SHORTEST_LEASE {
+            faults.push(("claim_lease", "a claim holds for 1s at least".into()));
+        }
+        let encoding = self.charset().detect(b"");
+        for (key, reply) in &self.canned_replies {
+            let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+            if key.is_empty() || key.chars().any(odd) {
+                let rule = format!(
+                    "`{}` is no key; it has no blanks and no `/`, and is not empty",
+                    crate::telemetry::escape(key)
+                );
+                faults.push(("canned_replies", rule));
+            }
+            let unsaid = reply.is_empty() || reply.chars().any(char::is_control);
+            if unsaid || text::encode(reply, encoding).is_err() {
+                let rule = format!(
+                    "the text of `{}` is empty, or has control characters, or some that the encoding cannot carry",
+                    crate::telemetry::escape(key)
+                );
+                faults.push(("canned_replies", rule));
+            }
         }
         faults
     }

@@ -4,6 +4,8 @@
 //! later one is held until the earlier ones are answered. The book says what is to be sent when;
 //! it never sends. What waits for an answer is never forgotten; what was answered is, in time.
 
+mod claims;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Bound;
@@ -179,6 +181,7 @@ impl Book {
             return false;
         };
         entry.open = false;
+        entry.claim = None;
         self.waiting_bytes -= std::mem::take(&mut entry.waiting_bytes);
         let pending = std::mem::take(&mut entry.pending);
         // Counted until all of it is entered, so that the entry is there to count it.
