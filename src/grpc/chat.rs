@@ -1,10 +1,10 @@
-//! `ChatService`: the inbox, replies and what was said. Attaching to the desk comes with it.
+//! `ChatService`: the inbox and what was said; what operators do is in `desk`.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tonic::codegen::BoxStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{conversation, conversation_name, message};
 use super::filter::Filter;
@@ -13,9 +13,9 @@ use super::page::Selection;
 use super::refusal;
 use super::sessions::parent;
 use super::status::invalid_field;
-use super::{Control, api, page, watch};
+use super::{Control, api, desk, page, watch};
 use crate::net::SessionId;
-use crate::protocol::chat::{Body, Conversation, Desk, Message};
+use crate::protocol::chat::{Conversation, Desk, Message};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -59,19 +59,51 @@ impl api::chat_service_server::ChatService for Control {
         }))
     }
 
+    async fn claim_conversation(
+        &self,
+        request: Request<api::ClaimConversationRequest>,
+    ) -> Answer<api::ClaimConversationResponse> {
+        let caller = caller(&request, "ClaimConversation", "");
+        self.claim(caller, request.into_inner()).await
+    }
+
+    async fn release_conversation(
+        &self,
+        request: Request<api::ReleaseConversationRequest>,
+    ) -> Answer<api::ReleaseConversationResponse> {
+        let caller = caller(&request, "ReleaseConversation", "");
+        self.release(caller, request.into_inner(), None).await
+    }
+
     async fn reply_conversation(
         &self,
         request: Request<api::ReplyConversationRequest>,
     ) -> Answer<api::ReplyConversationResponse> {
         let caller = caller(&request, "ReplyConversation", "");
-        let asked = request.into_inner();
-        let (control, reply) = (self.clone(), asked.clone());
-        let reply = async move {
-            let name = reply.name.clone();
-            let said = control.reply(&reply);
-            control.audited(caller, &name, said).await
-        };
-        self.once(&asked.request_id, &asked, reply).await
+        self.reply(caller, request.into_inner()).await
+    }
+
+    async fn mute_conversation(
+        &self,
+        request: Request<api::MuteConversationRequest>,
+    ) -> Answer<api::MuteConversationResponse> {
+        let caller = caller(&request, "MuteConversation", "");
+        self.mute(caller, request.into_inner()).await
+    }
+
+    async fn broadcast(
+        &self,
+        request: Request<api::BroadcastRequest>,
+    ) -> Answer<api::BroadcastResponse> {
+        let caller = caller(&request, "Broadcast", "");
+        self.say_to_all(caller, request.into_inner()).await
+    }
+
+    async fn attach_desk(
+        &self,
+        request: Request<Streaming<api::AttachDeskRequest>>,
+    ) -> Answer<BoxStream<api::AttachDeskResponse>> {
+        desk::attach(self, request)
     }
 
     async fn watch_conversations(
@@ -114,38 +146,6 @@ impl api::chat_service_server::ChatService for Control {
 }
 
 impl Control {
-    /// Has a desk say something in a conversation.
-    async fn reply(
-        &self,
-        asked: &api::ReplyConversationRequest,
-    ) -> Result<api::ReplyConversationResponse, Status> {
-        use api::reply_conversation_request::Body as Sent;
-        let (listener, desk, id) = self.conversation(&asked.name)?;
-        let body = match &asked.body {
-            Some(Sent::Text(text)) => Body::Text(text),
-            Some(Sent::Raw(raw)) => Body::Raw(raw),
-            None => {
-                let rule = "text or raw must be set";
-                return Err(invalid_field("REPLY_INVALID", "body", rule));
-            }
-        };
-        let replied = desk
-            .reply(
-                id,
-                asked.in_reply_to,
-                body,
-                &asked.operator,
-                &asked.request_id,
-            )
-            .await
-            .map_err(|error| refusal::reply(&error, &asked.name))?;
-        let name = conversation_name(&listener, &self.supervisor.session_label(id));
-        Ok(api::ReplyConversationResponse {
-            message: Some(message(name, &desk, &replied.message)),
-            warnings: replied.warnings,
-        })
-    }
-
     /// The desks of `listeners/L`, or all for `listeners/-`.
     pub(super) fn desks(&self, of: &str) -> Result<Vec<(String, Arc<Desk>)>, Status> {
         match parent(of)? {
@@ -163,7 +163,10 @@ impl Control {
     }
 
     /// The desk and the session of `listeners/L/conversations/C`.
-    fn conversation(&self, name: &str) -> Result<(String, Arc<Desk>, SessionId), Status> {
+    pub(super) fn conversation(
+        &self,
+        name: &str,
+    ) -> Result<(String, Arc<Desk>, SessionId), Status> {
         let rule = "a conversation's name is `listeners/LISTENER/conversations/SESSION`";
         match self.history(name, || invalid_field("NAME_INVALID", "name", rule))? {
             (listener, desk, Some(id)) => Ok((listener, desk, id)),
@@ -194,7 +197,8 @@ impl Control {
     }
 }
 
-fn place(conversation: &Conversation) -> Place {
+/// Where a conversation stands in the inbox.
+pub(super) fn place(conversation: &Conversation) -> Place {
     let since = conversation.waiting_since.map(nanoseconds);
     (since.is_none(), since.unwrap_or_default(), conversation.id)
 }
