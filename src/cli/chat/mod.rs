@@ -1,5 +1,6 @@
 //! `switchboard chat`: the operator's side of the desk.
 
+mod attach;
 mod claim;
 mod history;
 mod reply;
@@ -15,6 +16,7 @@ use super::name::{ANY_LISTENER, id, parent, qualified};
 use super::output::Format;
 use super::watch;
 use crate::grpc::api;
+use attach::AttachArgs;
 use claim::{ClaimArgs, MuteArgs, ReleaseArgs};
 use history::HistoryArgs;
 use reply::{BroadcastArgs, ReplyArgs};
@@ -43,6 +45,8 @@ enum Action {
         #[arg(add = complete::listeners())]
         listener: Option<String>,
     },
+    /// Sit down at the desk: who waits, what was said, and a line to answer in
+    Attach(AttachArgs),
     /// Take a conversation, or the one of a listener that waits longest; nobody else answers it meanwhile
     Claim(ClaimArgs),
     /// Answer a message
@@ -105,6 +109,7 @@ pub(super) async fn run(verb: Verb, client: &Client, format: Format) -> Result<(
             };
             list::show(client, format, &asked, selection.limit).await
         }
+        Action::Attach(args) => attach::attach(args, client).await,
         Action::Claim(args) => claim::claim(args, client, format).await,
         Action::Reply(args) => reply::reply(args, client, format).await,
         Action::Release(args) => claim::release(args, client, format).await,

@@ -1,0 +1,412 @@
+//! The way between a seat and the desk: one stream, taken up again when it breaks, and calls beside it.
+//!
+//! What was asked over a stream that broke is asked again over the next one with the same request id, so that an answer
+//! is neither lost nor said twice. Events wait in a bounded channel; whoever does not read them is told by the desk
+//! what it missed, not served from a growing memory here.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, sleep_until};
+use tonic::Streaming;
+
+use super::super::super::client::{Client, refused};
+use super::super::super::exit::{Failure, UNAVAILABLE};
+use super::super::super::list;
+use super::super::super::watch::is_broken;
+use crate::grpc::api;
+use crate::grpc::api::attach_desk_request::Input;
+use crate::grpc::api::attach_desk_response::Event;
+use crate::grpc::api::reply_conversation_request::Body;
+
+/// How often the desk is told that the operator is there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How long a desk may be silent, whose heartbeats come as often.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// How long before the first try after a break, and before the later ones at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// Inputs and events on their way.
+const ON_THE_WAY: usize = 64;
+
+/// Messages of a conversation that are read when somebody looks at it.
+pub(super) const TRANSCRIPT: u64 = 300;
+
+/// Something that a seat wants of the desk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A conversation, or the one of a listener that waits longest.
+    Claim { name: String, force: bool },
+    /// Gives a conversation back.
+    Release { name: String },
+    /// Answers a message; 0 is the oldest that waits.
+    Reply {
+        name: String,
+        text: String,
+        in_reply_to: u64,
+    },
+    /// Closes the peer's session.
+    Kick { name: String },
+    /// Discards what the peer says, or no longer.
+    Mute { name: String, muted: bool },
+    /// The messages of a conversation behind a sequence.
+    Read { name: String, after: u64 },
+    /// How the listeners speak.
+    Manners,
+}
+
+/// The same with the id by which its repetition is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) id: String,
+    pub(super) ask: Ask,
+}
+
+/// What came of something that was asked.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The conversation that it happened to, the answer's sequence if it was one, and what may go wrong.
+    Done {
+        conversation: String,
+        sequence: u64,
+        warnings: Vec<String>,
+    },
+    /// What was said.
+    Read(Vec<api::ChatMessage>),
+    /// The listeners.
+    Manners(Vec<api::Listener>),
+    /// Why not: a word and a sentence.
+    Refused { reason: String, message: String },
+}
+
+/// What a seat hears.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The stream is open; a snapshot follows.
+    Attached,
+    /// Something happened at the desk.
+    Event(Box<Event>),
+    /// What was asked with this id has come to something.
+    Answered(String, Outcome),
+    /// The stream broke; the next try is made after the pause.
+    Lost { why: String, pause: Duration },
+    /// It will not be tried again.
+    Ended(Failure),
+}
+
+/// A seat's end of it.
+pub(super) struct Link {
+    client: Client,
+    inputs: Option<mpsc::Sender<Asked>>,
+    news: mpsc::Receiver<News>,
+    /// What follows the stream.
+    task: JoinSet<()>,
+    calls: FuturesUnordered<Pin<Box<dyn Future<Output = News>>>>,
+}
+
+impl Link {
+    /// Sits down; whether that went well is the first of the news.
+    pub(super) fn new(client: &Client, start: api::AttachStart) -> Self {
+        let (inputs, asked) = mpsc::channel(ON_THE_WAY);
+        let (tell, news) = mpsc::channel(ON_THE_WAY);
+        let mut task = JoinSet::new();
+        task.spawn(follow(client.clone(), start, asked, tell));
+        Self {
+            client: client.clone(),
+            inputs: Some(inputs),
+            news,
+            task,
+            calls: FuturesUnordered::new(),
+        }
+    }
+
+    /// Asks; `false` when too much is on its way already.
+    pub(super) fn ask(&mut self, asked: Asked) -> bool {
+        match asked.ask {
+            Ask::Claim { .. } | Ask::Release { .. } | Ask::Reply { .. } => {
+                let inputs = self.inputs.as_ref();
+                inputs.is_some_and(|inputs| inputs.try_send(asked).is_ok())
+            }
+            _ if self.calls.len() >= ON_THE_WAY => false,
+            _ => {
+                let client = self.client.clone();
+                self.calls.push(Box::pin(async move {
+                    let outcome = called(&client, &asked).await;
+                    News::Answered(asked.id, outcome)
+                }));
+                true
+            }
+        }
+    }
+
+    /// Asks nothing more: what was asked is answered, then the news end.
+    pub(super) fn finish(&mut self) {
+        self.inputs = None;
+    }
+
+    /// What is heard next; nothing when the seat was left. May be dropped while it waits.
+    pub(super) async fn news(&mut self) -> Option<News> {
+        tokio::select! {
+            Some(answered) = self.calls.next() => Some(answered),
+            news = self.news.recv() => news,
+        }
+    }
+
+    /// Leaves, without waiting for answers.
+    pub(super) async fn leave(mut self) {
+        self.task.shutdown().await;
+    }
+}
+
+/// A UUID4 for what is asked: nothing secret, but the same for no other.
+pub(super) fn fresh_id() -> String {
+    let half = || RandomState::new().hash_one(SystemTime::now());
+    let (high, low) = (half(), half());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff
+    )
+}
+
+/// Attaches again and again, until the seat is left or there is no use in it.
+async fn follow(
+    client: Client,
+    start: api::AttachStart,
+    mut inputs: mpsc::Receiver<Asked>,
+    tell: mpsc::Sender<News>,
+) {
+    let mut unanswered = VecDeque::new();
+    let mut pause = PAUSE.0;
+    loop {
+        let mut seat = Seat {
+            inputs: &mut inputs,
+            unanswered: &mut unanswered,
+            tell: &tell,
+        };
+        let begun = Instant::now();
+        let Err(failure) = seat.sit(&client, &start).await else {
+            return;
+        };
+        if !is_broken(&failure) || (inputs.is_closed() && inputs.is_empty()) {
+            let _ = tell.send(News::Ended(failure)).await;
+            return;
+        }
+        if begun.elapsed() > PAUSE.1 {
+            pause = PAUSE.0;
+        }
+        let why = failure.sentence();
+        if tell.send(News::Lost { why, pause }).await.is_err() {
+            return;
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(PAUSE.1);
+    }
+}
+
+/// One stream of a seat.
+struct Seat<'a> {
+    inputs: &'a mut mpsc::Receiver<Asked>,
+    /// What was asked and not answered, in order.
+    unanswered: &'a mut VecDeque<Asked>,
+    tell: &'a mpsc::Sender<News>,
+}
+
+impl Seat<'_> {
+    /// Sits until the seat is left, which is well, or the stream ends otherwise, which is not.
+    async fn sit(&mut self, client: &Client, start: &api::AttachStart) -> Result<(), Failure> {
+        let (send, mut requests) = mpsc::channel(ON_THE_WAY);
+        let first = [Input::Start(start.clone())].into_iter();
+        let again: Vec<_> = first
+            .chain(self.unanswered.iter().filter_map(input))
+            .map(|input| api::AttachDeskRequest { input: Some(input) })
+            .collect();
+        let later = stream::poll_fn(move |cx| requests.poll_recv(cx));
+        let requests = stream::iter(again).chain(later);
+        let mut events = client.duplex(requests).await?;
+        if self.tell.send(News::Attached).await.is_err() {
+            return Ok(());
+        }
+        self.listen(&mut events, send).await
+    }
+
+    async fn listen(
+        &mut self,
+        events: &mut Streaming<api::AttachDeskResponse>,
+        send: mpsc::Sender<api::AttachDeskRequest>,
+    ) -> Result<(), Failure> {
+        let mut send = Some(send);
+        let mut pulse = interval(HEARTBEAT);
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            let free = self.unanswered.len() < ON_THE_WAY;
+            tokio::select! {
+                event = events.message() => match event.map_err(refused)? {
+                    Some(api::AttachDeskResponse { event }) => {
+                        heard = tokio::time::Instant::now();
+                        if let Some(event) = event && self.hear(event).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    None if send.is_none() => return Ok(()),
+                    None => return Err(broken("the desk ended the stream")),
+                },
+                asked = self.inputs.recv(), if free && send.is_some() => match asked {
+                    Some(asked) => {
+                        let input = input(&asked);
+                        self.unanswered.push_back(asked);
+                        post(send.as_ref(), input);
+                    }
+                    // The desk answers what it was asked, and ends the stream.
+                    None => send = None,
+                },
+                _ = pulse.tick() => post(send.as_ref(), Some(Input::Heartbeat(api::Heartbeat {}))),
+                () = sleep_until(heard + SILENCE) => return Err(broken("the desk has fallen silent")),
+            }
+        }
+    }
+
+    /// Hands an event on; an error when nobody listens any more.
+    async fn hear(&mut self, event: Event) -> Result<(), mpsc::error::SendError<News>> {
+        let news = match event {
+            Event::Done(done) => {
+                let outcome = Outcome::Done {
+                    conversation: done.conversation,
+                    sequence: done.sequence,
+                    warnings: done.warnings,
+                };
+                self.answered(done.request_id, outcome)
+            }
+            Event::Error(error) => {
+                let (reason, message) = (error.reason, error.message);
+                self.answered(error.request_id, Outcome::Refused { reason, message })
+            }
+            Event::Heartbeat(_) => return Ok(()),
+            event => News::Event(Box::new(event)),
+        };
+        self.tell.send(news).await
+    }
+
+    fn answered(&mut self, id: String, outcome: Outcome) -> News {
+        self.unanswered.retain(|asked| asked.id != id);
+        News::Answered(id, outcome)
+    }
+}
+
+/// Puts an input on its way. A stream that takes no more of them is about to end, and the next one gets it again.
+fn post(send: Option<&mpsc::Sender<api::AttachDeskRequest>>, input: Option<Input>) {
+    if let (Some(send), Some(input)) = (send, input) {
+        let _ = send.try_send(api::AttachDeskRequest { input: Some(input) });
+    }
+}
+
+fn broken(why: &str) -> Failure {
+    Failure::Here(UNAVAILABLE, why.to_owned())
+}
+
+/// What goes over the stream.
+fn input(asked: &Asked) -> Option<Input> {
+    let request_id = asked.id.clone();
+    Some(match asked.ask.clone() {
+        Ask::Claim { name, force } => Input::Claim(api::ClaimConversationRequest {
+            name,
+            operator: String::new(),
+            force,
+            request_id,
+        }),
+        Ask::Release { name } => {
+            Input::Release(api::ReleaseConversationRequest { name, request_id })
+        }
+        Ask::Reply {
+            name,
+            text,
+            in_reply_to,
+        } => Input::Reply(api::ReplyConversationRequest {
+            name,
+            body: Some(Body::Text(text)),
+            in_reply_to,
+            operator: String::new(),
+            request_id,
+        }),
+        _ => return None,
+    })
+}
+
+/// What is asked beside the stream.
+async fn called(client: &Client, asked: &Asked) -> Outcome {
+    let request_id = asked.id.clone();
+    let done = match &asked.ask {
+        Ask::Kick { name } => {
+            let asked = api::CloseSessionRequest {
+                name: name.replacen("/conversations/", "/sessions/", 1),
+                reason: "kicked from the desk".to_owned(),
+                request_id,
+                ..Default::default()
+            };
+            client.call(asked).await.map(|_| done(name))
+        }
+        Ask::Mute { name, muted } => {
+            let asked = api::MuteConversationRequest {
+                name: name.clone(),
+                muted: *muted,
+                request_id,
+            };
+            client.call(asked).await.map(|_| done(name))
+        }
+        Ask::Read { name, after } => {
+            let asked = api::ListMessagesRequest {
+                parent: name.clone(),
+                filter: format!("sequence > {after}"),
+                ..Default::default()
+            };
+            let most = usize::try_from(2 * TRANSCRIPT).ok();
+            list::read(client, &asked, most).await.map(Outcome::Read)
+        }
+        _ => {
+            let asked = api::ListListenersRequest::default();
+            list::read(client, &asked, None).await.map(Outcome::Manners)
+        }
+    };
+    done.unwrap_or_else(|failure| Outcome::Refused {
+        reason: String::new(),
+        message: failure.sentence(),
+    })
+}
+
+fn done(name: &str) -> Outcome {
+    Outcome::Done {
+        conversation: name.to_owned(),
+        sequence: 0,
+        warnings: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_uuids_and_no_two_alike() {
+        let ids: std::collections::BTreeSet<_> = (0..1_000).map(|_| fresh_id()).collect();
+        assert_eq!(ids.len(), 1_000);
+        for id in ids {
+            let lengths: Vec<_> = id.split('-').map(str::len).collect();
+            assert_eq!(lengths, [8, 4, 4, 4, 12], "{id}");
+            assert!(
+                id[14..].starts_with('4') && "89ab".contains(&id[19..20]),
+                "{id}"
+            );
+        }
+    }
+}
