@@ -85,3 +85,6 @@ fn unfit() -> Option<&'static str> {
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     (!is_terminal).then_some("this is no terminal; line by line, as with --plain:")
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, interval, sleep, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 
 use super::super::super::exit::{Failure, INTERRUPTED};
 use super::super::super::output::colour_wanted;
@@ -32,6 +32,7 @@ pub(super) async fn run(desk: Desk, link: Link) -> Result<(), Failure> {
         desk,
         link,
         decoder: Decoder::default(),
+        escape: None,
         is_dirty: true,
     };
     let done = sitting.sit(&mut terminal).await;
@@ -45,6 +46,8 @@ struct Sitting {
     desk: Desk,
     link: Link,
     decoder: Decoder,
+    /// When an escape that stands alone is the key.
+    escape: Option<Instant>,
     /// The screen is not as it should be.
     is_dirty: bool,
 }
@@ -82,9 +85,11 @@ impl Sitting {
                         return Err(Failure::error("the terminal is gone"));
                     }
                     let keys = self.decoder.feed(&typed);
+                    self.escape = self.decoder.is_undecided().then(|| Instant::now() + ESCAPE);
                     self.pressed(keys, terminal)?;
                 }
-                () = sleep(ESCAPE), if self.decoder.is_undecided() => {
+                () = sleep_until(self.escape.unwrap_or(due)), if self.escape.is_some() => {
+                    self.escape = None;
                     let keys = self.decoder.decide();
                     self.pressed(keys, terminal)?;
                 }

@@ -112,7 +112,7 @@ fn places(area: Rect, focus: Focus) -> Places {
     };
     let (queue, transcript) = match (area.width >= BOTH, focus) {
         (true, _) => {
-            let width = (area.width * 2 / 5).clamp(24, 56);
+            let width = (area.width / 20 * 9).clamp(24, 56);
             let left = Rect { width, ..main };
             let right = Rect {
                 x: main.x + width + 1,

@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn lines_break_at_blanks_and_between_wide_characters() {
-        assert_eq!(wrapped("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrapped("one two three", 8), ["one two ", "three"]);
         assert_eq!(wrapped("abcdefgh", 3), ["abc", "def", "gh"]);
         assert_eq!(wrapped("你好吗朋友", 5), ["你好", "吗朋", "友"]);
         assert_eq!(wrapped("", 5), [""]);
