@@ -17,6 +17,7 @@ mod completion;
 mod configuration;
 mod control;
 mod crowd;
+mod desk_seat;
 mod drain;
 mod durable;
 mod ends;

@@ -9,12 +9,14 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 
-import pyte
+from harness import PACKAGES, PATIENCE, binary, environment
 
-from harness import PATIENCE, binary, environment
+sys.path.append(str(PACKAGES))
+import pyte  # noqa: E402, for it is found there
 
 # Sequences that a screen is drawn with: moving, erasing, attributes, modes. Anything else moves more than the screen.
 DRAWN = re.compile(rb"\x1b\[[?]?[0-9;]*[HJKmhlABCDGdX]")

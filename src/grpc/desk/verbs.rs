@@ -10,6 +10,8 @@ use super::super::status::invalid_field;
 use super::super::{Caller, Control, api};
 use super::{check_operator, check_optional_operator};
 use crate::protocol::chat::{Body, Conversation, Desk};
+use crate::supervisor::shown;
+use crate::telemetry::escape;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -19,6 +21,7 @@ impl Control {
         caller: Caller,
         asked: api::ClaimConversationRequest,
     ) -> Answer<api::ClaimConversationResponse> {
+        let caller = by(caller, &asked.operator);
         let (control, wish) = (self.clone(), asked.clone());
         let claim = async move { control.take(caller, &wish).await };
         self.once(&asked.request_id, &asked, claim).await
@@ -31,6 +34,7 @@ impl Control {
         asked: api::ReleaseConversationRequest,
         holder: Option<String>,
     ) -> Answer<api::ReleaseConversationResponse> {
+        let caller = by(caller, holder.as_deref().unwrap_or_default());
         let (control, name) = (self.clone(), asked.name.clone());
         let release = async move {
             let release = async {
@@ -51,6 +55,7 @@ impl Control {
         caller: Caller,
         asked: api::ReplyConversationRequest,
     ) -> Answer<api::ReplyConversationResponse> {
+        let caller = by(caller, &asked.operator);
         let (control, wish) = (self.clone(), asked.clone());
         let reply = async move {
             let said = control.say(&wish);
@@ -88,6 +93,7 @@ impl Control {
         caller: Caller,
         asked: api::BroadcastRequest,
     ) -> Answer<api::BroadcastResponse> {
+        let caller = by(caller, &asked.operator);
         let (control, wish) = (self.clone(), asked.clone());
         let broadcast = async move {
             let said = control.broadcast_to(&wish);
@@ -121,12 +127,10 @@ impl Control {
         };
         let attempted = self.attempted(Some(caller.clone()), &asked.name, claim);
         let (conversation, taken_from) = attempted.await?;
-        let by = &asked.operator;
-        let reason = match taken_from {
-            Some(from) => format!("claimed by {by}, taken from {from}"),
-            None => format!("claimed by {by}"),
-        };
-        let event = Caller { reason, ..caller }.event(&conversation.name, "OK");
+        let mut event = caller.event(&conversation.name, "OK");
+        if let Some(from) = taken_from {
+            event.reason = format!("{}, taken from {}", event.reason, escape(&from));
+        }
         self.store.record(event).await;
         Ok(api::ClaimConversationResponse {
             conversation: Some(conversation),
@@ -189,4 +193,13 @@ impl Control {
     fn shown(&self, listener: &str, desk: &Desk, seen: Conversation) -> api::Conversation {
         conversation(listener, desk, seen, &self.supervisor)
     }
+}
+
+/// The trail tells which operator asked.
+fn by(caller: Caller, operator: &str) -> Caller {
+    let reason = match operator {
+        "" => String::new(),
+        operator => format!("by {}", shown(operator)),
+    };
+    Caller { reason, ..caller }
 }

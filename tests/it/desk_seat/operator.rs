@@ -1,7 +1,9 @@
 //! Operators through the generated types: each seat is read by a task of its own and handed over one event at a time.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
+use futures_util::stream::{Stream, poll_fn};
 use switchboard::grpc::api;
 use switchboard::grpc::api::attach_desk_request::Input;
 use switchboard::grpc::api::attach_desk_response::Event;
@@ -89,6 +91,14 @@ impl Client {
         }
     }
 
+    /// Why there is no seat, if there is none.
+    pub(super) fn no_seat(&self, first: Input) -> Option<Status> {
+        let (_say, said) = saying(first);
+        let mut calls = self.calls.clone();
+        let opened = self.wait(async move { calls.attach_desk(said).await });
+        opened.err()
+    }
+
     /// A seat that nobody reads, until it is asked for its next event.
     pub(super) fn stall(&self, start: api::AttachStart) -> Stalled {
         let (say, stream) = self.open(Input::Start(start));
@@ -102,9 +112,7 @@ impl Client {
         mpsc::UnboundedSender<api::AttachDeskRequest>,
         Streaming<api::AttachDeskResponse>,
     ) {
-        let (say, mut said) = mpsc::unbounded_channel();
-        say.send(asked(first)).unwrap();
-        let said = futures_util::stream::poll_fn(move |cx| said.poll_recv(cx));
+        let (say, said) = saying(first);
         let mut calls = self.calls.clone();
         let stream = self.wait(async move { calls.attach_desk(said).await });
         (say, stream.unwrap())
@@ -135,17 +143,16 @@ impl Seat {
 
     /// The next event.
     pub(super) fn next(&self) -> Event {
-        match self.told.recv_timeout(TIMEOUT) {
-            Ok(Ok(event)) => event,
-            Ok(Err(error)) => panic!("instead of an event: {error}"),
-            Err(RecvTimeoutError::Timeout) => panic!("no event within {TIMEOUT:?}"),
-            Err(RecvTimeoutError::Disconnected) => panic!("the stream is over"),
-        }
+        self.next_within(TIMEOUT)
     }
 
-    /// What came by now.
-    pub(super) fn ready(&self) -> Option<Event> {
-        self.told.try_recv().ok().map(Result::unwrap)
+    pub(super) fn next_within(&self, time: Duration) -> Event {
+        match self.told.recv_timeout(time) {
+            Ok(Ok(event)) => event,
+            Ok(Err(error)) => panic!("instead of an event: {error}"),
+            Err(RecvTimeoutError::Timeout) => panic!("no event within {time:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the stream is over"),
+        }
     }
 
     /// All up to `synced`, without it.
@@ -221,6 +228,18 @@ impl Seat {
             }
         }
     }
+}
+
+/// Inputs that begin with this one.
+fn saying(
+    first: Input,
+) -> (
+    mpsc::UnboundedSender<api::AttachDeskRequest>,
+    impl Stream<Item = api::AttachDeskRequest>,
+) {
+    let (say, mut said) = mpsc::unbounded_channel();
+    say.send(asked(first)).unwrap();
+    (say, poll_fn(move |cx| said.poll_recv(cx)))
 }
 
 impl Drop for Seat {
