@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::super::super::name::{id, listener};
+use super::ask::{Ask, Asked, TRANSCRIPT, fresh_id};
 use super::draft::Draft;
-use super::link::{Ask, Asked, TRANSCRIPT, fresh_id};
 use super::manner::Manner;
 use super::transcript::{Transcript, moment};
 use crate::grpc::api;

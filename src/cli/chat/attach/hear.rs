@@ -3,8 +3,9 @@
 use std::time::SystemTime;
 
 use super::super::super::name::{id, listener};
+use super::ask::{Ask, Outcome};
 use super::desk::{Bell, Connection, Desk, Focus, Talk};
-use super::link::{Ask, News, Outcome};
+use super::link::News;
 use super::manner::Manner;
 use crate::grpc::api;
 use crate::grpc::api::attach_desk_response::Event;
@@ -145,11 +146,11 @@ impl Desk {
                     self.complain(warning.clone(), now);
                 }
             }
-            (Ask::Read { name, .. }, Outcome::Read(messages)) => {
-                if self.selected == Some(name) {
-                    self.transcript.add(messages);
-                    self.transcript.is_read = true;
-                }
+            (Ask::Read { name, .. }, Outcome::Read(messages))
+                if self.selected.as_deref() == Some(&*name) =>
+            {
+                self.transcript.add(messages);
+                self.transcript.is_read = true;
             }
             (Ask::Manners, Outcome::Manners(listeners)) => {
                 let found = listeners.into_iter().filter_map(|listener| {
@@ -159,7 +160,7 @@ impl Desk {
                 self.manners.extend(found);
             }
             (Ask::Kick { name }, Outcome::Done { .. }) => {
-                self.say(format!("{} is sent away", id(&name)), now)
+                self.say(format!("{} is sent away", id(&name)), now);
             }
             (ask, Outcome::Refused { message, .. }) => {
                 if let Ask::Reply { name, .. } = ask

@@ -4,6 +4,7 @@
 //! differs.
 
 mod act;
+mod ask;
 mod desk;
 mod draft;
 mod hear;
@@ -12,10 +13,12 @@ mod keys;
 mod link;
 mod manner;
 mod plain;
+mod press;
 mod screen;
 mod terminal;
 mod transcript;
 mod view;
+mod words;
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -33,7 +36,7 @@ use desk::{Desk, Seat};
 use link::Link;
 
 #[derive(Debug, Args)]
-#[command(after_help = plain::HELP)]
+#[command(after_help = words::HELP)]
 pub(super) struct AttachArgs {
     /// Whose desk; `-`, which is the default, for all of them
     #[arg(add = complete::listeners())]

@@ -7,33 +7,16 @@ use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use super::super::super::exit::{ERROR, Failure};
-use super::super::super::name::{id, listener};
-use super::super::super::output::{legible, print};
-use super::super::super::table::word;
+use super::super::super::name::id;
+use super::super::super::output::print;
 use super::super::super::watch::until_interrupted;
+use super::ask::{Ask, Outcome};
 use super::desk::Desk;
 use super::inlet::Inlet;
-use super::link::{Ask, Link, News, Outcome};
+use super::link::{Link, News};
 use super::transcript::Entry;
-use crate::grpc::api;
+use super::words::{HELP, Lines, line, row, said};
 use crate::grpc::api::attach_desk_response::Event;
-
-/// What is said about it by `--help`.
-pub(super) const HELP: &str = "\
-On a screen, ? shows the keys.
-
-With --plain each event is a line, its kind first:
-  attached LISTENER|- OPERATOR            synced           gap MISSED     lost SECONDS WHY
-  conversation ID LISTENER PEER STATE UNANSWERED OPERATOR|-
-  message ID SEQUENCE AUTHOR[:OPERATOR] TEXT
-  claimed ID        released ID           replied ID SEQUENCE        done ID
-  error [REASON] SENTENCE                 warning SENTENCE
-and each line of stdin a command, read when the one before has come to something:
-  claim [ID|LISTENER]   take one, or who waits longest; `reply` goes to it then
-  use ID                reply to another one
-  reply TEXT            answer its oldest message; /NAME sends a canned reply, // a slash
-  release · force · mute · unmute · kick · queue · history · canned · help · quit
-Stdin's end is the end; the exit code is 1 when a command was refused.";
 
 /// The longest line of stdin.
 const LONGEST: usize = 16 << 20;
@@ -65,26 +48,6 @@ struct Plain {
     is_synced: bool,
     /// Something was not done.
     is_refused: bool,
-}
-
-/// Lines, as far as they have come.
-#[derive(Default)]
-struct Lines {
-    pending: Vec<u8>,
-    is_ended: bool,
-}
-
-impl Lines {
-    fn take(&mut self) -> Option<String> {
-        let end = memchr::memchr(b'\n', &self.pending);
-        let end = end.or_else(|| {
-            (self.is_ended && !self.pending.is_empty()).then_some(self.pending.len())
-        })?;
-        let rest = self.pending.split_off(self.pending.len().min(end + 1));
-        let line = std::mem::replace(&mut self.pending, rest);
-        let line = String::from_utf8_lossy(&line);
-        Some(line.trim_end_matches(['\n', '\r']).to_owned())
-    }
 }
 
 impl Plain {
@@ -293,38 +256,4 @@ impl Plain {
         let mut canned = manner.canned();
         canned.try_for_each(|(name, text)| line(format!("canned /{name} {text}")))
     }
-}
-
-fn line(text: String) -> Result<(), Failure> {
-    print(&(legible(text.as_bytes(), b"\\\n") + "\n"))
-}
-
-/// What a change of is told.
-fn row(conversation: &api::Conversation) -> String {
-    let holder = match &*conversation.operator {
-        "" => "-",
-        operator => operator,
-    };
-    format!(
-        "{} {} {} {} {} {holder}",
-        id(&conversation.name),
-        listener(&conversation.name),
-        conversation.peer,
-        word(conversation.state().as_str_name(), "STATE_"),
-        conversation.unanswered_messages,
-    )
-}
-
-fn said(message: &api::ChatMessage) -> String {
-    let author = word(message.author().as_str_name(), "AUTHOR_");
-    let author = match &*message.operator {
-        "" => author,
-        operator => format!("{author}:{operator}"),
-    };
-    let text = message.text.replace('\n', "\\n");
-    format!(
-        "message {} {} {author} {text}",
-        id(&message.conversation),
-        message.sequence
-    )
 }

@@ -9,10 +9,10 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::super::super::exit::{Failure, INTERRUPTED};
 use super::super::super::output::colour_wanted;
-use super::act::Leave;
 use super::desk::Desk;
 use super::keys::{Decoder, Key};
 use super::link::{Link, News};
+use super::press::Leave;
 use super::terminal::Terminal;
 use super::view::{Theme, draw};
 

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
-use super::act::Leave;
+use super::ask::{Ask, Asked, Outcome};
 use super::desk::{Bell, Desk, Dialog, Focus, Seat};
 use super::keys::Key;
-use super::link::{Ask, Asked, News, Outcome};
+use super::link::News;
+use super::press::Leave;
 use super::transcript::said;
 use crate::grpc::api;
 use api::attach_desk_response::Event;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost_types::Timestamp;
 
-use super::link::TRANSCRIPT;
+use super::ask::TRANSCRIPT;
 use crate::grpc::api;
 use crate::grpc::api::chat_message::Author;
 
@@ -92,7 +92,8 @@ pub(super) fn moment(time: Timestamp) -> (i64, i32) {
 fn shorten(text: &mut String) {
     if text.len() > LONGEST {
         let over = text.len() - LONGEST;
-        text.truncate(text.floor_char_boundary(LONGEST));
+        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
         text.push_str(&format!("… and {over} bytes more"));
     }
 }

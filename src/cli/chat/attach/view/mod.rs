@@ -2,6 +2,8 @@
 //!
 //! Every text passes the escaper on its way into a cell, in one place, [`put`].
 
+mod help;
+mod places;
 mod queue;
 mod said;
 mod text;
@@ -17,29 +19,8 @@ use ratatui::style::{Color, Modifier, Style};
 use super::super::super::table::span;
 use super::desk::{Bell, Connection, Desk, Dialog, Focus, Talk};
 use super::draft::weigh;
+use places::places;
 use text::{columns, put, tail};
-
-/// What a place for both panes must have; with less, the one that has the keys is shown.
-const BOTH: u16 = 56;
-
-/// What the keys do, for `?`.
-const HELP: [(&str, &str); 15] = [
-    ("c, Ctrl-N", "claim whoever waits longest"),
-    ("C", "claim the selected one"),
-    ("Enter, r", "answer the selected one"),
-    ("x, Ctrl-R", "release it"),
-    ("f", "take it from another operator"),
-    ("m", "mute or unmute it"),
-    ("K", "close its session"),
-    ("j k, arrows", "select; Home and End too"),
-    ("PgUp PgDn", "scroll the transcript"),
-    ("b", "bell: first wait, every wait, never"),
-    ("Enter", "in the line: send"),
-    ("/name Tab", "in the line: a canned reply"),
-    ("Esc", "in the line: back to the queue"),
-    ("Ctrl-Z Ctrl-L", "suspend; paint anew"),
-    ("q, Ctrl-C", "leave; claims lapse by themselves"),
-];
 
 /// Whether there are colours; without them all is said in words, reverse and bold.
 #[derive(Debug, Clone, Copy)]
@@ -76,64 +57,6 @@ impl Theme {
     }
 }
 
-/// Which part of the screen is whose; parts for which there is no room are empty.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Places {
-    title: Rect,
-    queue: Rect,
-    transcript: Rect,
-    rule: Rect,
-    line: Rect,
-    status: Rect,
-}
-
-fn places(area: Rect, focus: Focus) -> Places {
-    let mut rest = area;
-    let mut bottom = |wanted: bool| {
-        let height = u16::from(wanted && rest.height > 0);
-        rest.height -= height;
-        Rect {
-            y: rest.y + rest.height,
-            height,
-            ..rest
-        }
-    };
-    let status = bottom(true);
-    let line = bottom(area.height >= 3);
-    let rule = bottom(area.height >= 5);
-    let title = Rect {
-        height: u16::from(area.height >= 7),
-        ..rest
-    };
-    let main = Rect {
-        y: rest.y + title.height,
-        height: rest.height - title.height,
-        ..rest
-    };
-    let (queue, transcript) = match (area.width >= BOTH, focus) {
-        (true, _) => {
-            let width = (area.width / 20 * 9).clamp(24, 56);
-            let left = Rect { width, ..main };
-            let right = Rect {
-                x: main.x + width + 1,
-                width: main.width - width - 1,
-                ..main
-            };
-            (left, right)
-        }
-        (false, Focus::Queue) => (main, Rect::default()),
-        (false, Focus::Line) => (Rect::default(), main),
-    };
-    Places {
-        title,
-        queue,
-        transcript,
-        rule,
-        line,
-        status,
-    }
-}
-
 /// Draws all of it.
 pub(super) fn draw(desk: &Desk, theme: Theme, now: SystemTime, frame: &mut Frame<'_>) {
     let area = frame.area();
@@ -152,7 +75,7 @@ pub(super) fn draw(desk: &Desk, theme: Theme, now: SystemTime, frame: &mut Frame
     let cursor = line(desk, theme, at.line, buffer);
     status(desk, theme, now, at.status, buffer);
     if desk.dialog == Some(Dialog::Help) {
-        help(theme, area, buffer);
+        help::draw(theme, area, buffer);
     } else if let Some(cursor) = cursor {
         frame.set_cursor_position(cursor);
     }
@@ -296,31 +219,6 @@ fn status(desk: &Desk, theme: Theme, now: SystemTime, at: Rect, buffer: &mut Buf
         }
     };
     put(buffer, (at.x, at.y), at.width, &text, style);
-}
-
-fn help(theme: Theme, area: Rect, buffer: &mut Buffer) {
-    let width = area.width.min(60);
-    let wanted = u16::try_from(HELP.len() + 2).unwrap_or(u16::MAX);
-    let height = area.height.min(wanted);
-    let (x, y) = ((area.width - width) / 2, (area.height - height) / 2);
-    for row in 0..height {
-        let at = (area.x + x, area.y + y + row);
-        put(
-            buffer,
-            at,
-            width,
-            &" ".repeat(usize::from(width)),
-            theme.bar(),
-        );
-        let text = match usize::from(row).checked_sub(1) {
-            None => " keys".to_owned(),
-            Some(index) => HELP.get(index).map_or_else(
-                || " any key closes this".to_owned(),
-                |(key, does)| format!("   {key:<14} {does}"),
-            ),
-        };
-        put(buffer, at, width, &text, theme.bar());
-    }
 }
 
 #[cfg(test)]

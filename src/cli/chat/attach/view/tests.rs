@@ -1,6 +1,7 @@
+use super::super::ask::{Ask, Outcome};
 use super::super::desk::{Desk, Seat};
 use super::super::keys::Key;
-use super::super::link::{Ask, News, Outcome};
+use super::super::link::News;
 use super::super::transcript::said;
 use super::*;
 use crate::grpc::api;
