@@ -18,6 +18,7 @@ mod configuration;
 mod control;
 mod crowd;
 mod desk_seat;
+mod desk_tui;
 mod drain;
 mod durable;
 mod ends;
