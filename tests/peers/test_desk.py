@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 from harness import PATIENCE, Service, binary, environment, eventually, receive
@@ -19,7 +20,7 @@ class Desk(unittest.TestCase):
         lines = {"protocol": "chat", "framing": "line", "unattended_after": "10m"}
         cls.service = Service(
             chat=lines | {"canned_replies": {"hello": "Hello, how can I help?"}},
-            hostile=lines, gbk=lines | {"encoding": "gbk"}, left=lines, small=lines, away=lines, back=lines,
+            hostile=lines, gbk=lines | {"encoding": "gbk"}, left=lines, small=lines, away=lines, back=lines, flood=lines, quiet=lines, stuck=lines,
         ).during(cls)
 
     def desk(self, listener, *flags, **keys):
@@ -137,6 +138,55 @@ class Desk(unittest.TestCase):
                 desk.shows("gone", "> half an answer")
                 client.sendall(b"anew\n")
                 desk.shows("1 waiting", "> half an answer")
+
+    def flood(self, listener):
+        """A thousand messages of ten clients, as fast as they are taken; the last of each is its own."""
+        lines = "".join(f"message {n} of many that scroll by\n" for n in range(99))
+        return [self.client(listener, lines + f"last of {peer}") for peer in range(10)]
+
+    def test_a_flood_is_shown_twenty_times_a_second(self):
+        with self.desk("flood") as desk:
+            desk.shows("nobody is here")
+            before, began = len(desk.raw), time.monotonic()
+            self.flood("flood")
+            desk.shows("10 waiting", "100 127.0.0.1")
+            frames = desk.raw.count(b"\x1b[?2026h", before)
+            self.assertLessEqual(frames, 20 * (time.monotonic() - began) + 2)
+
+    def test_where_nothing_changes_nothing_is_drawn(self):
+        client = self.client("quiet", "hello")
+        with self.desk("quiet") as desk:
+            desk.shows("peer: hello", "1 waiting")
+            desk.press("\rhi\r")
+            self.assertEqual(receive(client, 3), b"hi\n")
+            desk.shows("ann: hi", "0 waiting")
+            while desk.hear(0.2):
+                pass
+            before = len(desk.raw)
+            desk.hear(2.5)
+            self.assertEqual(bytes(desk.raw[before:]), b"")
+
+    def test_a_terminal_that_takes_nothing_holds_nothing_up(self):
+        with self.desk("stuck", columns=200, rows=60) as desk:
+            desk.shows("nobody is here")
+            # Nobody reads it from here on, as after Ctrl-S; keys are still heard.
+            clients = self.flood("stuck")
+            eventually(lambda: len(self.service.ask("chat", "inbox", "stuck")["conversations"]) == 10, "all are here")
+            desk.press("c")
+            claimed = eventually(
+                lambda: [c for c in self.service.ask("chat", "inbox", "stuck")["conversations"] if c.get("operator")],
+                "one is claimed",
+            )
+            desk.press("Yes\r")
+            answered = next(c for c in clients if claimed[0]["peer"].endswith(f":{c.getsockname()[1]}"))
+            self.assertEqual(receive(answered, 4), b"Yes\n")
+            # What had been drawn before is at most a frame and what the kernel holds; then it is as it is now.
+            behind = len(desk.raw)
+            desk.shows("ann: Yes", "mine")
+            self.assertLess(len(desk.raw) - behind, 200_000)
+            self.flood("stuck")
+            desk.process.send_signal(signal.SIGTERM)
+            self.assertEqual(desk.process.wait(PATIENCE), 143)
 
     def test_a_terminal_without_a_screen_is_told_line_by_line(self):
         with self.desk("left", term="dumb") as desk:

@@ -12,7 +12,7 @@ use super::text::{columns, put};
 use super::{Theme, waited};
 
 /// Columns of the mark, the wait and the number of messages, with what stands between them.
-const LEFT: u16 = 13;
+const LEFT: u16 = 14;
 
 /// From here on the listener and the id are shown too.
 const ROOMY: u16 = 48;
@@ -23,7 +23,7 @@ pub(super) fn draw(desk: &Desk, theme: Theme, now: SystemTime, at: Rect, buffer:
     }
     let queue = desk.queue();
     let head = Style::new().add_modifier(Modifier::BOLD);
-    put(buffer, (at.x, at.y), at.width, "    WAIT   N  FROM", head);
+    put(buffer, (at.x, at.y), at.width, "      WAIT   N FROM", head);
     if queue.is_empty() {
         put(
             buffer,
@@ -57,8 +57,8 @@ fn row(desk: &Desk, talk: &Talk, theme: Theme, now: SystemTime, at: Rect, buffer
         _ => ("  ok", Style::new()),
     };
     let mut text = match (waited(talk, now), talk.waits()) {
-        (Some(waited), true) => format!("{waited:>6} {:>2}", talk.conversation.unanswered_messages),
-        _ => " ".repeat(9),
+        (Some(waited), true) => format!("{waited:>6} {:>3}", talk.conversation.unanswered_messages),
+        _ => " ".repeat(10),
     };
     if talk.conversation.muted {
         text.replace_range(..1, "M");

@@ -98,17 +98,16 @@ fn all_of_it_stands_on_a_usual_screen() {
     let desk = desk("listeners/chat", "ann");
     let expected = [
         " desk chat · ann · 2 waiting, longest 1m39s · bell: first",
-        "    WAIT   N  FROM                  │127.0.0.1:4003 · chat · n-1",
-        "wait 1m39s  1 127.0.0.1:4003        │00:01:41 peer: is anybody there? 你 好",
-        "wait   10s  1 127.0.0.1:4005        │00:01:42 peer: a\\u{1b}]0;evil\\u{7} very",
-        "held          127.0.0.1:4004     bob│long line that does not fit into one line",
+        "      WAIT   N FROM                 │127.0.0.1:4003 · chat · n-1",
+        "wait 1m39s   1 127.0.0.1:4003       │00:01:41 peer: is anybody there? 你 好",
+        "wait   10s   1 127.0.0.1:4005       │00:01:42 peer: a\\u{1b}]0;evil\\u{7} very",
+        "held           127.0.0.1:4004    bob│long line that does not fit into one line",
         "                                    │",
         "─ to 127.0.0.1:4003 (n-1) ───────────────────────────────────── 0/1024 B utf-8 ─",
         "",
         "c claim · Enter answer · x release · ? keys · q quit · http://desk",
     ];
     let drawn = lines(&desk, 80, 9);
-    let expected = expected.map(|line| line.replace("你 好", "你 好"));
     assert_eq!(drawn, expected);
 }
 
@@ -116,7 +115,7 @@ fn all_of_it_stands_on_a_usual_screen() {
 fn on_a_small_screen_the_part_with_the_keys_is_shown() {
     let mut desk = desk("listeners/-", "ann");
     let queue = lines(&desk, 30, 5);
-    assert_eq!(queue[1], "wait 1m39s  1 127.0.0.1:4003");
+    assert_eq!(queue[1], "wait 1m39s   1 127.0.0.1:4003");
     desk.press(Key::Enter, now());
     for c in "hi 你好".chars() {
         desk.press(Key::Char(c), now());
