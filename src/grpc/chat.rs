@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::audit::{Wanted, unread};
 use super::convert::{conversation, conversation_name, message};
 use super::filter::Filter;
 use super::listeners::{caller, refused};
@@ -21,9 +22,6 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// The order of an inbox: who waits first, the longest wait first of all.
 type Place = (bool, u128, SessionId);
-
-/// The order of what was said: when, in which conversation, as the how manieth.
-type Moment = (u128, SessionId, u64);
 
 #[tonic::async_trait]
 impl api::chat_service_server::ChatService for Control {
@@ -122,25 +120,34 @@ impl api::chat_service_server::ChatService for Control {
         let size = page::size(asked.page_size)?;
         let list = ("messages", &asked.parent, &asked.filter);
         let after = page::cursor(list, &asked.page_token)?;
-        let mut selection = Selection::new(size, after.and_then(|cursor| read_moment(&cursor)));
         let rule = "name a conversation, `listeners/chat/conversations/SESSION`, or all of a listener by `-` for SESSION";
         let wrong = || invalid_field("PARENT_INVALID", "parent", rule);
         let (listener, desk, id) = self.history(&asked.parent, wrong)?;
-        let show = |said: Arc<Message>| {
-            let label = self.supervisor.session_label(said.conversation);
-            message(conversation_name(&listener, &label), &desk, &said)
+        if let Some(id) = id
+            && !desk.has_transcript(id).await.map_err(unread)?
+        {
+            return Err(refusal::no_conversation(&asked.parent));
+        }
+        let wanted = Wanted {
+            size,
+            behind: after.and_then(|cursor| cursor.parse().ok()),
+            all: filter.is_empty() && id.is_some(),
         };
-        page::each(desk.messages(id), |said| {
-            if filter.is_empty() || filter.admits(&show(said.clone())) {
-                selection.offer(moment(&said), said);
-            }
-        })
-        .await;
-        let (messages, last) = selection.page(show);
-        let token = |moment| page::token(list, &show_moment(moment));
+        let read = |after, most| {
+            let desk = desk.clone();
+            async move { desk.transcript(id, after, most).await }
+        };
+        let show = |said: Option<Message>| {
+            let said = said?;
+            let label = self.supervisor.session_label(said.conversation);
+            let shown = message(conversation_name(&listener, &label), &desk, &said);
+            Some(shown).filter(|shown| filter.admits(shown))
+        };
+        let (messages, next) = wanted.gather(read, show).await?;
+        let token = |number: i64| page::token(list, &number.to_string());
         Ok(Response::new(api::ListMessagesResponse {
             messages,
-            next_page_token: last.map(token).unwrap_or_default(),
+            next_page_token: next.map(token).unwrap_or_default(),
         }))
     }
 }
@@ -170,7 +177,7 @@ impl Control {
         let rule = "a conversation's name is `listeners/LISTENER/conversations/SESSION`";
         match self.history(name, || invalid_field("NAME_INVALID", "name", rule))? {
             (listener, desk, Some(id)) => Ok((listener, desk, id)),
-            _ => Err(refusal::no_conversation(name)),
+            (_, _, None) => Err(refusal::no_conversation(name)),
         }
     }
 
@@ -188,10 +195,7 @@ impl Control {
         if label == "-" {
             return Ok((listener.to_owned(), desk, None));
         }
-        let id = self
-            .supervisor
-            .parse_session_label(label)
-            .filter(|id| desk.knows(*id));
+        let id = self.supervisor.parse_session_label(label);
         let id = id.ok_or_else(|| refusal::no_conversation(name))?;
         Ok((listener.to_owned(), desk, Some(id)))
     }
@@ -220,24 +224,6 @@ fn read_place(cursor: &str) -> Option<Place> {
     Some((idle, since, parts.next()?.parse().ok()?))
 }
 
-fn moment(said: &Message) -> Moment {
-    (nanoseconds(said.time), said.conversation, said.sequence)
-}
-
-fn show_moment((time, id, sequence): Moment) -> String {
-    format!("{time:x}.{id}.{sequence}")
-}
-
-fn read_moment(cursor: &str) -> Option<Moment> {
-    let mut parts = cursor.split('.');
-    let time = u128::from_str_radix(parts.next()?, 16).ok()?;
-    Some((
-        time,
-        parts.next()?.parse().ok()?,
-        parts.next()?.parse().ok()?,
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,11 +236,5 @@ mod tests {
         ] {
             assert_eq!(read_place(&show_place(place)), Some(place));
         }
-    }
-
-    #[test]
-    fn a_moment_of_a_history_survives_its_token() {
-        let moment = (u128::MAX, SessionId(7), u64::MAX);
-        assert_eq!(read_moment(&show_moment(moment)), Some(moment));
     }
 }

@@ -83,6 +83,10 @@ pub(super) fn broadcast(error: &BroadcastError, listener: &str) -> Status {
             let rule = format!("the encoding of a conversation has no U+{code:04X}");
             invalid_field("TEXT_INVALID", "text", rule)
         }
+        BroadcastError::TooLong { length, max } => {
+            let rule = format!("it has {length} bytes; {max} are possible here");
+            invalid_field("TEXT_INVALID", "text", rule)
+        }
         BroadcastError::NotKept(error) => not_kept("the broadcast", error),
     }
 }

@@ -23,7 +23,7 @@ use super::gate::Gate;
 use super::handler::Handler;
 use super::kernel::{self, AcceptQueue};
 use super::limits::Bounds;
-use super::udp::DatagramSocket;
+use super::udp::{DatagramSocket, PeerSocket};
 
 /// A listener that runs: its door, and every task behind it.
 #[derive(Debug)]
@@ -139,6 +139,9 @@ impl Running {
     fn receive(&mut self, socket: std::net::UdpSocket) -> io::Result<()> {
         let socket = Arc::new(DatagramSocket::new(socket)?);
         self.receiving.push(Arc::downgrade(&socket));
+        if let Handler::Datagram(handler) = &self.door.terms().handler {
+            handler.open(&self.door, &PeerSocket::any(&socket));
+        }
         let asked = self.gate.subscribe();
         let arranged = self.arranges(*asked.borrow());
         let serving = serve_datagrams(socket, self.door.clone(), asked, arranged);
@@ -231,7 +234,14 @@ impl Running {
         self.door_closed().await;
         if let Handler::Datagram(_) = self.door.terms().handler {
             self.door.ask_all(Ask::Finish(CloseReason::Drained));
+            self.door.sessions.emptied().await;
         }
+    }
+
+    /// Resolves once every session has ended; those over UDP have no task.
+    async fn all_left(&self) {
+        self.sessions.wait().await;
+        self.door.sessions.emptied().await;
     }
 
     /// Asks every session to end once nothing is owed, waits for the last one until `insist`
@@ -246,7 +256,7 @@ impl Running {
         let mut left = 0;
         tokio::select! {
             biased;
-            () = self.sessions.wait() => {}
+            () = self.all_left() => {}
             () = insist => {
                 left = self.door.sessions.count();
                 self.door.ask_all(Ask::Cut(CloseReason::Drained));

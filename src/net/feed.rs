@@ -247,9 +247,9 @@ mod tests {
     fn what_weighs_much_is_kept_for_less_long() {
         let feed = Feed::weighing(4, 10, |n: &u64| usize::try_from(*n).unwrap());
         let mut slow = feed.follow();
-        [6, 4].map(|n| feed.publish(|| n));
+        [6, 4].into_iter().for_each(|n| feed.publish(|| n));
         let mut late = feed.follow();
-        [3, 3].map(|n| feed.publish(|| n));
+        [3, 3].into_iter().for_each(|n| feed.publish(|| n));
         assert_eq!(taken(&mut slow), [(1, 4), (0, 3), (0, 3)]);
         feed.publish(|| 100);
         assert_eq!(taken(&mut late), [(2, 100)]);

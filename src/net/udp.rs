@@ -70,6 +70,19 @@ pub struct PeerSocket {
 }
 
 impl PeerSocket {
+    /// A way that the kernel chooses our address for.
+    pub(super) fn any(socket: &Arc<DatagramSocket>) -> Self {
+        Self {
+            socket: socket.clone(),
+            from: None,
+        }
+    }
+
+    /// Where the socket is bound.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.socket.place.address()
+    }
+
     /// Sends one datagram now; false when the kernel does not take it.
     pub fn send(&self, peer: SocketAddr, data: &[u8]) -> bool {
         let departure = Departure {

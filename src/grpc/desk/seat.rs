@@ -113,7 +113,7 @@ impl Seat {
                 Woken::Done(answer) => self.answer = Some((self.telling.coming(), answer)),
                 Woken::Asked(Some(asked)) => self.doing = self.operator.obey(asked?),
                 Woken::Asked(None) => self.inputs = None,
-                Woken::Told => self.telling.go_on().await,
+                Woken::Told => self.telling.go_on().await?,
                 Woken::Quiet => return Ok(Some(Event::Heartbeat(api::Heartbeat {}))),
             }
             // Inputs and events may come without end that leave nothing to be sent.

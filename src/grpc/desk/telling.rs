@@ -6,7 +6,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use tonic::Status;
+
 use super::super::api;
+use super::super::audit::unread;
 use super::super::chat::place;
 use super::super::convert::{conversation, conversation_name, message, session_name};
 use super::Event;
@@ -15,6 +18,9 @@ use crate::protocol::chat::{
     Conversation, ConversationEvent, ConversationState, Desk, Happened, Message,
 };
 use crate::supervisor::Supervisor;
+
+/// Bytes of one conversation that are replayed at most, but for the message that crosses the line.
+const REPLAYED_BYTES: usize = 1 << 20;
 
 /// What a seat is told, and how far it is.
 pub(super) struct Telling {
@@ -30,8 +36,11 @@ pub(super) struct Telling {
     replayed: HashMap<SessionId, u64>,
     until: u64,
     synced: bool,
-    /// Events that are to be sent before anything else is looked at: those of one conversation.
+    /// Events that are to be sent before anything else is looked at, and behind them what is replayed of one conversation.
     ready: VecDeque<Event>,
+    replaying: VecDeque<Message>,
+    /// Its name, and its desk.
+    replayed_of: Option<(String, Arc<Desk>)>,
 }
 
 impl Telling {
@@ -46,6 +55,8 @@ impl Telling {
             until: 0,
             synced: false,
             ready: VecDeque::new(),
+            replaying: VecDeque::new(),
+            replayed_of: None,
         };
         telling.begin();
         telling
@@ -97,7 +108,12 @@ impl Telling {
 
     /// What can be sent at once.
     pub(super) fn ready(&mut self) -> Option<Event> {
-        self.ready.pop_front()
+        let replayed = || {
+            let (name, desk) = self.replayed_of.as_ref()?;
+            let said = self.replaying.pop_front()?;
+            Some(Event::Message(message(name.clone(), desk, &said)))
+        };
+        self.ready.pop_front().or_else(replayed)
     }
 
     /// Resolves once there is a step to go. May be dropped at any time.
@@ -108,9 +124,12 @@ impl Telling {
     }
 
     /// Goes one step, which may leave something to be sent.
-    pub(super) async fn go_on(&mut self) {
+    ///
+    /// # Errors
+    /// What was said cannot be read.
+    pub(super) async fn go_on(&mut self) -> Result<(), Status> {
         if let Some((listener, id)) = self.to_show.pop_front() {
-            self.show(&listener, id).await;
+            self.show(&listener, id).await?;
         } else if !self.synced {
             self.synced = true;
             self.until = self.coming();
@@ -121,6 +140,7 @@ impl Telling {
                 self.replayed = HashMap::new();
             }
         }
+        Ok(())
     }
 
     /// How many events were missed since this was last asked: all is told anew then.
@@ -132,22 +152,25 @@ impl Telling {
     }
 
     /// Shows one conversation of the snapshot, if it is open still.
-    async fn show(&mut self, listener: &str, id: SessionId) {
+    async fn show(&mut self, listener: &str, id: SessionId) -> Result<(), Status> {
         let Ok(desk) = self.supervisor.desk(listener) else {
-            return;
+            return Ok(());
         };
-        let earlier = earlier(&desk, id, self.replay);
+        let earlier = match self.replay {
+            0 => Vec::new(),
+            most => desk.last_messages(id, most).await.map_err(unread)?,
+        };
         let Some(view) = desk.conversation(id).filter(is_open) else {
-            return;
+            return Ok(());
         };
         if let Some(last) = earlier.last() {
             self.replayed.insert(id, last.sequence);
         }
         let shown = conversation(listener, &desk, view, &self.supervisor);
-        let name = shown.name.clone();
-        let told = |said: Arc<Message>| Event::Message(message(name.clone(), &desk, &said));
+        self.replayed_of = Some((shown.name.clone(), desk));
+        self.replaying = fitting(earlier);
         self.ready.push_back(Event::Conversation(shown));
-        self.ready.extend(earlier.into_iter().map(told));
+        Ok(())
     }
 
     fn change(&mut self, event: Numbered<ConversationEvent>) {
@@ -190,11 +213,46 @@ fn is_open(conversation: &Conversation) -> bool {
     conversation.state != ConversationState::Closed
 }
 
-/// The last messages of a conversation.
-fn earlier(desk: &Desk, id: SessionId, most: usize) -> Vec<Arc<Message>> {
-    if most == 0 {
-        return Vec::new();
+/// The newest of these messages that are not too long together.
+fn fitting(mut said: Vec<Message>) -> VecDeque<Message> {
+    let mut left = REPLAYED_BYTES;
+    let fits = |message: &&Message| {
+        let before = left;
+        left = left.saturating_sub(message.raw.len());
+        before > 0
+    };
+    let last = said.iter().rev().take_while(fits).count();
+    said.split_off(said.len() - last).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::chat::Author;
+    use std::time::SystemTime;
+
+    fn said(sequence: u64, length: usize) -> Message {
+        Message {
+            conversation: SessionId(1),
+            sequence,
+            author: Author::Peer,
+            operator: String::new(),
+            raw: vec![b'x'; length],
+            time: SystemTime::now(),
+            in_reply_to: 0,
+            request_id: String::new(),
+        }
     }
-    let mut said = desk.messages(Some(id));
-    said.split_off(said.len().saturating_sub(most))
+
+    #[test]
+    fn what_is_replayed_is_the_newest_that_is_not_too_long() {
+        let numbers = |lengths: &[usize]| -> Vec<u64> {
+            let all = (1..).zip(lengths).map(|(n, length)| said(n, *length));
+            fitting(all.collect()).iter().map(|m| m.sequence).collect()
+        };
+        assert!(numbers(&[]).is_empty());
+        assert_eq!(numbers(&[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(numbers(&[1, REPLAYED_BYTES, 3]), [2, 3]);
+        assert_eq!(numbers(&[1, 2 * REPLAYED_BYTES]), [2]);
+    }
 }

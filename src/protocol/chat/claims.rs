@@ -6,6 +6,7 @@ use super::desk::{Desk, State};
 use super::inbox::{Happened, seen};
 use super::message::{ClaimError, Claimed, Conversation};
 use crate::net::SessionId;
+use crate::store::Entry;
 
 impl Desk {
     /// Takes a conversation for `claim_lease`, or the longest waiting one that nobody holds when `id` is none; one's own
@@ -66,6 +67,10 @@ impl Desk {
     pub fn mute(&self, id: SessionId, muted: bool) -> Result<Conversation, ClaimError> {
         let mut state = crate::net::lock(&self.state);
         let changed = state.book.mute(id, muted)?;
+        let dialog = state.book.get(id).and_then(|entry| entry.dialog.clone());
+        if let Some(dialog) = dialog.filter(|_| changed) {
+            self.note(Entry::Muted(dialog.id, muted));
+        }
         self.changed(&mut state, id, changed)
     }
 

@@ -120,8 +120,8 @@ pub(super) fn seen(id: SessionId, entry: &Entry) -> Conversation {
         operator: entry.claim.as_ref().map(|claim| claim.operator.clone()),
         claim_until: entry.claim.as_ref().map(|claim| claim.until.1),
         muted: entry.muted,
-        waiting_since: entry.waiting_since().map(|(_, time)| time),
-        unanswered: entry.unanswered(),
+        waiting_since: entry.waiting().next().map(|q| q.message.time),
+        unanswered: entry.waiting().count(),
         last: entry.last(),
     }
 }

@@ -5,20 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::net::SessionId;
+pub use crate::store::Author;
 use crate::store::WriteError;
-
-/// Who wrote a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Author {
-    /// The client.
-    Peer,
-    /// An operator.
-    Operator,
-    /// The listener, since no operator did.
-    Unattended,
-    /// An operator, to everybody at once.
-    Broadcast,
-}
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +119,13 @@ pub enum BroadcastError {
     Empty,
     /// A character that the encoding cannot carry.
     Unmappable(char),
+    /// Longer than one message may be.
+    TooLong {
+        /// Its bytes.
+        length: usize,
+        /// The most that are possible.
+        max: usize,
+    },
     /// It could not be entered in the transcripts, and was said to nobody: why.
     NotKept(WriteError),
 }

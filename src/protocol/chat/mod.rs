@@ -1,9 +1,11 @@
 //! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
 //!
-//! `book` is the pure state of a desk: who said what, who is owed which answer. `desk` puts it
-//! behind one lock and delivers, `inbox` shows it and tells of its changes; `stream` and `datagram`
-//! are its two thin doors; `room` is a room.
+//! `book` is the pure state of a desk: who said what, who is owed which answer, who holds which conversation. `desk`
+//! puts it behind one lock, and `answers` delivers; `reply` and `claims` are what operators do there, `transcript` is the
+//! way to the disk and back, `inbox` shows it and tells of its changes; `stream` and `datagram` are its two thin doors,
+//! `table` knows who is at the second; `room` is a room.
 
+mod answers;
 mod book;
 mod claims;
 mod datagram;
@@ -12,9 +14,14 @@ mod entry;
 mod inbox;
 mod manner;
 mod message;
+mod reply;
 mod room;
 mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
 mod text;
+mod transcript;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,18 +29,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Built, Fault, Shared};
+use super::{Built, Fault, Ground, Shared};
 use crate::config::{Scope, duration};
 use crate::net::{Framing, Handler, Limits, Transport};
 
 pub(super) use room::Members;
 
-pub use desk::Desk;
+pub use desk::{Counts, Desk};
 pub use inbox::{ConversationEvent, Happened};
 pub use message::{
     Author, Body, BroadcastError, ClaimError, Claimed, Conversation, ConversationState, Message,
     Replied, ReplyError,
 };
+pub use transcript::Slice;
 
 /// What a chat listener is told. Empty and zero mean the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -236,7 +244,7 @@ impl Settings {
 
 /// Makes it ready to run. Of what is there `before`, a desk stays if the clients that are at it can
 /// be served on, and those in a room stay in it.
-pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
+pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>) -> Built {
     let settings = &settings.resolved();
     if settings.mode == Mode::Room {
         let members = match before.map(|before| &before.shared) {
@@ -256,7 +264,7 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
             desk.set_manner(settings);
             (desk, Some(handler.clone()))
         }
-        None => (Arc::new(Desk::new(settings)), None),
+        None => (Desk::new(settings, ground), None),
     };
     let handler = match (settings.transport, handler) {
         (Transport::Tcp, _) => {
@@ -270,51 +278,5 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
         handler,
         desk: Some(desk),
         shared: Shared::Nothing,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_that_cannot_go_together_are_all_named() {
-        let wrong = Settings {
-            mode: Mode::Room,
-            transport: Transport::Udp,
-            framing: Some(Framing::Line),
-            encoding: "utf-16".into(),
-            greeting: "hello".into(),
-            unattended_reply: "a\nb".into(),
-            ..Settings::default()
-        };
-        let keys: Vec<_> = wrong
-            .check(&Limits::default())
-            .into_iter()
-            .map(|f| f.0)
-            .collect();
-        assert_eq!(
-            keys,
-            [
-                "encoding",
-                "pace",
-                "transport",
-                "framing",
-                "greeting",
-                "greeting",
-                "unattended_reply"
-            ]
-        );
-        assert!(Settings::default().check(&Limits::default()).is_empty());
-    }
-
-    #[test]
-    fn people_get_lines_and_programs_get_reads() {
-        let free = Settings {
-            pace: Pace::Free,
-            ..Settings::default()
-        };
-        assert_eq!(free.framing(), Framing::Terminal);
-        assert_eq!(Settings::default().framing(), Framing::Raw);
     }
 }

@@ -9,10 +9,11 @@ use switchboard::grpc::api::attach_desk_request::Input;
 use switchboard::grpc::api::attach_desk_response::Event;
 
 use super::operator::{Client, Seat, claim, release, reply, sit, start};
-use crate::support::{Service, TIMEOUT, Talk, soak, take_descriptors};
+use crate::support::{Service, Talk, eventually, soak, take_descriptors};
 
 /// A desk for crowds, all from one address.
-const DESK: &str = "[listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nbind = \"127.0.0.1:0\"\n\
+const DESK: &str = "[store]\npath = \"\"\n\
+    [listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nbind = \"127.0.0.1:0\"\n\
     unattended_after = \"10m\"\nlimits = { max_sessions_per_source = 4000, max_message_rate = 0 }\n";
 
 const OPERATORS: usize = 8;
@@ -32,24 +33,29 @@ fn looker(client: &Client, size: usize) -> (Seat, BTreeMap<String, SystemTime>) 
         read_only: true,
         ..start("chat", "")
     });
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        let seat = client.attach(looker.clone());
-        let waits = |event| match event {
-            Event::Conversation(c) => Some((c.name, c.waiting_since_time?.try_into().unwrap())),
-            _ => None,
-        };
-        let waiting: Vec<(String, SystemTime)> =
-            seat.synced().into_iter().filter_map(waits).collect();
-        assert!(
-            waiting.is_sorted_by_key(|(_, since)| *since),
-            "the oldest wait is first"
-        );
-        if waiting.len() == size {
-            return (seat, waiting.into_iter().collect());
-        }
-        assert!(Instant::now() < deadline, "{} wait", waiting.len());
-    }
+    let of_waiting = api::ListConversationsRequest {
+        parent: "listeners/chat".to_owned(),
+        page_size: 1,
+        filter: "state = STATE_WAITING".to_owned(),
+        ..api::ListConversationsRequest::default()
+    };
+    eventually(&format!("{size} conversations wait"), || {
+        let mut calls = client.calls.clone();
+        let page = client.wait(calls.list_conversations(of_waiting.clone()));
+        usize::try_from(page.unwrap().total_size).unwrap() == size
+    });
+    let seat = client.attach(looker);
+    let waits = |event| match event {
+        Event::Conversation(c) => Some((c.name, c.waiting_since_time?.try_into().unwrap())),
+        _ => None,
+    };
+    let waiting: Vec<(String, SystemTime)> = seat.synced().into_iter().filter_map(waits).collect();
+    assert_eq!(waiting.len(), size);
+    assert!(
+        waiting.is_sorted_by_key(|(_, since)| *since),
+        "the oldest wait is first"
+    );
+    (seat, waiting.into_iter().collect())
 }
 
 /// Takes whoever waits longest, until nobody does.

@@ -11,7 +11,8 @@ use switchboard::grpc::api::chat_message::Author;
 use super::operator::{Client, Seat, Stalled, reply, sit, start};
 use crate::support::{Service, Talk, memory, soak, take_descriptors};
 
-const DESK: &str = "[listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nbind = \"127.0.0.1:0\"\n\
+const DESK: &str = "[store]\npath = \"\"\n\
+    [listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nbind = \"127.0.0.1:0\"\n\
     unattended_after = \"10m\"\nlimits = { max_sessions_per_source = 4000, max_message_rate = 0 }\n";
 
 /// Answers all that is said, for so many messages.

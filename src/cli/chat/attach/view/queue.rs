@@ -56,8 +56,9 @@ fn row(desk: &Desk, talk: &Talk, theme: Theme, now: SystemTime, at: Rect, buffer
         talk if talk.waits() => ("wait", theme.waiting()),
         _ => ("  ok", Style::new()),
     };
+    let messages = talk.conversation.unanswered_messages.min(999);
     let mut text = match (waited(talk, now), talk.waits()) {
-        (Some(waited), true) => format!("{waited:>6} {:>3}", talk.conversation.unanswered_messages),
+        (Some(waited), true) => format!("{waited:>6} {messages:>3}"),
         _ => " ".repeat(10),
     };
     if talk.conversation.muted {
