@@ -20,6 +20,7 @@ mod crowd;
 mod desk_flood;
 mod desk_seat;
 mod desk_text;
+mod desk_tui;
 mod drain;
 mod durable;
 mod ends;
