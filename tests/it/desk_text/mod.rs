@@ -2,6 +2,7 @@
 //! has been tried on terminals and readers, a name and the bytes of each; random text does the rest.
 
 mod encodings;
+mod lockstep;
 mod people;
 
 use serde_json::{Value, json};
