@@ -223,7 +223,14 @@ fn operators_attack(service: &Service, all: &[(&str, Vec<u8>)]) -> usize {
                 operator: text.clone(),
                 ..Default::default()
             };
-            taken += usize::from(chat.reply_conversation(answer).await.is_ok());
+            // Most of them are no names of operators; under a name each is what is said.
+            let _ = chat.reply_conversation(answer.clone()).await;
+            let answer = api::ReplyConversationRequest {
+                operator: "ann".into(),
+                ..answer
+            };
+            let replied = chat.reply_conversation(answer).await;
+            taken += usize::from(replied.is_ok());
             let ban = api::BanSourceRequest {
                 parent: "listeners/utf8".into(),
                 cidr: format!("10.9.{}.{}/32", n / 250, n % 250),
