@@ -15,6 +15,9 @@ use crate::net::{Route, Session, SessionId, Transport};
 /// How long an answer may be on its way to a disk that does not answer before its client gets another.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Once so many answers of the listener's own had to be put off, the others are put off unasked.
+const MOST_PUT_OFF: usize = 1_000;
+
 /// What was handed to a session.
 #[derive(Default)]
 pub(super) struct Delivery {
@@ -99,12 +102,16 @@ impl Desk {
             return;
         };
         let overdue = state.book.overdue(before, now.checked_sub(PATIENCE));
-        let mut done = Vec::new();
+        let (mut done, mut put_off) = (Vec::new(), 0);
         for (id, sequence, stuck) in overdue {
             if stuck {
                 done.push(self.give_up(&mut state, id, sequence));
             } else if self.may_speak(&state, id, now) {
                 done.push(self.answer_unattended(&mut state, id, sequence));
+            } else if put_off < MOST_PUT_OFF {
+                put_off += 1;
+            } else {
+                break;
             }
         }
         drop(state);
@@ -146,6 +153,10 @@ impl Desk {
     fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) -> Delivery {
         let message = self.unattended(state, id, sequence);
         self.tally.unattended.fetch_add(1, Ordering::Relaxed);
+        if state.book.is_discarded(id, sequence) {
+            let released = state.book.give_up(id, sequence, message);
+            return self.deliver(state, id, &released);
+        }
         // It was unanswered under this very lock, so it cannot be refused.
         match state.book.reserve(id, sequence, message, Instant::now()) {
             Ok(answer) => self.enter(state, answer, None).unwrap_or_else(|(_, d)| d),

@@ -139,8 +139,9 @@ impl Desk {
         let now = (Instant::now(), SystemTime::now());
         let said = match state.book.hear(session.id, session.peer, raw, now) {
             Heard::Said(said) => said,
-            Heard::Muted => {
+            Heard::Muted { waits } => {
                 door.counters.refuse("muted");
+                session.owed.fetch_add(waits.into(), Ordering::AcqRel);
                 return true;
             }
             Heard::TooMany => return false,

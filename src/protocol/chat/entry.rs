@@ -43,6 +43,8 @@ pub(super) enum Kept {
     Yes,
     /// It could not be.
     No,
+    /// It is not to be: its peer is muted.
+    Never,
 }
 
 /// Who may answer, and until when.

@@ -44,8 +44,11 @@ impl Process {
             ..Settings::default()
         };
         let built = build(&settings, &ground, None);
+        // A runtime must not be made within another.
+        let handler = built.handler;
+        let start = std::thread::spawn(|| Listener::start(Limits::default(), handler));
         Self {
-            listener: Some(Listener::start(Limits::default(), built.handler)),
+            listener: Some(start.join().unwrap()),
             desk: built.desk.unwrap(),
             store,
         }
@@ -89,7 +92,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// A runtime must not be dropped within another.
+    /// Nor dropped.
     fn drop(&mut self) {
         let listener = self.listener.take();
         let _ = std::thread::spawn(move || drop(listener)).join();

@@ -4,11 +4,12 @@
 //! each sign of life of its holder, and when it lapses the conversation is back in the queue where its wait puts it:
 //! by the time at which its oldest unanswered message came.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::super::entry::{Claim, Entry};
-use super::super::message::ClaimError;
-use super::Book;
+use super::super::entry::{Claim, Entry, Kept, Pending, Question, Slot};
+use super::super::message::{Author, ClaimError, Message};
+use super::{Book, Heard};
 use crate::net::SessionId;
 
 impl Book {
@@ -112,6 +113,48 @@ impl Book {
             return Err(ClaimError::Closed);
         }
         Ok(std::mem::replace(&mut entry.muted, muted) != muted)
+    }
+
+    /// Hears a muted peer: nothing is kept of what it said but that its client waits, if it does.
+    pub(super) fn discard(&mut self, id: SessionId, (since, time): (Instant, SystemTime)) -> Heard {
+        let lockstep = self.lockstep;
+        let entry = self.entries.get_mut(&id).filter(|_| lockstep);
+        let Some(entry) = entry else {
+            return Heard::Muted { waits: false };
+        };
+        entry.last_sequence += 1;
+        let sequence = entry.last_sequence;
+        let message = Arc::new(Message {
+            conversation: id,
+            sequence,
+            author: Author::Peer,
+            operator: String::new(),
+            raw: Vec::new(),
+            time,
+            in_reply_to: 0,
+            request_id: String::new(),
+        });
+        let question = Question {
+            message,
+            since,
+            kept: Kept::Never,
+        };
+        entry.pending.push_back(Pending {
+            sequence,
+            slot: Slot::Waiting(question),
+        });
+        self.wind(id);
+        Heard::Muted { waits: true }
+    }
+
+    /// Whether a message that waits was discarded.
+    pub(in super::super) fn is_discarded(&self, id: SessionId, sequence: u64) -> bool {
+        let mut waiting = self
+            .entries
+            .get(&id)
+            .into_iter()
+            .flat_map(Entry::unanswered);
+        waiting.any(|q| q.message.sequence == sequence && q.kept == Kept::Never)
     }
 
     fn known(&mut self, id: SessionId) -> Result<&mut Entry, ClaimError> {

@@ -48,8 +48,11 @@ pub(super) enum Refused {
 pub(super) enum Heard {
     /// It waits, and is to be entered in the transcript.
     Said(Arc<Message>),
-    /// Nobody is told of it.
-    Muted,
+    /// Nobody is told of it; in lockstep its client waits for an answer all the same.
+    Muted {
+        /// Whether it does.
+        waits: bool,
+    },
     /// Too many wait already.
     TooMany,
 }
@@ -94,8 +97,8 @@ impl Book {
     ) -> Heard {
         let own = self.entries.get(&id);
         // One whose session has just ended hears nobody either.
-        if own.is_some_and(|entry| entry.muted || !entry.open) {
-            return Heard::Muted;
+        if own.is_some_and(|entry| !entry.open) {
+            return Heard::Muted { waits: false };
         }
         let (pending, waiting) = own.map_or((0, 0), |e| (e.pending.len(), e.waiting_bytes));
         let crowded = pending >= MAX_PENDING.0
@@ -104,6 +107,9 @@ impl Book {
         if crowded {
             // One that never began is no conversation.
             return Heard::TooMany;
+        }
+        if own.is_some_and(|entry| entry.muted) {
+            return self.discard(id, (since, time));
         }
         let entry = self.entries.entry(id).or_insert_with(|| Entry::new(peer));
         entry.speech.hear(raw);

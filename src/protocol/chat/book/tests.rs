@@ -372,10 +372,32 @@ fn a_muted_peer_is_not_heard() {
     hear(&mut book, "a");
     assert_eq!(book.mute(ID, true), Ok(true));
     assert_eq!(book.mute(ID, true), Ok(false));
-    assert_eq!(book.hear(ID, peer(), b"b", now()), Heard::Muted);
+    let waits = Heard::Muted { waits: true };
+    assert_eq!(book.hear(ID, peer(), b"b", now()), waits);
     assert_eq!(book.mute(ID, false), Ok(true));
     assert!(hear(&mut book, "c"));
     assert_eq!(book.get(ID).unwrap().waiting().count(), 2);
+    // Its client waits for three answers, of which an operator gives two.
+    assert_eq!(book.owed(ID), [1, 2, 3]);
+    assert!(!book.is_discarded(ID, 1) && book.is_discarded(ID, 2));
+    assert_eq!(answer(&mut book, 0, "A").unwrap(), ["A"]);
+    assert_eq!(answer(&mut book, 0, "C").unwrap(), Vec::<String>::new());
+    let overdue = book.overdue(Instant::now(), None);
+    assert_eq!(overdue, [(ID, 2, false)]);
+    let released = book.give_up(ID, 2, reply(ID, "nobody"));
+    let raw: Vec<_> = released.ready.iter().map(|m| m.raw.clone()).collect();
+    assert_eq!(raw, [&b"nobody"[..], b"C"]);
+    assert!(!book.is_discarded(ID, 2) && book.owed(ID).is_empty());
+}
+
+#[test]
+fn a_muted_peer_that_expects_nothing_is_owed_nothing() {
+    let mut book = Book::new(false);
+    hear(&mut book, "a");
+    book.mute(ID, true).unwrap();
+    let heard = book.hear(ID, peer(), b"b", now());
+    assert_eq!(heard, Heard::Muted { waits: false });
+    assert_eq!(book.owed(ID), [1]);
 }
 
 #[test]
