@@ -1,6 +1,7 @@
 //! An operator's seat: what it is told, what it may ask, and what happens when there are several.
 
 mod calls;
+mod joins;
 mod killed;
 mod numbers;
 mod operator;
