@@ -223,14 +223,14 @@ fn operators_attack(service: &Service, all: &[(&str, Vec<u8>)]) -> usize {
                 operator: text.clone(),
                 ..Default::default()
             };
-            // Most of them are no names of operators; under a name each is what is said.
-            let _ = chat.reply_conversation(answer.clone()).await;
-            let answer = api::ReplyConversationRequest {
+            // A name that cannot be shown as it is is refused; what is said under a plain one is not.
+            let plain = api::ReplyConversationRequest {
                 operator: "ann".into(),
-                ..answer
+                ..answer.clone()
             };
-            let replied = chat.reply_conversation(answer).await;
-            taken += usize::from(replied.is_ok());
+            let said = chat.reply_conversation(answer).await.is_ok()
+                || chat.reply_conversation(plain).await.is_ok();
+            taken += usize::from(said);
             let ban = api::BanSourceRequest {
                 parent: "listeners/utf8".into(),
                 cidr: format!("10.9.{}.{}/32", n / 250, n % 250),
