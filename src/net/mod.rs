@@ -55,7 +55,7 @@ pub use framing::{Cut, Framing, Violation};
 pub use gate::{Gate, PauseMode, Why};
 pub use handler::{DatagramHandler, Handler, Serving, StreamHandler, UNAVAILABLE};
 pub use id::SessionId;
-pub use kernel::{AcceptQueue, TcpInfo, descriptors, raise_descriptor_limit, watch};
+pub use kernel::{AcceptQueue, TcpInfo, descriptors, raise_descriptor_limit, watch, watch_for};
 pub use limits::{Bounds, Limits, Transport, most_connections, most_sessions, parse_network};
 pub use networks::{Bans, Networks};
 pub use pace::Pace;

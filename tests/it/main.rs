@@ -21,6 +21,7 @@ mod desk;
 mod desk_flood;
 mod desk_seat;
 mod desk_text;
+mod desk_tui;
 mod drain;
 mod durable;
 mod ends;

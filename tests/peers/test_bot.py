@@ -1,16 +1,12 @@
 """The bot that the README shows, as a user runs it: with stubs made of the protos, against a service of its own."""
 import contextlib
-import os
-import pathlib
 import subprocess
 import sys
 import tempfile
 import unittest
 
-from harness import HERE, Service, connect, environment, eventually, receive
+from harness import HERE, PACKAGES, Service, connect, environment, eventually, receive
 
-# Where `tests/run --tools` puts what is not in Python's own library.
-PACKAGES = pathlib.Path(os.environ.get("SWITCHBOARD_PYTHON", HERE.parents[1] / "target/tools/python"))
 PROTO = HERE.parents[1] / "proto"
 
 
