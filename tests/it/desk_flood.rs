@@ -105,7 +105,7 @@ fn a_flood_of_strangers_drives_out_strangers_alone() {
         });
         known
             .0
-            .set_read_timeout(Some(Duration::from_millis(500)))
+            .set_read_timeout(Some(Duration::from_secs(1)))
             .unwrap();
         while !over.load(Ordering::Acquire) {
             known.send("still there?");
@@ -137,10 +137,7 @@ fn a_flood_of_strangers_drives_out_strangers_alone() {
     for name in ["quick", "slow"] {
         assert!(service.count(name, "activeSessions") <= 2_000);
     }
-    assert!(
-        exchanges > 1 && (lost == 0 || dropped > 0),
-        "{exchanges}, {lost}"
-    );
+    assert!(exchanges > lost, "{exchanges}, {lost}");
     assert!(grown < 16.0, "{grown} MiB");
     // They are who they were before, and are answered.
     let now = conversation_of(&service, "quick", known.local());
