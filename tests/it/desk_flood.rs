@@ -143,6 +143,10 @@ fn a_flood_of_strangers_drives_out_strangers_alone() {
     let now = conversation_of(&service, "quick", known.local());
     assert_eq!(now["name"], before);
     answered.send("one more thing");
+    eventually("it waits", || {
+        let now = conversation_of(&service, "slow", answered.local());
+        number(&now["unansweredMessages"]) == 1
+    });
     assert_eq!(
         conversation_of(&service, "slow", answered.local())["name"],
         kept["name"]
