@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use tracing::warn;
 
 use crate::protocol::Protocol;
+use crate::protocol::chat::Mode;
 use crate::supervisor::{Supervisor, View};
 
 /// One line each: the process, its own doors, every listener.
@@ -44,14 +45,21 @@ fn place(view: &View) -> String {
     }
 }
 
-/// What can be obeyed and may not be meant is said before it matters; and that what is known of commands goes with the
-/// process, where it does.
+/// What can be obeyed and may not be meant is said before it matters; and that what is known of commands and of what was
+/// said at a desk goes with the process, where it does.
 pub(super) fn warn_of_doubts(supervisor: &Supervisor, store_keeps: bool) {
     for view in supervisor.list() {
-        if !store_keeps && matches!(view.spec.protocol, Protocol::Shell(_)) {
+        let passing = match &view.spec.protocol {
+            Protocol::Shell(_) => Some("the audit trail of this shell is"),
+            Protocol::Chat(chat) if chat.mode == Mode::Desk => {
+                Some("the transcripts of this desk are")
+            }
+            _ => None,
+        };
+        if let Some(passing) = passing.filter(|_| !store_keeps) {
             warn!(
                 listener = %view.name,
-                "the audit trail of this shell is in memory and goes with the process; set store.path to a file"
+                "{passing} in memory, gone with the process; set store.path to a file"
             );
         }
         for (key, doubt) in view.spec.protocol.doubts() {

@@ -60,8 +60,13 @@ calls! {
     ChatService {
         ListConversations(ListConversationsRequest) -> ListConversationsResponse;
         WatchConversations(WatchConversationsRequest) -> WatchConversationsResponse;
+        ClaimConversation(ClaimConversationRequest) -> ClaimConversationResponse;
+        ReleaseConversation(ReleaseConversationRequest) -> ReleaseConversationResponse;
         ReplyConversation(ReplyConversationRequest) -> ReplyConversationResponse;
+        MuteConversation(MuteConversationRequest) -> MuteConversationResponse;
+        Broadcast(BroadcastRequest) -> BroadcastResponse;
         ListMessages(ListMessagesRequest) -> ListMessagesResponse;
+        AttachDesk(AttachDeskRequest) -> AttachDeskResponse;
     }
     ConfigService {
         GetEffectiveConfig(GetEffectiveConfigRequest) -> GetEffectiveConfigResponse;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::Stream;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -161,8 +162,7 @@ impl Client {
         &self,
         request: R,
     ) -> Result<Option<Streaming<R::Answer>>, Failure> {
-        if self.prints {
-            print(&grpcurl::line(&self.url, &request)?)?;
+        if self.printed(&request)? {
             return Ok(None);
         }
         let opened = async {
@@ -177,14 +177,40 @@ impl Client {
             .map(Some)
     }
 
+    /// Begins a stream both ways; the first of the requests is at hand already.
+    pub(super) async fn duplex<R: Call>(
+        &self,
+        requests: impl Stream<Item = R> + Send + 'static,
+    ) -> Result<Streaming<R::Answer>, Failure> {
+        let opened = async {
+            let mut grpc = self.ready().await?;
+            let codec = ProstCodec::default();
+            let path = PathAndQuery::from_static(R::PATH);
+            grpc.streaming(Request::new(requests), path, codec).await
+        };
+        answer(Some(self.timeout.unwrap_or(PATIENCE)), Box::pin(opened)).await
+    }
+
+    /// Prints the call that would begin a stream, when that was asked for.
+    pub(super) fn printed<R: Call>(&self, first: &R) -> Result<bool, Failure> {
+        if self.prints {
+            print(&grpcurl::line(&self.url, first)?)?;
+        }
+        Ok(self.prints)
+    }
+
+    /// Where the control plane is.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// A call that is printed ends the command.
     async fn unary<R: Call>(
         &self,
         limit: Option<Duration>,
         request: R,
     ) -> Result<R::Answer, Failure> {
-        if self.prints {
-            print(&grpcurl::line(&self.url, &request)?)?;
+        if self.printed(&request)? {
             return Err(Failure::Told(OK));
         }
         let answered = async {

@@ -98,6 +98,15 @@ pub(super) fn conversations() -> ArgValueCandidates {
     })
 }
 
+/// Where a conversation or the whole desk of a listener may be named: both.
+pub(super) fn desks() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let mut found = listeners().candidates();
+        found.extend(conversations().candidates());
+        found
+    })
+}
+
 /// The networks that are kept away, and why.
 pub(super) fn networks() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {

@@ -94,6 +94,15 @@ impl Failure {
         }
     }
 
+    /// What went wrong, in one line and without its particulars.
+    pub(super) fn sentence(&self) -> String {
+        match self {
+            Self::Refused(status) => shown(status.message()),
+            Self::Here(_, message) => shown(message),
+            Self::Told(_) | Self::Unread | Self::Interrupted => String::new(),
+        }
+    }
+
     /// Says it on stderr, as JSON when that was asked for; the exit code.
     pub(super) fn report(&self, as_json: bool) -> u8 {
         let (code, text) = match self {

@@ -69,13 +69,27 @@ pub(super) async fn read<L: List>(
     asked: &L,
     limit: Option<usize>,
 ) -> Result<Vec<L::Item>, Failure> {
-    pages(limit, async |size, token| {
-        Ok(L::items(client.call(asked.page(size, token)).await?))
+    let mut all = Vec::new();
+    each(client, asked, limit, |items| {
+        all.extend(items);
+        Ok(())
     })
-    .await
+    .await?;
+    Ok(all)
 }
 
-/// The same, and shows it.
+/// The same, a page at a time: what is long need not be held whole.
+pub(super) async fn each<L: List>(
+    client: &Client,
+    asked: &L,
+    limit: Option<usize>,
+    take: impl FnMut(Vec<L::Item>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let page = async |size, token| Ok(L::items(client.call(asked.page(size, token)).await?));
+    pages(limit, page, take).await
+}
+
+/// Reads a list as [`read`] does, and shows it.
 pub(super) async fn show<L: List>(
     client: &Client,
     format: Format,
@@ -90,20 +104,23 @@ pub(super) async fn show<L: List>(
 async fn pages<T>(
     limit: Option<usize>,
     mut page: impl AsyncFnMut(i32, String) -> Result<(Vec<T>, String), Failure>,
-) -> Result<Vec<T>, Failure> {
-    let limit = limit.unwrap_or(usize::MAX);
-    let (mut all, mut token, mut size) = (Vec::new(), String::new(), LARGEST_PAGE);
-    while all.len() < limit {
-        let wanted = size.min(limit - all.len());
+    mut take: impl FnMut(Vec<T>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut left = limit.unwrap_or(usize::MAX);
+    let (mut token, mut size) = (String::new(), LARGEST_PAGE);
+    while left > 0 {
+        let wanted = size.min(left);
         let asked = i32::try_from(wanted).unwrap_or(i32::MAX);
         match page(asked, token.clone()).await {
-            Ok((items, next)) => {
+            Ok((mut items, next)) => {
                 if !next.is_empty() && next == token {
                     return Err(Failure::error(
                         "the list does not end: a page leads to itself",
                     ));
                 }
-                all.extend(items);
+                items.truncate(left);
+                left -= items.len();
+                take(items)?;
                 if next.is_empty() {
                     break;
                 }
@@ -115,8 +132,7 @@ async fn pages<T>(
             Err(failure) => return Err(failure),
         }
     }
-    all.truncate(limit);
-    Ok(all)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -139,7 +155,13 @@ mod tests {
             };
             Ok(((from..to).collect(), next))
         };
-        pages(limit, page).await.unwrap()
+        let mut all = Vec::new();
+        let done = pages(limit, page, |items| {
+            all.extend(items);
+            Ok(())
+        });
+        done.await.unwrap();
+        all
     }
 
     #[tokio::test]

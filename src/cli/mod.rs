@@ -163,10 +163,18 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Listener(noun) => control(&noun.control, listener::run, noun.verb),
         Command::Session(noun) => control(&noun.control, session::run, noun.verb),
-        Command::Chat(noun) => control(&noun.control, chat::run, noun.verb),
+        // Its transcripts alone have formats of their own.
+        Command::Chat(noun) => {
+            let done = wait(called(&noun.control, chat::run, noun.verb));
+            ended(done, noun.control.output == Format::Json)
+        }
         Command::Config(noun) => {
             let as_json = noun.control.output == Format::Json;
-            ended(wait(config::run(noun.verb, &noun.control)), as_json)
+            let run = || wait(config::run(noun.verb, &noun.control));
+            ended(
+                noun.control.output.not_export().and_then(|()| run()),
+                as_json,
+            )
         }
         Command::Metrics(noun) => control(&noun.control, metrics::run, noun.verb),
         Command::Events(noun) => control(&noun.control, events::run, noun.verb),
@@ -195,8 +203,17 @@ fn control<V>(
     run: impl AsyncFnOnce(V, &Client, Format) -> Result<(), Failure>,
     verb: V,
 ) -> ExitCode {
-    let done = wait(async { run(verb, &Client::dial(args).await?, args.output).await });
+    let known = args.output.not_export();
+    let done = known.and_then(|()| wait(called(args, run, verb)));
     ended(done, args.output == Format::Json)
+}
+
+async fn called<V>(
+    args: &ControlArgs,
+    run: impl AsyncFnOnce(V, &Client, Format) -> Result<(), Failure>,
+    verb: V,
+) -> Result<(), Failure> {
+    run(verb, &Client::dial(args).await?, args.output).await
 }
 
 /// Does it on this thread.

@@ -31,12 +31,36 @@ pub(super) enum Format {
     Yaml,
     /// One resource name a line.
     Name,
+    /// One JSON object a line; only `chat history` writes it, and the two below.
+    #[value(hide = true)]
+    Ndjson,
+    /// Comma-separated values.
+    #[value(hide = true)]
+    Csv,
+    /// One line a message, without columns.
+    #[value(hide = true)]
+    Text,
 }
 
 impl Format {
     /// Whether it shows the whole message, and not what a person wants of it.
     pub(super) fn is_document(self) -> bool {
         matches!(self, Self::Json | Self::Yaml)
+    }
+
+    /// Whether it is one of those in which a transcript is taken elsewhere.
+    pub(super) fn is_export(self) -> bool {
+        matches!(self, Self::Ndjson | Self::Csv | Self::Text)
+    }
+
+    /// Refuses what only a transcript can be written as.
+    pub(super) fn not_export(self) -> Result<(), Failure> {
+        match self.is_export() {
+            true => Err(Failure::usage(
+                "only `chat history` writes ndjson, csv and text; here are table, wide, json, yaml and name",
+            )),
+            false => Ok(()),
+        }
     }
 }
 
@@ -130,12 +154,12 @@ fn serialized(format: Format, whole: &impl Serialize) -> Result<String, Failure>
 /// Says that something is gone: what became of it, and what it was called.
 pub(super) fn gone(format: Format, became: &str, name: &str) -> Result<(), Failure> {
     match format {
-        Format::Table | Format::Wide => {
+        Format::Json | Format::Yaml => print("{}\n"),
+        Format::Name => print(&format!("{name}\n")),
+        _ => {
             complain(&format!("{became} {name}"));
             Ok(())
         }
-        Format::Json | Format::Yaml => print("{}\n"),
-        Format::Name => print(&format!("{name}\n")),
     }
 }
 

@@ -188,7 +188,7 @@ pub(super) async fn follow<F: Follow>(
 }
 
 /// The connection is gone, or who is at its other end will be.
-fn is_broken(failure: &Failure) -> bool {
+pub(super) fn is_broken(failure: &Failure) -> bool {
     match failure {
         Failure::Refused(status) => status.code() == Code::Unavailable,
         Failure::Here(code, _) => *code == UNAVAILABLE,

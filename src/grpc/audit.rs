@@ -88,7 +88,7 @@ impl Control {
         let cursor = page::cursor(list, &asked.page_token)?;
         let wanted = Wanted {
             size,
-            before: cursor.and_then(|cursor| cursor.parse().ok()),
+            behind: cursor.and_then(|cursor| cursor.parse().ok()),
             all: filter.is_empty(),
         };
         let read = |before, most| {
@@ -112,16 +112,16 @@ impl Control {
 /// Which rows are to be on a page.
 pub(super) struct Wanted {
     pub(super) size: usize,
-    /// Those before the one of this number; none for the newest.
-    pub(super) before: Option<i64>,
+    /// Those behind the one of this number; none for the first.
+    pub(super) behind: Option<i64>,
     /// Whether none of them is going to be left out.
     pub(super) all: bool,
 }
 
 impl Wanted {
-    /// Reads rows in slices, newest first, until the page is full. `read` is given what they stand before and how many,
-    /// and says whether there are more; `show` makes nothing of one that is left out. Returns the page, and the number
-    /// that the next one stands before.
+    /// Reads rows in slices, in the order in which they are listed, until the page is full. `read` is given the number of
+    /// the row that they stand behind in it and how many, and says whether there are more; `show` makes nothing of one that is left out. Returns the page, and the number
+    /// of the row that the next one stands behind.
     pub(super) async fn gather<T, M: prost::Message + Clone, R>(
         self,
         read: impl Fn(Option<i64>, usize) -> R,
@@ -131,25 +131,25 @@ impl Wanted {
         R: Future<Output = Result<(Vec<(i64, T)>, bool), WriteError>>,
     {
         let slice = if self.all { self.size + 1 } else { SLICE };
-        let (mut before, mut found) = (self.before, Vec::new());
+        let (mut behind, mut found) = (self.behind, Vec::new());
         let (mut looked_at, mut more) = (0, true);
         while more && found.len() <= self.size && looked_at < MOST_LOOKED_AT {
-            let (rows, rest) = read(before, slice).await.map_err(unread)?;
+            let (rows, rest) = read(behind, slice).await.map_err(unread)?;
             more = rest;
             looked_at += rows.len();
-            before = rows.last().map(|(number, _)| *number).or(before);
+            behind = rows.last().map(|(number, _)| *number).or(behind);
             let shown = rows.into_iter();
             found.extend(shown.filter_map(|(number, row)| Some((number, show(row)?))));
         }
         let (page, last) = page::cut(found, self.size, |(_, shown)| shown.clone());
         let next = last
             .map(|(number, _)| number)
-            .or_else(|| before.filter(|_| more));
+            .or_else(|| behind.filter(|_| more));
         Ok((page, next))
     }
 }
 
-fn unread(error: WriteError) -> Status {
+pub(super) fn unread(error: WriteError) -> Status {
     match error {
         WriteError::Busy => refused(Error::NotKept(WriteError::Busy)),
         error => internal(&error.to_string()),

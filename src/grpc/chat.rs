@@ -1,11 +1,12 @@
-//! `ChatService`: the inbox, replies and what was said. Attaching to the desk comes with it.
+//! `ChatService`: the inbox and what was said; what operators do is in `desk`.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tonic::codegen::BoxStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::audit::{Wanted, unread};
 use super::convert::{conversation, conversation_name, message};
 use super::filter::Filter;
 use super::listeners::{caller, refused};
@@ -13,17 +14,14 @@ use super::page::Selection;
 use super::refusal;
 use super::sessions::parent;
 use super::status::invalid_field;
-use super::{Control, api, page, watch};
+use super::{Control, api, desk, page, watch};
 use crate::net::SessionId;
-use crate::protocol::chat::{Body, Conversation, Desk, Message};
+use crate::protocol::chat::{Conversation, Desk, Message};
 
 type Answer<T> = Result<Response<T>, Status>;
 
 /// The order of an inbox: who waits first, the longest wait first of all.
 type Place = (bool, u128, SessionId);
-
-/// The order of what was said: when, in which conversation, as the how manieth.
-type Moment = (u128, SessionId, u64);
 
 #[tonic::async_trait]
 impl api::chat_service_server::ChatService for Control {
@@ -59,19 +57,51 @@ impl api::chat_service_server::ChatService for Control {
         }))
     }
 
+    async fn claim_conversation(
+        &self,
+        request: Request<api::ClaimConversationRequest>,
+    ) -> Answer<api::ClaimConversationResponse> {
+        let caller = caller(&request, "ClaimConversation", "");
+        self.claim(caller, request.into_inner()).await
+    }
+
+    async fn release_conversation(
+        &self,
+        request: Request<api::ReleaseConversationRequest>,
+    ) -> Answer<api::ReleaseConversationResponse> {
+        let caller = caller(&request, "ReleaseConversation", "");
+        self.release(caller, request.into_inner(), None).await
+    }
+
     async fn reply_conversation(
         &self,
         request: Request<api::ReplyConversationRequest>,
     ) -> Answer<api::ReplyConversationResponse> {
         let caller = caller(&request, "ReplyConversation", "");
-        let asked = request.into_inner();
-        let (control, reply) = (self.clone(), asked.clone());
-        let reply = async move {
-            let name = reply.name.clone();
-            let said = async { control.reply(&reply) };
-            control.audited(caller, &name, said).await
-        };
-        self.once(&asked.request_id, &asked, reply).await
+        self.reply(caller, request.into_inner()).await
+    }
+
+    async fn mute_conversation(
+        &self,
+        request: Request<api::MuteConversationRequest>,
+    ) -> Answer<api::MuteConversationResponse> {
+        let caller = caller(&request, "MuteConversation", "");
+        self.mute(caller, request.into_inner()).await
+    }
+
+    async fn broadcast(
+        &self,
+        request: Request<api::BroadcastRequest>,
+    ) -> Answer<api::BroadcastResponse> {
+        let caller = caller(&request, "Broadcast", "");
+        self.say_to_all(caller, request.into_inner()).await
+    }
+
+    async fn attach_desk(
+        &self,
+        request: Request<Streaming<api::AttachDeskRequest>>,
+    ) -> Answer<BoxStream<api::AttachDeskResponse>> {
+        desk::attach(self, request)
     }
 
     async fn watch_conversations(
@@ -90,61 +120,39 @@ impl api::chat_service_server::ChatService for Control {
         let size = page::size(asked.page_size)?;
         let list = ("messages", &asked.parent, &asked.filter);
         let after = page::cursor(list, &asked.page_token)?;
-        let mut selection = Selection::new(size, after.and_then(|cursor| read_moment(&cursor)));
         let rule = "name a conversation, `listeners/chat/conversations/SESSION`, or all of a listener by `-` for SESSION";
         let wrong = || invalid_field("PARENT_INVALID", "parent", rule);
         let (listener, desk, id) = self.history(&asked.parent, wrong)?;
-        let show = |said: Arc<Message>| {
-            let label = self.supervisor.session_label(said.conversation);
-            message(conversation_name(&listener, &label), &desk, &said)
+        if let Some(id) = id
+            && !desk.has_transcript(id).await.map_err(unread)?
+        {
+            return Err(refusal::no_conversation(&asked.parent));
+        }
+        let wanted = Wanted {
+            size,
+            behind: after.and_then(|cursor| cursor.parse().ok()),
+            all: filter.is_empty() && id.is_some(),
         };
-        page::each(desk.messages(id), |said| {
-            if filter.is_empty() || filter.admits(&show(said.clone())) {
-                selection.offer(moment(&said), said);
-            }
-        })
-        .await;
-        let (messages, last) = selection.page(show);
-        let token = |moment| page::token(list, &show_moment(moment));
+        let read = |after, most| {
+            let desk = desk.clone();
+            async move { desk.transcript(id, after, most).await }
+        };
+        let show = |said: Option<Message>| {
+            let said = said?;
+            let label = self.supervisor.session_label(said.conversation);
+            let shown = message(conversation_name(&listener, &label), &desk, &said);
+            Some(shown).filter(|shown| filter.admits(shown))
+        };
+        let (messages, next) = wanted.gather(read, show).await?;
+        let token = |number: i64| page::token(list, &number.to_string());
         Ok(Response::new(api::ListMessagesResponse {
             messages,
-            next_page_token: last.map(token).unwrap_or_default(),
+            next_page_token: next.map(token).unwrap_or_default(),
         }))
     }
 }
 
 impl Control {
-    /// Has a desk say something in a conversation.
-    fn reply(
-        &self,
-        asked: &api::ReplyConversationRequest,
-    ) -> Result<api::ReplyConversationResponse, Status> {
-        use api::reply_conversation_request::Body as Sent;
-        let (listener, desk, id) = self.conversation(&asked.name)?;
-        let body = match &asked.body {
-            Some(Sent::Text(text)) => Body::Text(text),
-            Some(Sent::Raw(raw)) => Body::Raw(raw),
-            None => {
-                let rule = "text or raw must be set";
-                return Err(invalid_field("REPLY_INVALID", "body", rule));
-            }
-        };
-        let replied = desk
-            .reply(
-                id,
-                asked.in_reply_to,
-                body,
-                &asked.operator,
-                &asked.request_id,
-            )
-            .map_err(|error| refusal::reply(&error, &asked.name))?;
-        let name = conversation_name(&listener, &self.supervisor.session_label(id));
-        Ok(api::ReplyConversationResponse {
-            message: Some(message(name, &desk, &replied.message)),
-            warnings: replied.warnings,
-        })
-    }
-
     /// The desks of `listeners/L`, or all for `listeners/-`.
     pub(super) fn desks(&self, of: &str) -> Result<Vec<(String, Arc<Desk>)>, Status> {
         match parent(of)? {
@@ -162,11 +170,14 @@ impl Control {
     }
 
     /// The desk and the session of `listeners/L/conversations/C`.
-    fn conversation(&self, name: &str) -> Result<(String, Arc<Desk>, SessionId), Status> {
+    pub(super) fn conversation(
+        &self,
+        name: &str,
+    ) -> Result<(String, Arc<Desk>, SessionId), Status> {
         let rule = "a conversation's name is `listeners/LISTENER/conversations/SESSION`";
         match self.history(name, || invalid_field("NAME_INVALID", "name", rule))? {
             (listener, desk, Some(id)) => Ok((listener, desk, id)),
-            _ => Err(refusal::no_conversation(name)),
+            (_, _, None) => Err(refusal::no_conversation(name)),
         }
     }
 
@@ -184,16 +195,14 @@ impl Control {
         if label == "-" {
             return Ok((listener.to_owned(), desk, None));
         }
-        let id = self
-            .supervisor
-            .parse_session_label(label)
-            .filter(|id| desk.knows(*id));
+        let id = self.supervisor.parse_session_label(label);
         let id = id.ok_or_else(|| refusal::no_conversation(name))?;
         Ok((listener.to_owned(), desk, Some(id)))
     }
 }
 
-fn place(conversation: &Conversation) -> Place {
+/// Where a conversation stands in the inbox.
+pub(super) fn place(conversation: &Conversation) -> Place {
     let since = conversation.waiting_since.map(nanoseconds);
     (since.is_none(), since.unwrap_or_default(), conversation.id)
 }
@@ -215,24 +224,6 @@ fn read_place(cursor: &str) -> Option<Place> {
     Some((idle, since, parts.next()?.parse().ok()?))
 }
 
-fn moment(said: &Message) -> Moment {
-    (nanoseconds(said.time), said.conversation, said.sequence)
-}
-
-fn show_moment((time, id, sequence): Moment) -> String {
-    format!("{time:x}.{id}.{sequence}")
-}
-
-fn read_moment(cursor: &str) -> Option<Moment> {
-    let mut parts = cursor.split('.');
-    let time = u128::from_str_radix(parts.next()?, 16).ok()?;
-    Some((
-        time,
-        parts.next()?.parse().ok()?,
-        parts.next()?.parse().ok()?,
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,11 +236,5 @@ mod tests {
         ] {
             assert_eq!(read_place(&show_place(place)), Some(place));
         }
-    }
-
-    #[test]
-    fn a_moment_of_a_history_survives_its_token() {
-        let moment = (u128::MAX, SessionId(7), u64::MAX);
-        assert_eq!(read_moment(&show_moment(moment)), Some(moment));
     }
 }

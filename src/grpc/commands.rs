@@ -49,7 +49,7 @@ impl Control {
         let cursor = page::cursor(list, &asked.page_token)?;
         let wanted = Wanted {
             size,
-            before: cursor.and_then(|cursor| cursor.parse().ok()),
+            behind: cursor.and_then(|cursor| cursor.parse().ok()),
             all: filter.is_empty() && whose.listener.or(whose.session).is_none(),
         };
         let read = |before, most| {

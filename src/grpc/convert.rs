@@ -278,6 +278,7 @@ pub(super) fn conversation(
     let name = conversation_name(listener, &label);
     let state = match view.state {
         ConversationState::Waiting => S::Waiting,
+        ConversationState::Claimed => S::Claimed,
         ConversationState::Answered => S::Answered,
         ConversationState::Closed => S::Closed,
     };
@@ -285,11 +286,13 @@ pub(super) fn conversation(
         session: session_name(listener, &label),
         peer: view.peer.to_string(),
         state: state.into(),
+        operator: view.operator.unwrap_or_default(),
+        claim_expire_time: view.claim_until.map(time),
+        muted: view.muted,
         waiting_since_time: view.waiting_since.map(time),
         unanswered_messages: count(view.unanswered),
         last_message: view.last.map(|last| message(name.clone(), desk, &last)),
         name,
-        ..api::Conversation::default()
     }
 }
 
@@ -299,6 +302,7 @@ pub(super) fn message(conversation: String, desk: &Desk, said: &Message) -> api:
         Author::Peer => A::Peer,
         Author::Operator => A::Operator,
         Author::Unattended => A::Unattended,
+        Author::Broadcast => A::Broadcast,
     };
     api::ChatMessage {
         conversation,

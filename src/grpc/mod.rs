@@ -12,6 +12,7 @@ mod commands;
 mod config;
 mod configuration;
 mod convert;
+mod desk;
 mod detail;
 mod filter;
 mod health;

@@ -60,7 +60,8 @@ fn show_chat(s: &chat::Settings) -> api::ChatProtocol {
         unattended_reply: s.unattended_reply.clone(),
         encoding: s.encoding.clone(),
         greeting: s.greeting.clone(),
-        ..api::ChatProtocol::default()
+        claim_lease: set(s.claim_lease),
+        canned_replies: s.canned_replies.clone().into_iter().collect(),
     }
 }
 

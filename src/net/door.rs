@@ -1,12 +1,10 @@
-//! One run of a listener: what all its sessions share, who is let in, and the sweep that keeps
-//! every clock of every session with one timer.
+//! One run of a listener: what all its sessions share, and who is let in.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::close::{Ask, CloseReason};
@@ -71,9 +69,6 @@ impl std::fmt::Debug for Door {
     }
 }
 
-/// A peer that lets its bytes wait this long without one of them moving is a slow consumer.
-const STALL: Duration = Duration::from_secs(10);
-
 impl Door {
     /// A door that nobody has come through yet.
     pub fn new(parts: DoorParts) -> Arc<Self> {
@@ -131,13 +126,14 @@ impl Door {
     }
 
     /// Lets a peer in as a new session under `terms`, or says which limit keeps it out. The refusal
-    /// is counted.
+    /// is counted. Where nothing but the room is missing, `make_room` may end a session first.
     pub fn admit(
         &self,
         terms: &Terms,
         peer: SocketAddr,
         local: SocketAddr,
         route: Route,
+        make_room: impl FnOnce(),
     ) -> Result<Arc<Session>, &'static str> {
         let began = Instant::now();
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -159,6 +155,9 @@ impl Door {
                     session
                 };
                 let (max, per_source) = (bounds.max_sessions, bounds.max_sessions_per_source);
+                if self.sessions.lack_room(peer.ip(), max, per_source) {
+                    make_room();
+                }
                 self.sessions.enter(peer.ip(), max, per_source, make)
             });
         match &allowed {
@@ -173,6 +172,28 @@ impl Door {
         allowed
     }
 
+    /// Lets a peer in again who came to an earlier process, as the session that it was; none if it may not come any more.
+    pub fn readmit(&self, id: SessionId, peer: SocketAddr, route: Route) -> Option<Arc<Session>> {
+        let began = Instant::now();
+        let (peer, terms) = (canonical(peer), self.terms());
+        terms.welcome(&self.bans(), peer.ip()).ok()?;
+        let local = match &route {
+            Route::Datagram(way) => way.address(),
+            Route::Stream(_) => return None,
+        };
+        let make = || {
+            let trace = self
+                .telemetry
+                .session_setup(&self.labels, id.0, began.elapsed());
+            let session = Session::new(id, (peer, local), route, trace, terms.bounds.outbox_bytes);
+            self.feed.publish(|| self.opened(&session));
+            session
+        };
+        // They were within the limits, and are owed something.
+        let readmitted = self.sessions.enter(peer.ip(), usize::MAX, usize::MAX, make);
+        readmitted.ok()
+    }
+
     /// Keeps what a caller says of the end that it is about to ask for; of several the first one who ends it is heard.
     pub fn note(&self, session: &Session, why: &Arc<str>) {
         if !why.is_empty() && session.ending().is_none() {
@@ -183,6 +204,11 @@ impl Door {
     /// Asks one session to end.
     pub fn ask(&self, session: &Arc<Session>, ask: Ask) {
         session.ask(ask);
+        self.recall(session);
+    }
+
+    /// Has a session without a task of its own look at what it was asked, as there was something to be done first.
+    pub fn recall(&self, session: &Arc<Session>) {
         if let Handler::Datagram(handler) = &self.terms().handler {
             handler.asked(self, session);
         }
@@ -245,49 +271,6 @@ impl Door {
         self.sessions
             .each(|session| sum = sum + session.traffic.totals());
         sum
-    }
-
-    /// Runs every clock of this door until `stop`.
-    pub(super) async fn sweep(self: Arc<Self>, stop: CancellationToken) {
-        loop {
-            let pause = tokio::time::sleep(self.terms().sweep_interval());
-            if stop.run_until_cancelled(pause).await.is_none() {
-                return;
-            }
-            let terms = self.terms();
-            terms.handler.tick(Instant::now());
-            for (session, ask) in self.overdue(&terms.bounds) {
-                self.ask(&session, ask);
-            }
-        }
-    }
-
-    fn overdue(&self, bounds: &Bounds) -> Vec<(Arc<Session>, Ask)> {
-        let mut overdue = Vec::new();
-        self.sessions.each(|session| {
-            if let Some(ask) = self.judge(session, bounds) {
-                overdue.push((session.clone(), ask));
-            }
-        });
-        overdue
-    }
-
-    fn judge(&self, session: &Session, bounds: &Bounds) -> Option<Ask> {
-        if session.stalled_for() > STALL {
-            self.counters.stalls.fetch_add(1, Ordering::Relaxed);
-            return Some(Ask::Cut(CloseReason::SlowConsumer));
-        }
-        if session.is_ending() {
-            return None;
-        }
-        let busy = session.owed.load(Ordering::Relaxed) > 0 || session.queued_bytes() > 0;
-        if !busy && session.quiet_for() > bounds.idle_timeout {
-            return Some(Ask::Cut(CloseReason::Idle));
-        }
-        let old = bounds
-            .max_session_age
-            .is_some_and(|age| session.since.elapsed() > age);
-        (old && session.asked().is_none()).then_some(Ask::Finish(CloseReason::MaxAge))
     }
 
     /// The session of this id, if it lives.

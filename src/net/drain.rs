@@ -23,7 +23,7 @@ use super::gate::Gate;
 use super::handler::Handler;
 use super::kernel::{self, AcceptQueue};
 use super::limits::Bounds;
-use super::udp::DatagramSocket;
+use super::udp::{DatagramSocket, PeerSocket};
 
 /// A listener that runs: its door, and every task behind it.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Its socket while it listens; nobody else may keep that open.
     listening: Arc<Mutex<Weak<TcpListener>>>,
-    /// Its sockets over UDP while they are read.
-    receiving: Vec<Weak<DatagramSocket>>,
+    /// Its sockets over UDP while they are open, and what tells that each is closed.
+    receiving: Vec<(Weak<DatagramSocket>, CancellationToken)>,
     /// What is asked of its door, and what that does: at each of its sockets.
     gate: watch::Sender<Gate>,
     arranged: Vec<watch::Receiver<Gate>>,
@@ -137,8 +137,12 @@ impl Running {
 
     /// Receives from one more socket.
     fn receive(&mut self, socket: std::net::UdpSocket) -> io::Result<()> {
-        let socket = Arc::new(DatagramSocket::new(socket)?);
-        self.receiving.push(Arc::downgrade(&socket));
+        let closed = CancellationToken::new();
+        let socket = Arc::new(DatagramSocket::new(socket, closed.clone())?);
+        self.receiving.push((Arc::downgrade(&socket), closed));
+        if let Handler::Datagram(handler) = &self.door.terms().handler {
+            handler.open(&self.door, &PeerSocket::any(&socket));
+        }
         let asked = self.gate.subscribe();
         let arranged = self.arranges(*asked.borrow());
         let serving = serve_datagrams(socket, self.door.clone(), asked, arranged);
@@ -186,7 +190,10 @@ impl Running {
     /// # Errors
     /// When the kernel does not tell.
     pub fn count_drops(&self) -> io::Result<()> {
-        let mut sockets = self.receiving.iter().filter_map(Weak::upgrade);
+        let mut sockets = self
+            .receiving
+            .iter()
+            .filter_map(|(socket, _)| socket.upgrade());
         sockets.try_for_each(|socket| socket.count_drops(&self.door.counters))
     }
 
@@ -231,7 +238,20 @@ impl Running {
         self.door_closed().await;
         if let Handler::Datagram(_) = self.door.terms().handler {
             self.door.ask_all(Ask::Finish(CloseReason::Drained));
+            let closed = async {
+                for (_, closed) in &self.receiving {
+                    closed.cancelled().await;
+                }
+            };
+            // Whoever holds a session longer than that holds its address too.
+            let _ = tokio::time::timeout(CUT_PATIENCE, closed).await;
         }
+    }
+
+    /// Resolves once every session has ended; those over UDP have no task.
+    async fn all_left(&self) {
+        self.sessions.wait().await;
+        self.door.sessions.emptied().await;
     }
 
     /// Asks every session to end once nothing is owed, waits for the last one until `insist`
@@ -246,7 +266,7 @@ impl Running {
         let mut left = 0;
         tokio::select! {
             biased;
-            () = self.sessions.wait() => {}
+            () = self.all_left() => {}
             () = insist => {
                 left = self.door.sessions.count();
                 self.door.ask_all(Ask::Cut(CloseReason::Drained));

@@ -194,9 +194,9 @@ impl Entrance {
             return;
         };
         let terms = self.door.terms();
-        if let Ok(session) = self
-            .door
-            .admit(&terms, peer, local, Route::Stream(Wire::default()))
+        if let Ok(session) =
+            self.door
+                .admit(&terms, peer, local, Route::Stream(Wire::default()), || ())
         {
             let visit = Visit {
                 door: self.door.clone(),

@@ -16,6 +16,9 @@ use super::lock;
 #[derive(Debug)]
 pub struct Feed<E> {
     most: usize,
+    /// Bytes that events may hold on to besides, and how many one of them does.
+    most_bytes: usize,
+    weigh: fn(&E) -> usize,
     /// Somebody follows, or did lately: only then are events kept.
     kept: AtomicBool,
     ring: Mutex<Ring<E>>,
@@ -25,6 +28,7 @@ pub struct Feed<E> {
 #[derive(Debug)]
 struct Ring<E> {
     events: VecDeque<E>,
+    bytes: usize,
     /// The number of the event to come.
     next: u64,
     followers: usize,
@@ -49,11 +53,19 @@ pub struct Numbered<E> {
 impl<E: Clone> Feed<E> {
     /// A feed that keeps at most `most` events.
     pub fn new(most: usize) -> Arc<Self> {
+        Self::weighing(most, usize::MAX, |_| 0)
+    }
+
+    /// A feed that keeps at most `most` events, and as many bytes as `weigh` says that they hold on to.
+    pub fn weighing(most: usize, most_bytes: usize, weigh: fn(&E) -> usize) -> Arc<Self> {
         Arc::new(Self {
             most,
+            most_bytes,
+            weigh,
             kept: AtomicBool::new(false),
             ring: Mutex::new(Ring {
                 events: VecDeque::new(),
+                bytes: 0,
                 next: 1,
                 followers: 0,
                 left: None,
@@ -77,13 +89,22 @@ impl<E: Clone> Feed<E> {
             let mut ring = lock(&self.ring);
             if ring.left.is_some_and(|left| left.elapsed() > KEPT_FOR) {
                 ring.events = VecDeque::new();
+                ring.bytes = 0;
                 self.kept.store(false, Ordering::Release);
                 return;
             }
-            if ring.events.len() == self.most {
-                ring.events.pop_front();
+            let event = event();
+            ring.bytes = ring.bytes.saturating_add((self.weigh)(&event));
+            ring.events.push_back(event);
+            // The newest stays, whatever it weighs.
+            while ring.events.len() > self.most
+                || (ring.bytes > self.most_bytes && ring.events.len() > 1)
+            {
+                let Some(oldest) = ring.events.pop_front() else {
+                    break;
+                };
+                ring.bytes -= (self.weigh)(&oldest);
             }
-            ring.events.push_back(event());
             ring.next += 1;
         }
         self.published.notify_waiters();
@@ -220,6 +241,18 @@ mod tests {
         let mut slow = feed.follow();
         (0..10).for_each(|n| feed.publish(|| n));
         assert_eq!(taken(&mut slow), [(6, 6), (0, 7), (0, 8), (0, 9)]);
+    }
+
+    #[test]
+    fn what_weighs_much_is_kept_for_less_long() {
+        let feed = Feed::weighing(4, 10, |n: &u64| usize::try_from(*n).unwrap());
+        let mut slow = feed.follow();
+        [6, 4].into_iter().for_each(|n| feed.publish(|| n));
+        let mut late = feed.follow();
+        [3, 3].into_iter().for_each(|n| feed.publish(|| n));
+        assert_eq!(taken(&mut slow), [(1, 4), (0, 3), (0, 3)]);
+        feed.publish(|| 100);
+        assert_eq!(taken(&mut late), [(2, 100)]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use super::telnet;
+
 /// How one message ends and the next begins; the same for both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -17,7 +19,7 @@ pub enum Framing {
     Line,
     /// A little-endian signed 32-bit length, then as many bytes.
     Length,
-    /// Lines of people at a terminal: LF, CRLF or CR ends one. Never in a file: free pace chooses it.
+    /// Lines of people at a terminal: LF, CRLF, CR or CR NUL ends one. Never in a file: free pace chooses it.
     #[serde(skip)]
     Terminal,
 }
@@ -66,18 +68,7 @@ impl Framing {
                 Some(at) => line(bytes, scanned + at, max),
                 None => unended(bytes, max, last),
             },
-            Self::Terminal => match memchr::memchr2(b'\n', b'\r', &bytes[scanned..]) {
-                Some(at) => {
-                    let end = scanned + at;
-                    let crlf = bytes[end] == b'\r' && bytes.get(end + 1) == Some(&b'\n');
-                    if end > max {
-                        Cut::Violation(Violation::TooLarge)
-                    } else {
-                        message(0..end, end + 1 + usize::from(crlf))
-                    }
-                }
-                None => unended(bytes, max, last),
-            },
+            Self::Terminal => terminal(bytes, scanned, max, last),
             Self::Length => length(bytes, max),
         }
     }
@@ -119,6 +110,22 @@ fn line(bytes: &[u8], lf: usize, max: usize) -> Cut {
         Cut::Violation(Violation::TooLarge)
     } else {
         message(0..end, lf + 1)
+    }
+}
+
+/// LF, CRLF, CR or CR NUL ends a line, unless it is within a command of telnet. A CR is not waited at for what may
+/// follow it: that comes as an empty line, or as a NUL before the next.
+fn terminal(bytes: &[u8], scanned: usize, max: usize, last: bool) -> Cut {
+    match telnet::line_end(bytes, scanned) {
+        Ok(end) if end > max => Cut::Violation(Violation::TooLarge),
+        Ok(end) => {
+            let pair = bytes[end] == b'\r' && matches!(bytes.get(end + 1), Some(b'\n' | 0));
+            message(0..end, end + 1 + usize::from(pair))
+        }
+        Err(scanned) => match unended(bytes, max, last) {
+            Cut::More { .. } => Cut::More { scanned },
+            end => end,
+        },
     }
 }
 
@@ -191,6 +198,27 @@ mod tests {
     fn a_terminal_may_end_lines_with_cr_alone() {
         let out = feed(Framing::Terminal, &[b"a\rb\r\nc\n"], 10).unwrap();
         assert_eq!(out, [b"a".to_vec(), b"b".to_vec(), b"c".to_vec()]);
+    }
+
+    #[test]
+    fn a_command_of_telnet_ends_no_line_wherever_it_is_split() {
+        let sent = b"\xff\xfb\x0aone\xff\xfa\x1f\0\x0d\0\x0a\xff\xf0\r\0two\xff\xff\r\n\xff\xfd\x0dthree\n";
+        for first in 0..sent.len() {
+            for second in [first + 1, first + 3, sent.len()] {
+                let (a, rest) = sent.split_at(first);
+                let (b, c) = rest.split_at(second.min(sent.len()) - first);
+                let lines = feed(Framing::Terminal, &[a, b, c], 64).unwrap();
+                let texts = lines
+                    .iter()
+                    .map(|line| telnet::strip_telnet(line).into_owned());
+                let texts: Vec<_> = texts.filter(|text| !text.is_empty()).collect();
+                assert_eq!(
+                    texts,
+                    [&b"one"[..], b"two\xff", b"three"],
+                    "{first} {second}"
+                );
+            }
+        }
     }
 
     #[test]

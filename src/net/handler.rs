@@ -12,6 +12,7 @@ use super::datagram::Batch;
 use super::door::Door;
 use super::session::Session;
 use super::stream::Stream;
+use super::udp::PeerSocket;
 
 /// A future that a handler returns for one session.
 pub type Serving<'a> = Pin<Box<dyn Future<Output = CloseReason> + Send + 'a>>;
@@ -25,8 +26,13 @@ pub trait StreamHandler: Send + Sync {
     /// What a peer is told that comes while nobody is served, as its framing has it.
     fn unavailable(&self) -> Bytes;
 
-    /// The shortest time that [`tick`](Self::tick) must notice, if it has anything to notice.
+    /// The shortest time that passes until [`tick`](Self::tick) has something to notice of what comes up now.
     fn beat(&self) -> Option<Duration> {
+        None
+    }
+
+    /// When [`tick`](Self::tick) has something to notice, as far as that is known now.
+    fn due(&self) -> Option<Instant> {
         None
     }
 
@@ -50,8 +56,17 @@ pub trait DatagramHandler: Send + Sync {
     /// A session of this door has been asked to end; UDP sessions have no task of their own.
     fn asked(&self, _door: &Door, _session: &Arc<Session>) {}
 
+    /// A socket of this door is about to be read: whoever is to be answered from it, though they came to an earlier one,
+    /// gets a session.
+    fn open(&self, _door: &Arc<Door>, _way: &PeerSocket) {}
+
     /// As [`StreamHandler::beat`].
     fn beat(&self) -> Option<Duration> {
+        None
+    }
+
+    /// As [`StreamHandler::due`].
+    fn due(&self) -> Option<Instant> {
         None
     }
 
@@ -73,6 +88,13 @@ impl Handler {
         match self {
             Self::Stream(handler) => handler.beat(),
             Self::Datagram(handler) => handler.beat(),
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Stream(handler) => handler.due(),
+            Self::Datagram(handler) => handler.due(),
         }
     }
 

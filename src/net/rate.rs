@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{LazyLock, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// So many a second, and so many at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,12 @@ impl TokenBucket {
     /// Takes one token if there is one.
     pub fn take(&self, now: Instant) -> bool {
         self.rate.take(&self.full, moment(now))
+    }
+
+    /// How long until there is one.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let after = self.full.load(Relaxed).max(moment(now)) + self.rate.interval;
+        Duration::from_nanos(after.saturating_sub(moment(now) + self.rate.burst))
     }
 }
 
@@ -205,7 +211,6 @@ mod tests {
     use std::net::Ipv6Addr;
     use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
-    use std::time::Duration;
 
     fn source(n: u32) -> RateKey {
         RateKey::address(IpAddr::from(n.to_be_bytes()))
@@ -216,7 +221,10 @@ mod tests {
         let bucket = TokenBucket::new(Rate::new(10.0));
         let t0 = Instant::now();
         assert_eq!((0..20).filter(|_| bucket.take(t0)).count(), 10);
+        assert_eq!(bucket.wait(t0), Duration::from_millis(100));
+        assert!(!bucket.take(t0 + Duration::from_millis(99)));
         let later = t0 + Duration::from_millis(500);
+        assert_eq!(bucket.wait(later), Duration::ZERO);
         assert_eq!((0..20).filter(|_| bucket.take(later)).count(), 5);
         let twice = TokenBucket::new(Rate::with_burst(200.0, 400.0));
         assert_eq!((0..999).filter(|_| twice.take(t0)).count(), 400);

@@ -54,6 +54,16 @@ impl Sessions {
         Ok(session)
     }
 
+    /// Whether one more from `source` would be let in if only another left.
+    pub(super) fn lack_room(&self, source: IpAddr, max: usize, max_per_source: usize) -> bool {
+        let live = lock(&self.live);
+        live.by_id.len() >= max
+            && live
+                .by_source
+                .get(&source)
+                .is_none_or(|n| *n < max_per_source)
+    }
+
     /// Notes why a session that lives is about to be closed.
     pub(super) fn note(&self, id: SessionId, why: Arc<str>) {
         let mut live = lock(&self.live);

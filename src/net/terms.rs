@@ -24,11 +24,15 @@ pub struct Terms {
     allowed: Option<Arc<Networks>>,
     /// The rate of new sessions.
     accepts: Option<Arc<TokenBucket>>,
-    /// Rates of peers without a session.
+    /// Rates of source addresses: of all that each sends over UDP, and of all its sessions together over TCP.
     peers: Option<Arc<RateTable>>,
     /// Rates of their networks.
     prefixes: Option<Arc<PrefixRates>>,
 }
+
+/// As many sessions of one source address may speak at their full rate at once: many people come from one address,
+/// but whoever opens a session more for each message that it was not let say is one.
+const SESSIONS_OF_SOURCE: f64 = 10.0;
 
 /// What each network of peers without sessions may send: any of them may forge the addresses of all the others.
 struct PrefixRates {
@@ -40,6 +44,10 @@ struct PrefixRates {
 /// Datagrams a second from one network that a listener open to all answers, unless told otherwise: enough for whoever
 /// asks, and nothing to reflect.
 const OPEN_PREFIX_RATE: f64 = 200.0;
+
+/// Clocks are not looked at more often, nor less.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(10);
+const LONGEST_SWEEP: Duration = Duration::from_secs(1);
 
 impl PrefixRates {
     fn of(bounds: &Bounds) -> Option<Self> {
@@ -90,7 +98,10 @@ impl Terms {
             Some(old) => old.peers.clone(),
             None => bounds
                 .max_message_rate
-                .filter(|_| matches!(handler, Handler::Datagram(_)))
+                .map(|rate| match handler {
+                    Handler::Stream(_) => rate * SESSIONS_OF_SOURCE,
+                    Handler::Datagram(_) => rate,
+                })
                 .map(|rate| Arc::new(RateTable::new(Rate::new(rate)))),
         };
         let prefixes = PrefixRates::of(&bounds).filter(|_| sessionless);
@@ -160,6 +171,12 @@ impl Terms {
         }
     }
 
+    /// Whether one more message over TCP is within the rate of its source address.
+    pub(super) fn takes_from(&self, source: IpAddr, now: Instant) -> bool {
+        let within = |rates: &Arc<RateTable>| rates.take(RateKey::address(source), now);
+        self.peers.as_ref().is_none_or(within)
+    }
+
     /// Whether peers of the protocol have sessions.
     pub(super) fn has_sessions(&self) -> bool {
         match &self.handler {
@@ -168,13 +185,17 @@ impl Terms {
         }
     }
 
-    /// How often clocks are looked at: a tenth of the shortest time that must be noticed, from
-    /// 10 ms to 1 s.
+    /// How long until clocks are looked at again: a tenth of the shortest time that must be noticed, from 10 ms to 1 s, or
+    /// less when the protocol has something due.
     pub(super) fn sweep_interval(&self) -> Duration {
         let age = self.bounds.max_session_age.unwrap_or(Duration::MAX);
-        let beat = self.handler.beat().unwrap_or(Duration::MAX);
-        let shortest = self.bounds.idle_timeout.min(age).min(beat);
-        (shortest / 10).clamp(Duration::from_millis(10), Duration::from_secs(1))
+        let shortest = self.bounds.idle_timeout.min(age) / 10;
+        // What is due by now; what comes up later is so after a beat at the soonest.
+        let due = self.handler.due();
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let beats = due.into_iter().chain(self.handler.beat());
+        let interval = beats.fold(shortest, Duration::min);
+        interval.clamp(SHORTEST_SWEEP, LONGEST_SWEEP)
     }
 }
 

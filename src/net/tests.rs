@@ -42,7 +42,7 @@ impl DatagramHandler for Says {
     }
 }
 
-fn over_tcp(word: &'static str) -> Handler {
+pub(super) fn over_tcp(word: &'static str) -> Handler {
     Handler::Stream(Arc::new(Says(word)))
 }
 
@@ -302,7 +302,15 @@ fn a_peer_is_the_same_however_its_address_is_spelled() {
     for network in ["192.0.2.0/24", "::ffff:192.0.2.0/120"] {
         let listener = Listener::start(limits(network), over_tcp("x"));
         let door = &listener.1.door;
-        let admit = |peer| door.admit(&door.terms(), peer, local, Route::Stream(Wire::default()));
+        let admit = |peer| {
+            door.admit(
+                &door.terms(),
+                peer,
+                local,
+                Route::Stream(Wire::default()),
+                || (),
+            )
+        };
         for (first, second) in [(0, 1), (1, 0)] {
             let inside = admit(spellings[first]).unwrap();
             assert_eq!(inside.peer, spellings[0]);

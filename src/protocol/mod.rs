@@ -191,7 +191,7 @@ impl Protocol {
             Self::Ack(settings) => alone(ack::handler(settings)),
             Self::Shell(settings) => shell::build(settings, ground, before),
             Self::Uppercase(settings) => alone(uppercase::handler(settings)),
-            Self::Chat(settings) => chat::build(settings, before),
+            Self::Chat(settings) => chat::build(settings, ground, before),
         }
     }
 }

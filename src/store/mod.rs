@@ -16,6 +16,7 @@ mod schema;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trail;
+mod transcript;
 mod writer;
 
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ pub use command::{Beginning, Command, CommandEnd, CommandId, Recorded, Slice};
 pub use error::{OpenError, Refusal, WriteError};
 pub use facts::Facts;
 pub use row::{Assignment, Event, Identity, Kept, Write};
+pub use transcript::{Author, Dialog, Entry, Line, Lines, Of, Open, Then};
 
 use command::Commands;
 use facts::Tally;
@@ -42,19 +44,23 @@ use open::{Place, connect};
 use retention::Sweep;
 use schema::MIGRATIONS;
 use trail::Notes;
+use transcript::Transcripts;
 use writer::{Job, Work, Writer};
 
 /// Writes that may wait; a commit takes up to a quarter of them.
 const QUEUE: usize = 1024;
+
+/// Bytes of a store in memory at most.
+const MOST_IN_MEMORY: u64 = 64 << 20;
 
 /// Where the store is and how much it may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The file; `:memory:` keeps nothing.
     pub path: PathBuf,
-    /// How long audit events and commands are kept.
+    /// How long audit events, commands and transcripts are kept.
     pub retention: Duration,
-    /// How large the file may grow before the oldest audit events and commands go, whatever their age.
+    /// How large the file may grow before the oldest audit events, commands and transcripts go, whatever their age.
     pub max_bytes: u64,
 }
 
@@ -73,6 +79,7 @@ struct Inner {
     max_bytes: u64,
     notes: Mutex<Notes>,
     commands: Arc<Commands>,
+    transcripts: Arc<Transcripts>,
 }
 
 impl Store {
@@ -97,14 +104,16 @@ impl Store {
         };
         let commands = Commands::new(&connection, keeps, options).map_err(refused)?;
         let commands = Arc::new(commands);
+        let transcripts = Arc::new(Transcripts::new(&connection).map_err(refused)?);
         let (jobs, waiting) = sync_channel(QUEUE);
         let (ending, ended) = watch::channel(());
         let writer = Writer {
             link: Link::new(place, connection),
             jobs: waiting,
-            sweep: Sweep::new(options.retention, options.max_bytes),
+            sweep: Sweep::new(options.retention, most_bytes(options, keeps)),
             tally: tally.clone(),
             commands: commands.clone(),
+            transcripts: transcripts.clone(),
             due: None,
         };
         let thread = thread::Builder::new()
@@ -124,6 +133,7 @@ impl Store {
             max_bytes: options.max_bytes,
             notes: Mutex::new(Notes::default()),
             commands,
+            transcripts,
         }));
         Ok((store, kept))
     }
@@ -133,7 +143,7 @@ impl Store {
         self.0.keeps
     }
 
-    /// How large the file may grow before audit events and commands go.
+    /// How large the file may grow before audit events, commands and transcripts go.
     pub fn max_bytes(&self) -> u64 {
         self.0.max_bytes
     }
@@ -202,6 +212,14 @@ impl Store {
     /// How it fares.
     pub fn facts(&self) -> Facts {
         self.0.tally.facts()
+    }
+}
+
+/// What the store may grow to: in memory that is less, however large its file might be.
+fn most_bytes(options: &Options, keeps: bool) -> u64 {
+    match keeps {
+        true => options.max_bytes,
+        false => options.max_bytes.min(MOST_IN_MEMORY),
     }
 }
 

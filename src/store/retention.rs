@@ -1,6 +1,6 @@
-//! What grows is cut: the audit trail and the commands, by age and by the file's size.
+//! What grows is cut: the audit trail, the commands and the transcripts, by age and by the file's size.
 //!
-//! What takes more room of the two gives way to the size, so that neither pushes the other out.
+//! What takes the most room of them gives way to the size, so that none pushes the others out.
 //!
 //! Rows go in the order in which they were written, oldest first, a few at a time between the writes. Clocks jump, so
 //! times only say where to stop: a row that seems old among newer ones stays as long as those do, a row from the future
@@ -28,9 +28,10 @@ const INTERVALS: u32 = 24;
 const COMMITS: u64 = 100;
 
 /// The tables that grow, and about how many bytes one of their rows has.
-const TABLES: [(&str, &str); 2] = [
+const TABLES: [(&str, &str); 3] = [
     ("events", "150 + length(reason)"),
     ("commands", "150 + length(command)"),
+    ("messages", "150 + length(raw)"),
 ];
 
 /// Free pages are given back when more than one in so many is free; the rest is soon used again.
@@ -129,7 +130,7 @@ impl Sweep {
         if !self.under_way && self.removed > 0 {
             info!(
                 rows = self.removed,
-                "retention removed the oldest audit events and commands"
+                "retention removed the oldest audit events, commands and transcripts"
             );
             self.removed = 0;
         }

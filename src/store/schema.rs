@@ -78,6 +78,38 @@ pub(super) const MIGRATIONS: &[&str] = &[
         refused TEXT NOT NULL DEFAULT ''
     ) STRICT;
 ",
+    "
+    CREATE TABLE dialogs (
+        id INTEGER PRIMARY KEY NOT NULL,
+        listener TEXT NOT NULL,
+        session TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        began INTEGER NOT NULL,
+        ended INTEGER,
+        muted INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (listener, session)
+    ) STRICT;
+    CREATE INDEX open_dialogs ON dialogs (id) WHERE ended IS NULL;
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time INTEGER NOT NULL,
+        dialog INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        author INTEGER NOT NULL,
+        operator TEXT NOT NULL,
+        raw BLOB NOT NULL,
+        in_reply_to INTEGER NOT NULL,
+        request_id TEXT NOT NULL,
+        UNIQUE (dialog, sequence)
+    ) STRICT;
+    CREATE UNIQUE INDEX answers_of_messages ON messages (dialog, in_reply_to) WHERE in_reply_to > 0;
+    CREATE UNIQUE INDEX named_messages ON messages (dialog, request_id) WHERE request_id != '';
+    CREATE TRIGGER forgotten_dialogs AFTER DELETE ON messages
+    WHEN NOT EXISTS (SELECT 1 FROM messages WHERE dialog = OLD.dialog)
+    BEGIN
+        DELETE FROM dialogs WHERE id = OLD.dialog;
+    END;
+",
 ];
 
 /// The schema that the file has; 0 when it has none yet. One that `steps` do not lead to is refused.

@@ -17,6 +17,7 @@ use super::error::WriteError;
 use super::facts::Tally;
 use super::link::Link;
 use super::retention::Sweep;
+use super::transcript::{Entry, Then, Transcripts};
 
 /// Jobs in one commit: about a millisecond's worth, so that the first does not wait long for the last.
 const BATCH: usize = 256;
@@ -46,6 +47,8 @@ pub(super) enum Job {
     Read(Look),
     /// Something came late; it is seen to in time.
     Attend,
+    /// Transcripts wait to be written.
+    Transcribe,
 }
 
 pub(super) struct Writer {
@@ -54,6 +57,7 @@ pub(super) struct Writer {
     pub(super) sweep: Sweep,
     pub(super) tally: Arc<Tally>,
     pub(super) commands: Arc<Commands>,
+    pub(super) transcripts: Arc<Transcripts>,
     /// When to look for what came late, unless a commit is first.
     pub(super) due: Option<Instant>,
 }
@@ -73,13 +77,15 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.due.is_some_and(|due| due <= Instant::now()) {
-                self.commit(Vec::new(), false);
+            if self.due.is_some_and(|due| due <= Instant::now()) && self.commit(Vec::new(), false) {
+                // Others have their turn first.
+                self.due = Some(Instant::now());
             }
             self.sweep();
             self.tally.resized(self.link.place.size());
         }
-        self.commit(Vec::new(), false);
+        self.transcripts.queue.close();
+        while self.commit(Vec::new(), false) {}
         self.link.close();
         drop(ended);
     }
@@ -94,7 +100,8 @@ impl Writer {
 
     fn work_off(&mut self, batch: Vec<Job>) {
         self.tally.taken(batch.len());
-        let (mut writes, mut reads, mut comes_again) = (Vec::new(), Vec::new(), false);
+        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        let (mut comes_again, mut transcribes) = (false, false);
         for job in batch {
             match job {
                 Job::Write(work, answer) => {
@@ -105,10 +112,12 @@ impl Writer {
                 Job::Read(look) => reads.push(look),
                 // More may come in the meantime.
                 Job::Attend => self.due = Some(Instant::now() + PAUSE),
+                Job::Transcribe => transcribes = true,
             }
         }
-        if !writes.is_empty() || !reads.is_empty() {
-            self.commit(writes, comes_again);
+        let wanted = transcribes || !writes.is_empty() || !reads.is_empty();
+        if wanted && self.commit(writes, comes_again) {
+            self.due = Some(Instant::now());
         }
         for look in reads {
             let read = AssertUnwindSafe(|| look(self.link.connection()));
@@ -117,26 +126,36 @@ impl Writer {
         }
     }
 
-    /// Writes all that is given, and with it all that came late; if more of that is to come, so is the next look.
-    fn commit(&mut self, mut writes: Vec<Waiting>, comes_again: bool) {
+    /// Writes all that is given, and with it all that came late and what waits of the transcripts; if more of what came
+    /// late is to come, so is the next look. Tells whether more of the transcripts waits.
+    fn commit(&mut self, mut writes: Vec<Waiting>, comes_again: bool) -> bool {
         // A command whose asker has given up is not going to be run.
         writes.retain(|(work, answer)| matches!(work, Work::Any(_)) || !answer.is_closed());
         let late = self.take_late(comes_again);
-        if writes.is_empty() && late.is_empty() {
-            return;
+        let (said, more) = self.transcripts.queue.take();
+        if writes.is_empty() && late.is_empty() && said.is_empty() {
+            return more;
         }
         let (work, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        let attempt = self.attempt(work, &late);
+        let (said, thens): (Vec<_>, Vec<Then>) = said.into_iter().unzip();
+        let attempt = self.attempt(work, &late, &said);
         let failure = attempt.as_ref().err().cloned();
         if failure.is_some() {
             self.put_back(late);
         }
-        let outcomes = attempt.unwrap_or_else(|error| vec![Err(error); answers.len()]);
+        let all = answers.len() + thens.len();
+        let mut outcomes = attempt.unwrap_or_else(|error| vec![Err(error); all]);
         self.report(&outcomes, failure.as_ref());
+        let of_said = outcomes.split_off(answers.len());
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Who no longer waits for it does not undo it.
             let _ = answer.send(outcome);
         }
+        for (then, outcome) in thens.into_iter().zip(of_said) {
+            // One that breaks off takes nobody along.
+            let _ = catch_unwind(AssertUnwindSafe(|| then(outcome)));
+        }
+        more
     }
 
     fn take_late(&mut self, comes_again: bool) -> Vec<Late> {
@@ -156,10 +175,19 @@ impl Writer {
         }
     }
 
-    fn attempt(&mut self, work: Vec<Work>, late: &[Late]) -> Result<Vec<Outcome>, WriteError> {
+    /// The outcomes of all work, and behind them those of all entries.
+    fn attempt(
+        &mut self,
+        work: Vec<Work>,
+        late: &[Late],
+        said: &[Entry],
+    ) -> Result<Vec<Outcome>, WriteError> {
         let connection = self.link.connection()?;
         let tally = &self.tally;
-        let result = together(connection, work, || {
+        let result = together(connection, work, |outcomes| {
+            for entry in said {
+                outcomes.push(in_its_own_right(connection, entry.apply(connection))?);
+            }
             for one in late {
                 match in_its_own_right(connection, one.apply(connection))? {
                     Ok(()) => {}
@@ -221,16 +249,16 @@ impl Writer {
     }
 }
 
-/// One transaction; an error is one of all of them. `rest` is what nobody waits for.
+/// One transaction; an error is one of all of them. `rest` is what is not work, and adds its own outcomes.
 fn together(
     connection: &Connection,
     work: Vec<Work>,
-    rest: impl FnOnce() -> Result<(), WriteError>,
+    rest: impl FnOnce(&mut Vec<Outcome>) -> Result<(), WriteError>,
 ) -> Result<Vec<Outcome>, WriteError> {
     run(connection, "BEGIN IMMEDIATE")?;
     let alone = |work| alone(connection, work);
-    let outcomes = work.into_iter().map(alone).collect::<Result<_, _>>()?;
-    rest()?;
+    let mut outcomes = work.into_iter().map(alone).collect::<Result<_, _>>()?;
+    rest(&mut outcomes)?;
     run(connection, "COMMIT")?;
     Ok(outcomes)
 }

@@ -27,10 +27,12 @@ pub struct ListenerEvent {
     pub time: SystemTime,
 }
 
-/// Events that are kept for those who follow: with listeners at most two views each, with sessions some 250 bytes.
+/// Events that are kept for those who follow: with listeners at most two views each, with sessions some 250 bytes, with
+/// conversations what was said too.
 const LISTENER_EVENTS: usize = 8_192;
 const SESSION_EVENTS: usize = 16_384;
 const CONVERSATION_EVENTS: usize = 16_384;
+const CONVERSATION_BYTES: usize = 16 << 20;
 
 /// Every feed of a process.
 pub(super) struct Feeds {
@@ -48,7 +50,9 @@ impl Feeds {
     pub(super) fn new() -> Self {
         Self {
             sessions: Feed::new(SESSION_EVENTS),
-            conversations: Feed::new(CONVERSATION_EVENTS),
+            conversations: Feed::weighing(CONVERSATION_EVENTS, CONVERSATION_BYTES, |event| {
+                event.said.as_ref().map_or(0, |said| said.raw.len())
+            }),
             listeners: Feed::new(LISTENER_EVENTS),
             told: Mutex::default(),
         }

@@ -79,6 +79,12 @@ fn of_its_protocol(listener: &Listener, put: &mut Put<'_>) {
         put(Instrument::ChatWaiting, None, waiting as f64);
         put(Instrument::ChatLongestWait, None, longest.as_secs_f64());
     }
+    if let Some(desk) = &listener.built.desk {
+        let counts = desk.counts();
+        put(Instrument::ChatUnattended, None, counts.unattended as f64);
+        put(Instrument::ChatUnanswered, None, counts.unanswered as f64);
+        put(Instrument::ChatNotKept, None, counts.not_kept as f64);
+    }
     if listener.built.launcher().is_some() {
         let (workers, restarts) = (listener.cage.workers(), listener.cage.restarts);
         put(Instrument::ShellWorkers, None, workers as f64);

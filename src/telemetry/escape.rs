@@ -77,18 +77,22 @@ fn rewrite<'a>(
     Cow::Owned(out)
 }
 
-/// General categories Cc and Cf of Unicode 16, and the line and paragraph separators.
+/// General categories Cc and Cf of Unicode 16, the line and paragraph separators, and all else that is shown as nothing
+/// (`Default_Ignorable_Code_Point`: joiners, fillers, variation selectors, tags), so that no two texts look alike that
+/// differ in what cannot be seen.
 fn is_hostile(c: char) -> bool {
     match c {
         ' '..='~' => false,
-        '\0'..='\u{9f}' | '\u{ad}' => true,
+        '\0'..='\u{9f}' | '\u{ad}' | '\u{34f}' => true,
         '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' => true,
-        '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{180e}' => true,
+        '\u{890}' | '\u{891}' | '\u{8e2}' => true,
+        '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' => true,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
-        '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
+        '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' => true,
+        '\u{fff0}'..='\u{fffb}' => true,
         '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' => true,
         '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => true,
-        '\u{e0000}'..='\u{e007f}' => true,
+        '\u{e0000}'..='\u{e0fff}' => true,
         _ => false,
     }
 }
@@ -168,6 +172,42 @@ mod tests {
         assert_eq!(escape("\u{202e}evil\u{e007f}"), "\\u{202e}evil\\u{e007f}");
         assert_eq!(escape_bytes(b"ok\xff\xfe\x1b"), "ok\\xff\\xfe\\u{1b}");
         assert_eq!(escape_bytes("你\u{9b}".as_bytes()), "你\\u{9b}");
+    }
+
+    /// Every outlet's way of writing it; a million of them where the long sizes are asked for.
+    #[test]
+    fn random_strings_leave_nothing_hostile_in_any_notation() {
+        let many = std::env::var("SWITCHBOARD_SOAK").is_ok_and(|value| value == "1");
+        let mut chance = 0x5eed_u64;
+        let mut next = || {
+            chance = chance
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (chance >> 33) as u32
+        };
+        for _ in 0..if many { 1_000_000 } else { 50_000 } {
+            let bytes: Vec<u8> = (0..next() % 24)
+                .flat_map(|_| match next() % 4 {
+                    0 => vec![next() as u8],
+                    1 => vec![0x1b, next() as u8],
+                    // The planes in which nearly all of them are.
+                    2 => char::from_u32(next() % 0x1_1000)
+                        .map_or_else(Vec::new, |c| c.to_string().into_bytes()),
+                    _ => char::from_u32(0xe0000 + next() % 0x1000)
+                        .map_or_else(Vec::new, |c| c.to_string().into_bytes()),
+                })
+                .collect();
+            let text = String::from_utf8_lossy(&bytes);
+            let json = serde_json::to_string(&text).unwrap();
+            for shown in [
+                &*escape(&text),
+                &escape_bytes(&bytes),
+                &text_line(&text),
+                &json_line(&json),
+            ] {
+                assert!(!shown.chars().any(is_hostile), "{bytes:?}: {shown:?}");
+            }
+        }
     }
 
     proptest! {

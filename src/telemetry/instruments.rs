@@ -122,6 +122,12 @@ instruments! {
         "Conversations that wait for an operator's answer.";
     ChatLongestWait = Gauge "switchboard.chat.longest_wait", "s", NONE,
         "Age of the oldest message that waits for an answer.";
+    ChatUnattended = Counter "switchboard.chat.auto_replies", "{message}", NONE,
+        "Messages that the listener answered itself, since no operator did.";
+    ChatUnanswered = Counter "switchboard.chat.unanswered", "{message}", NONE,
+        "Messages whose peer left without an answer.";
+    ChatNotKept = Counter "switchboard.chat.transcript.failures", "{message}", NONE,
+        "Messages and answers that could not be entered in a transcript.";
     ShellWorkers = UpDownCounter "switchboard.shell.workers", "{worker}", NONE,
         "Processes that run commands, or wait for some.";
     LauncherRestarts = Counter "switchboard.shell.launcher.restarts", "{restart}", NONE,
@@ -181,6 +187,7 @@ pub(super) struct Histograms {
     pub(super) command_duration: Histogram<f64>,
     pub(super) command_output: Histogram<f64>,
     pub(super) drain_duration: Histogram<f64>,
+    pub(super) first_response: Histogram<f64>,
     pub(super) call_duration: Histogram<f64>,
 }
 
@@ -203,6 +210,10 @@ const SETUP: &[f64] = &[
 ];
 const DRAIN: &[f64] = &[
     0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
+];
+/// People answer: from at once to an hour.
+const RESPONSE: &[f64] = &[
+    1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 ];
 const OUTPUT: &[f64] = &[
     0.0,
@@ -259,6 +270,12 @@ impl Histograms {
                 DRAIN,
                 "How long drains took, and how they ended.",
             ),
+            first_response: make(
+                "switchboard.chat.first_response",
+                "s",
+                RESPONSE,
+                "From a message until an operator's answer, the first of a conversation.",
+            ),
             call_duration: make(
                 "rpc.server.call.duration",
                 "s",
@@ -293,7 +310,7 @@ mod tests {
 
     #[test]
     fn buckets_ascend() {
-        for buckets in [CALL, COMMAND, SESSION, SETUP, DRAIN, OUTPUT] {
+        for buckets in [CALL, COMMAND, SESSION, SETUP, DRAIN, RESPONSE, OUTPUT] {
             assert!(
                 buckets.windows(2).all(|pair| pair[0] < pair[1]),
                 "{buckets:?}"

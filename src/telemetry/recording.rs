@@ -89,6 +89,15 @@ impl Telemetry {
             .record(took.as_secs_f64(), &attributes);
     }
 
+    /// An operator has answered in a conversation for the first time, `took` after the message came.
+    pub fn first_response(&self, labels: &Labels, took: Duration) {
+        let attributes = [self.0.names.attribute(labels)];
+        let histograms = &self.0.metrics.histograms;
+        histograms
+            .first_response
+            .record(took.as_secs_f64(), &attributes);
+    }
+
     /// A control call ended. `method` is `package.Service/Method` of one that exists, `_OTHER` for what a caller made
     /// up, which must not become a series; `code` is the gRPC status code's name.
     pub fn call_ended(&self, method: &str, code: &'static str, took: Duration) {

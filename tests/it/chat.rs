@@ -278,14 +278,14 @@ fn a_full_table_of_udp_peers_lets_the_longest_idle_go() {
     eventually("the fourth is counted", || {
         service.rejected("qq", "max_sessions") == 1
     });
-    reply(&service, &waits, &json!({"text": "third"})).unwrap();
-    third.expect("third");
     reply(&service, &of(&second), &json!({"text": "second"})).unwrap();
     second.expect("second");
+    reply(&service, &waits, &json!({"text": "third"})).unwrap();
+    third.expect("third");
     fourth.send("hello");
     reply(&service, &of(&fourth), &json!({"text": "fourth"})).unwrap();
     fourth.expect("fourth");
-    // Of the two that were idle, the one that had been so for longer.
+    // Of the two that were idle, the one whose answer was longer ago.
     assert_eq!(close_reason(&service, "qq", second.local()), "limit");
     assert_eq!(service.count("qq", "activeSessions"), 2);
 }

@@ -281,8 +281,10 @@ fn a_message_that_breaks_a_limit_gets_its_answer_and_the_end() {
         }
     }
     let mut talk = service.talk("hasty");
-    talk.send("1\n2\n3\n4\n5\n");
-    assert_eq!(talk.rest(), [ANSWER, b"\n"].concat());
+    // It is slowed down first, and goes on all the same.
+    talk.send("1\n".repeat(100));
+    let answers = talk.rest().len() / (ANSWER.len() + 1);
+    assert!((4..=6).contains(&answers), "{answers}");
     let peer = talk.local();
     drop(talk);
     assert_eq!(close_reason(&service, "hasty", peer), "rate_limited");

@@ -20,6 +20,8 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOAK = os.environ.get("SWITCHBOARD_SOAK") == "1"
+# Where `tests/run --tools` puts what is not in Python's own library.
+PACKAGES = pathlib.Path(os.environ.get("SWITCHBOARD_PYTHON", HERE.parents[1] / "target/tools/python"))
 PATIENCE = 10.0
 # `serve` says where each part listens, a line each, its name first.
 LISTENING = re.compile(r"^(?P<name>[a-z0-9-]+)\s.*?(?P<host>\d+\.\d+\.\d+\.\d+):(?P<port>\d+)")

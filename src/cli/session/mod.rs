@@ -156,8 +156,8 @@ async fn watch(
 /// What the kernel says costs a system call each: only where it is shown.
 fn view(format: Format) -> SessionView {
     match format {
-        Format::Table | Format::Name => SessionView::Unspecified,
         Format::Wide | Format::Json | Format::Yaml => SessionView::Full,
+        _ => SessionView::Unspecified,
     }
 }
 

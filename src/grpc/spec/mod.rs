@@ -95,13 +95,6 @@ impl Reader {
         }
     }
 
-    /// A field that this version does not obey must be unset.
-    fn unset(&mut self, field: &str, is_unset: bool) {
-        if !is_unset {
-            self.wrong::<()>(field, "it is not supported yet; leave it unset");
-        }
-    }
-
     fn duration(&mut self, field: &str, asked: Option<prost_types::Duration>) -> Option<Duration> {
         match asked.map(Duration::try_from)? {
             Ok(duration) => Some(duration),
@@ -212,8 +205,7 @@ impl Reader {
 
     fn chat(&mut self, asked: api::ChatProtocol) -> chat::Settings {
         use api::chat_protocol::Mode;
-        self.unset("chat.claim_lease", asked.claim_lease.is_none());
-        self.unset("chat.canned_replies", asked.canned_replies.is_empty());
+        let lease = self.duration("chat.claim_lease", asked.claim_lease);
         let after = self.duration("chat.unattended_after", asked.unattended_after);
         let transport = self.word("chat.transport", asked.transport, |word| match word {
             api::Transport::Unspecified | api::Transport::Tcp => None,
@@ -234,6 +226,8 @@ impl Reader {
             unattended_reply: asked.unattended_reply,
             encoding: asked.encoding,
             greeting: asked.greeting,
+            claim_lease: lease.unwrap_or_default(),
+            canned_replies: asked.canned_replies.into_iter().collect(),
         }
     }
 

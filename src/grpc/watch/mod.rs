@@ -18,6 +18,7 @@ mod token;
 mod wait;
 
 pub use places::Watches;
+pub(super) use places::{Method, Place};
 
 pub(super) use conversations::watch as conversations;
 pub(super) use listeners::watch as listeners;
@@ -37,7 +38,6 @@ use super::api::ChangeType;
 use super::listeners::refused;
 use crate::net::{Follower, Numbered};
 use crate::supervisor::Error;
-use places::Place;
 use token::Tokens;
 
 /// What is watched.

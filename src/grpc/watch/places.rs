@@ -25,24 +25,26 @@ pub struct Watches {
 
 /// What takes a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
+pub(in super::super) enum Method {
     WatchListeners,
     WatchSessions,
     WatchConversations,
+    AttachDesk,
     WaitListener,
 }
 
 /// Their names, in order, as `rpc.method` has them.
-const METHODS: [&str; 4] = [
+const METHODS: [&str; 5] = [
     "switchboard.v1.ListenerService/WatchListeners",
     "switchboard.v1.SessionService/WatchSessions",
     "switchboard.v1.ChatService/WatchConversations",
+    "switchboard.v1.ChatService/AttachDesk",
     "switchboard.v1.ListenerService/WaitListener",
 ];
 
 /// The place of one watch, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in super::super) struct Place {
     watches: Arc<Watches>,
     whose: Option<web::Source>,
     method: Method,
@@ -61,7 +63,7 @@ impl Watches {
     ///
     /// # Errors
     /// `WATCHER_LIMIT`.
-    pub(super) fn place<T>(
+    pub(in super::super) fn place<T>(
         self: &Arc<Self>,
         request: &Request<T>,
         method: Method,
@@ -108,7 +110,7 @@ fn full(subject: &str, message: String) -> Status {
 
 impl Place {
     /// Whoever has it was too slow for so many events.
-    pub(super) fn missed(&self, events: u64) {
+    pub(in super::super) fn missed(&self, events: u64) {
         self.watches.missed[self.method as usize].fetch_add(events, Ordering::Relaxed);
     }
 }
@@ -174,6 +176,7 @@ mod tests {
             (Method::WatchListeners, "WatchListeners"),
             (Method::WatchSessions, "WatchSessions"),
             (Method::WatchConversations, "WatchConversations"),
+            (Method::AttachDesk, "AttachDesk"),
             (Method::WaitListener, "WaitListener"),
         ] {
             assert!(METHODS[method as usize].ends_with(name));

@@ -114,6 +114,13 @@ impl Session {
         })
     }
 
+    /// A session that goes nowhere, for those that keep sessions in order.
+    #[cfg(test)]
+    pub fn unrouted(id: SessionId, peer: SocketAddr) -> Arc<Self> {
+        let route = Route::Stream(Wire::default());
+        Self::new(id, (peer, peer), route, Trace::default(), 1)
+    }
+
     /// Asks it to end. The first reason stays; only a cut outranks a finish.
     pub(super) fn ask(&self, ask: Ask) {
         let (reason, cut) = match ask {

@@ -7,6 +7,7 @@
 mod end;
 mod parts;
 mod send;
+mod throttle;
 mod wire;
 
 pub use parts::Part;
@@ -18,7 +19,6 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -30,10 +30,10 @@ use super::close::{Ask, CloseReason};
 use super::door::Door;
 use super::framing::{Cut, Framing, Violation};
 use super::limits::Bounds;
-use super::rate::{Rate, TokenBucket};
 use super::session::{Parcel, Session};
 use super::tap::Direction;
 use super::terms::Terms;
+use throttle::{Throttle, Turn};
 
 /// What a session's task is told next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub struct Stream {
     ended: bool,
     /// It has been asked to finish, and what had come by then was read.
     looked: bool,
-    bucket: Option<Box<TokenBucket>>,
+    throttle: Option<Box<Throttle>>,
 }
 
 impl Stream {
@@ -92,10 +92,7 @@ impl Stream {
         terms: Arc<Terms>,
         session: Arc<Session>,
     ) -> Self {
-        let bucket = terms
-            .bounds
-            .max_message_rate
-            .map(|rate| Box::new(TokenBucket::new(Rate::new(rate))));
+        let throttle = Throttle::of(&terms);
         if let Some(wire) = session.wire() {
             wire.open(&tcp);
         }
@@ -112,7 +109,7 @@ impl Stream {
             unsent: VecDeque::new(),
             ended: false,
             looked: false,
-            bucket,
+            throttle,
         }
     }
 
@@ -188,6 +185,11 @@ impl Stream {
             if let Some(event) = self.buffered() {
                 return Poll::Ready(event);
             }
+            match self.hold_back(cx) {
+                Some(Poll::Ready(())) => continue,
+                Some(Poll::Pending) => return self.poll_held_back(cx),
+                None => {}
+            }
             if self.ended {
                 return Poll::Ready(Event::Ended);
             }
@@ -197,6 +199,7 @@ impl Stream {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::Reset),
                 Poll::Pending => {
+                    self.is_heard_out();
                     // Only who waits has to be woken; what came before is found by one more look.
                     self.session.wake_with(cx);
                     let failed = matches!(self.poll_flush(cx), Poll::Ready(Err(_)));
@@ -248,18 +251,16 @@ impl Stream {
             }
             Cut::Violation(violation) => Some(Event::Violation(violation)),
             Cut::Message { body, consumed } => {
+                match self.turn() {
+                    Turn::Now => {}
+                    Turn::First | Turn::Later => return None,
+                    Turn::Never => return Some(Event::Violation(Violation::TooFast)),
+                }
                 self.scanned = 0;
                 self.consumed = consumed;
                 self.session.note_received(body.len());
                 self.message = body;
-                let now = self
-                    .bucket
-                    .as_ref()
-                    .map(|bucket| bucket.take(Instant::now()));
-                Some(match now {
-                    Some(false) => Event::Violation(Violation::TooFast),
-                    _ => Event::Message,
-                })
+                Some(Event::Message)
             }
         }
     }

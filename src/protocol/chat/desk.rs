@@ -1,55 +1,97 @@
 //! The desk: the book behind one lock, and the way from an operator's words to a peer's socket.
 //!
-//! The lock is held while an answer is handed to its session's outbox, so that answers leave in the
-//! order in which the book released them; handing over never waits.
+//! The lock is held while what is said is handed to the transcript, so that it stands there in the order of the book,
+//! and while an answer is handed to its session's outbox, so that answers leave in the order in which the book let them
+//! out; neither ever waits.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
 
-use super::book::{Book, Refused};
+use super::answers::{Delivery, PATIENCE};
+use super::book::{Book, Heard};
 use super::inbox::{Happened, Reported};
 use super::manner::Manner;
-use super::message::{Author, Body, Message, Replied, ReplyError};
+use super::message::{Author, Message};
+use super::table::Table;
 use super::{Pace, Settings};
-use crate::net::{Door, Framing, MAX_DATAGRAM, Route, Session, SessionId, Transport};
+use crate::net::{Door, Framing, Session, SessionId, Transport};
+use crate::protocol::Ground;
+use crate::store::Entry;
 
 /// Where the conversations of one listener are answered. Outlives its runs.
 pub struct Desk {
     pub(super) state: Mutex<State>,
     pub(super) reported: OnceLock<Reported>,
+    /// Who is here over UDP.
+    pub(super) table: Table,
+    pub(super) ground: Ground,
+    /// Itself, for what is done when something is on the disk.
+    pub(super) own: Weak<Self>,
+    /// Something was let out.
+    pub(super) released: Notify,
+    pub(super) tally: Tally,
     manner: Mutex<Arc<Manner>>,
-    transport: Transport,
-    framing: Framing,
-    lockstep: bool,
+    pub(super) transport: Transport,
+    pub(super) framing: Framing,
+    pub(super) lockstep: bool,
 }
 
 pub(super) struct State {
     pub(super) book: Book,
-    peers: HashMap<SessionId, (Arc<Session>, Arc<Door>)>,
+    pub(super) peers: HashMap<SessionId, Peer>,
 }
 
-/// The old clients' `recv(1024)`.
-const ONE_RECV: usize = 1_024;
+/// A session and the door that it came by.
+pub(super) type Peer = (Arc<Session>, Arc<Door>);
+
+/// What a desk counts.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) unattended: AtomicU64,
+    pub(super) unanswered: AtomicU64,
+    pub(super) not_kept: AtomicU64,
+}
+
+/// What a desk has counted so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that the listener answered itself, since nobody did.
+    pub unattended: u64,
+    /// Messages whose peer left without an answer.
+    pub unanswered: u64,
+    /// Messages and answers that could not be entered in a transcript.
+    pub not_kept: u64,
+}
 
 impl Desk {
     /// `settings` have every default written out.
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, ground: &Ground) -> Arc<Self> {
         let lockstep = settings.pace == Pace::Lockstep;
-        Self {
+        let desk = Arc::new_cyclic(|own| Self {
             state: Mutex::new(State {
                 book: Book::new(lockstep),
                 peers: HashMap::new(),
             }),
             reported: OnceLock::new(),
+            table: Table::new(),
+            ground: ground.clone(),
+            own: own.clone(),
+            released: Notify::new(),
+            tally: Tally::default(),
             manner: Mutex::new(Arc::new(Manner::new(settings))),
             transport: settings.transport,
             framing: settings.framing(),
             lockstep,
+        });
+        if settings.transport == Transport::Tcp {
+            // Those of datagrams come back with a socket.
+            desk.come_back();
         }
+        desk
     }
 
     /// Whether those who are at it could be served by these settings too.
@@ -67,223 +109,100 @@ impl Desk {
         *crate::net::lock(&self.manner) = Arc::new(Manner::new(settings));
     }
 
-    fn manner(&self) -> Arc<Manner> {
+    pub(super) fn manner(&self) -> Arc<Manner> {
         crate::net::lock(&self.manner).clone()
     }
 
-    /// The shortest time that [`expire`](Self::expire) must notice.
+    /// The shortest time until what comes up now is for [`expire`](Self::expire) to notice.
     pub(super) fn beat(&self) -> Duration {
-        self.manner().unattended_after
+        let manner = self.manner();
+        manner.unattended_after.min(manner.claim_lease)
+    }
+
+    /// When [`expire`](Self::expire) has something to do, as far as that is known now.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let patience = self.manner().unattended_after;
+        let then = Instant::now() + PATIENCE / 4;
+        crate::net::lock(&self.state).book.due(patience, then)
+    }
+
+    /// A session of which messages may come, so that it hears what is said to all.
+    pub(super) fn arrive(&self, session: &Arc<Session>, door: &Arc<Door>) {
+        let mut state = crate::net::lock(&self.state);
+        let peer = (session.clone(), door.clone());
+        state.peers.insert(session.id, peer);
     }
 
     /// Enters a message of a client; false when too many of its wait already.
     pub(super) fn hear(&self, session: &Arc<Session>, door: &Arc<Door>, raw: &[u8]) -> bool {
         let mut state = crate::net::lock(&self.state);
         let now = (Instant::now(), SystemTime::now());
-        if !state.book.hear(session.id, session.peer, raw, now) {
-            return false;
-        }
+        let said = match state.book.hear(session.id, session.peer, raw, now) {
+            Heard::Said(said) => said,
+            Heard::Muted { waits } => {
+                door.counters.refuse("muted");
+                session.owed.fetch_add(waits.into(), Ordering::AcqRel);
+                return true;
+            }
+            Heard::TooMany => return false,
+        };
         session.owed.fetch_add(1, Ordering::AcqRel);
         state
             .peers
             .entry(session.id)
             .or_insert_with(|| (session.clone(), door.clone()));
-        let happened = state.book.happened(session.id);
-        self.tell(&mut state.book, session.id, happened);
+        // One that cannot be kept is still answered at its time.
+        let _ = self.enter(&mut state, said, None);
         true
     }
 
-    /// Answers one message; see [`ReplyError`] for what is refused.
-    pub fn reply(
-        &self,
-        id: SessionId,
-        in_reply_to: u64,
-        body: Body<'_>,
-        operator: &str,
-        request_id: &str,
-    ) -> Result<Replied, ReplyError> {
-        let mut state = crate::net::lock(&self.state);
-        if let Some(first) = state.book.repeated(id, request_id) {
-            return Ok(Replied {
-                message: first.clone(),
-                warnings: Vec::new(),
-            });
+    /// Something is in the transcript, or is not going to be: what hangs on it is done.
+    pub(super) fn written(&self, state: &mut State, said: &Arc<Message>, kept: bool) -> Delivery {
+        if !kept {
+            self.tally.not_kept.fetch_add(1, Ordering::Relaxed);
         }
-        let raw = self.encoded(&state, id, body)?;
-        let mut warnings = self.warnings(&raw);
-        let message = Message {
-            conversation: id,
-            sequence: 0,
-            author: Author::Operator,
-            operator: operator.to_owned(),
-            raw,
-            time: SystemTime::now(),
-            in_reply_to: 0,
-            request_id: request_id.to_owned(),
-        };
-        let (message, taken) =
-            self.give(&mut state, id, in_reply_to, message)
-                .map_err(|refused| match refused {
-                    Refused::NoConversation => ReplyError::NotFound,
-                    Refused::Closed => ReplyError::Closed,
-                    Refused::NothingWaits => ReplyError::NothingWaits,
-                    Refused::NoSuchMessage => ReplyError::NoSuchMessage(in_reply_to),
-                    Refused::AnsweredAlready(answer) => ReplyError::Answered(answer),
-                })?;
-        if !taken {
-            warnings.push("it was not delivered: the peer does not take what it is sent".into());
-        }
-        Ok(Replied { message, warnings })
-    }
-
-    /// The bytes of an answer, if it can be one.
-    fn encoded(&self, state: &State, id: SessionId, body: Body<'_>) -> Result<Vec<u8>, ReplyError> {
-        let raw = match body {
-            Body::Raw(raw) => raw.to_vec(),
-            Body::Text(text) => {
-                let heard = state.book.last_heard(id).map_or(&[][..], |m| &m.raw);
-                self.manner()
-                    .encoded(text, heard)
-                    .map_err(ReplyError::Unmappable)?
+        let id = said.conversation;
+        if said.author == Author::Peer {
+            if let Some(happened) = state.book.kept(said, kept) {
+                self.tell(&mut state.book, id, happened, Some(said.clone()));
             }
-        };
-        if raw.is_empty() {
-            return Err(ReplyError::Empty);
+            return Delivery::default();
         }
-        if self.lockstep && self.framing == Framing::Line && raw.contains(&b'\n') {
-            return Err(ReplyError::LineEnd);
-        }
-        let over_udp = state
-            .peers
-            .get(&id)
-            .is_some_and(|(s, _)| matches!(s.route(), Route::Datagram(_)));
-        let max = if over_udp { MAX_DATAGRAM } else { 16 << 20 };
-        if raw.len() > max {
-            return Err(ReplyError::TooLong {
-                length: raw.len(),
-                max,
-            });
-        }
-        Ok(raw)
-    }
-
-    fn warnings(&self, raw: &[u8]) -> Vec<String> {
-        if self.lockstep && raw.len() > ONE_RECV {
-            let length = raw.len();
-            // A stream keeps what was not read; the rest of a datagram is gone.
-            let rest = match self.transport {
-                Transport::Udp => "loses the rest",
-                Transport::Tcp => "reads the rest as its next answer",
+        let is_new = state.book.get(id).is_none();
+        let released = state.book.settle(said, kept);
+        let delivery = self.deliver(state, id, &released);
+        if kept || !released.ready.is_empty() {
+            let happened = if is_new {
+                Happened::Began
+            } else {
+                Happened::Changed
             };
-            return vec![format!(
-                "the answer has {length} bytes; a client that calls recv({ONE_RECV}) once {rest}"
-            )];
+            self.tell(&mut state.book, id, happened, kept.then(|| said.clone()));
         }
-        Vec::new()
-    }
-
-    /// Enters an answer and hands what may go out to the session; false when it does not take it.
-    fn give(
-        &self,
-        state: &mut State,
-        id: SessionId,
-        in_reply_to: u64,
-        message: Message,
-    ) -> Result<(Arc<Message>, bool), Refused> {
-        let (message, ready) = state.book.answer(id, in_reply_to, message)?;
-        self.tell(&mut state.book, id, Happened::Changed);
-        let Some((session, door)) = state.peers.get(&id) else {
-            return Ok((message, true));
-        };
-        // What is released answers one message each; an unasked one answers none.
-        let answers = if message.in_reply_to == 0 {
-            0
-        } else {
-            ready.len()
-        };
-        session.touch();
-        session
-            .owed
-            .fetch_sub(u32::try_from(answers).unwrap_or(0), Ordering::AcqRel);
-        let framed = ready.iter().map(|answer| self.framing.wrap(answer));
-        let mut taken = true;
-        for piece in self.together(session, framed) {
-            taken &= session.deliver(piece);
-        }
-        if !taken {
-            door.counters.refuse("answer_not_sent");
-        }
-        Ok((message, taken))
-    }
-
-    /// Answers that are released together go over a stream in one piece: they are as long as an
-    /// operator made them wait, which says nothing about how fast their peer reads.
-    fn together(
-        &self,
-        session: &Session,
-        framed: impl ExactSizeIterator<Item = Bytes>,
-    ) -> Vec<Bytes> {
-        if framed.len() < 2 || matches!(session.route(), Route::Datagram(_)) {
-            return framed.collect();
-        }
-        let mut one = BytesMut::new();
-        framed.for_each(|piece| one.extend_from_slice(&piece));
-        vec![one.freeze()]
-    }
-
-    /// Answers what has waited too long.
-    pub(super) fn expire(&self, now: Instant) {
-        let Some(before) = now.checked_sub(self.beat()) else {
-            return;
-        };
-        let mut state = crate::net::lock(&self.state);
-        for (id, sequence) in state.book.overdue(before) {
-            self.answer_unattended(&mut state, id, sequence);
-        }
-    }
-
-    /// Answers all that one client waits for, since nobody will.
-    pub(super) fn settle(&self, id: SessionId) {
-        let mut state = crate::net::lock(&self.state);
-        for sequence in state.book.unanswered(id) {
-            self.answer_unattended(&mut state, id, sequence);
-        }
-    }
-
-    fn answer_unattended(&self, state: &mut State, id: SessionId, sequence: u64) {
-        let heard = state.book.question(id, sequence);
-        let raw = self.manner().unattended(heard.map_or(&[], |m| &m.raw));
-        let message = Message {
-            conversation: id,
-            sequence: 0,
-            author: Author::Unattended,
-            operator: String::new(),
-            raw,
-            time: SystemTime::now(),
-            in_reply_to: 0,
-            request_id: String::new(),
-        };
-        // It was unanswered under this very lock, so it cannot be refused.
-        let _ = self.give(state, id, sequence, message);
+        delivery
     }
 
     /// The peer is gone.
     pub(super) fn close(&self, id: SessionId) {
         let mut state = crate::net::lock(&self.state);
         state.peers.remove(&id);
-        if state.book.close(id) {
-            self.tell(&mut state.book, id, Happened::Changed);
+        let dialog = state.book.any(id).and_then(|entry| entry.dialog.clone());
+        let Some(unanswered) = state.book.close(id) else {
+            return;
+        };
+        let unanswered = unanswered as u64;
+        self.tally
+            .unanswered
+            .fetch_add(unanswered, Ordering::Relaxed);
+        if let Some(dialog) = dialog {
+            self.note(Entry::Ended(dialog.id, SystemTime::now()));
         }
+        self.tell(&mut state.book, id, Happened::Changed, None);
     }
 
     /// Whether there is, or lately was, such a conversation.
     pub fn knows(&self, id: SessionId) -> bool {
         crate::net::lock(&self.state).book.get(id).is_some()
-    }
-
-    /// What was said, oldest first: in one conversation or in all.
-    pub fn messages(&self, id: Option<SessionId>) -> Vec<Arc<Message>> {
-        crate::net::lock(&self.state).book.messages(id)
     }
 
     /// What a message says, every control and direction character made visible.
@@ -295,13 +214,29 @@ impl Desk {
     pub fn waiting(&self) -> (usize, Duration) {
         crate::net::lock(&self.state).book.waiting(Instant::now())
     }
+
+    /// What it has counted.
+    pub fn counts(&self) -> Counts {
+        let Tally {
+            unattended,
+            unanswered,
+            not_kept,
+        } = &self.tally;
+        let [unattended, unanswered, not_kept] =
+            [unattended, unanswered, not_kept].map(|count| count.load(Ordering::Relaxed));
+        Counts {
+            unattended,
+            unanswered,
+            not_kept,
+        }
+    }
 }
 
 impl Drop for Desk {
     fn drop(&mut self) {
         let state = crate::net::lock(&self.state);
         for (id, entry) in state.book.entries(None) {
-            self.publish(id, entry.peer, Happened::Forgotten);
+            self.publish(id, entry.peer, Happened::Forgotten, None);
         }
     }
 }

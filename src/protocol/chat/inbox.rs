@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::book::Book;
 use super::desk::Desk;
 use super::entry::Entry;
-use super::message::Conversation;
+use super::message::{Conversation, Message};
 use crate::net::{Feed, SessionId};
 
 /// What happened to a conversation.
@@ -21,7 +21,7 @@ pub enum Happened {
     Forgotten,
 }
 
-/// A change of one conversation. What was said is not in it: whoever follows looks at the desk.
+/// A change of one conversation. How the conversation is now is not in it: whoever follows looks at the desk.
 #[derive(Debug, Clone)]
 pub struct ConversationEvent {
     /// The listener's name.
@@ -32,6 +32,8 @@ pub struct ConversationEvent {
     pub peer: SocketAddr,
     /// What happened.
     pub happened: Happened,
+    /// The message that made it, if one did. It is on the disk.
+    pub said: Option<Arc<Message>>,
     /// When.
     pub time: SystemTime,
 }
@@ -48,17 +50,29 @@ impl Desk {
 
     /// Tells of a conversation that changed, and of those that were forgotten over it. Called under the desk's lock, so
     /// that a page of conversations can be held against it.
-    pub(super) fn tell(&self, book: &mut Book, id: SessionId, happened: Happened) {
+    pub(super) fn tell(
+        &self,
+        book: &mut Book,
+        id: SessionId,
+        happened: Happened,
+        said: Option<Arc<Message>>,
+    ) {
         let forgotten = book.take_forgotten();
         if let Some(entry) = book.get(id) {
-            self.publish(id, entry.peer, happened);
+            self.publish(id, entry.peer, happened, said);
         }
         for (id, peer) in forgotten {
-            self.publish(id, peer, Happened::Forgotten);
+            self.publish(id, peer, Happened::Forgotten, None);
         }
     }
 
-    pub(super) fn publish(&self, id: SessionId, peer: SocketAddr, happened: Happened) {
+    pub(super) fn publish(
+        &self,
+        id: SessionId,
+        peer: SocketAddr,
+        happened: Happened,
+        said: Option<Arc<Message>>,
+    ) {
         let Some((listener, feed)) = self.reported.get() else {
             return;
         };
@@ -67,6 +81,7 @@ impl Desk {
             id,
             peer,
             happened,
+            said,
             time: SystemTime::now(),
         });
     }
@@ -97,13 +112,16 @@ impl Desk {
     }
 }
 
-fn seen(id: SessionId, entry: &Entry) -> Conversation {
+pub(super) fn seen(id: SessionId, entry: &Entry) -> Conversation {
     Conversation {
         id,
         peer: entry.peer,
         state: entry.state(),
-        waiting_since: entry.waiting_since().map(|(_, time)| time),
-        unanswered: entry.unanswered(),
+        operator: entry.claim.as_ref().map(|claim| claim.operator.clone()),
+        claim_until: entry.claim.as_ref().map(|claim| claim.until.1),
+        muted: entry.muted,
+        waiting_since: entry.waiting().next().map(|q| q.message.time),
+        unanswered: entry.waiting().count(),
         last: entry.last(),
     }
 }

@@ -5,17 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::net::SessionId;
-
-/// Who wrote a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Author {
-    /// The client.
-    Peer,
-    /// An operator.
-    Operator,
-    /// The listener, since no operator did.
-    Unattended,
-}
+pub use crate::store::Author;
+use crate::store::WriteError;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +32,11 @@ pub struct Message {
 /// Where a conversation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConversationState {
-    /// A message waits for its answer.
+    /// A message waits for its answer, and nobody holds it.
     Waiting,
-    /// All is answered.
+    /// An operator holds it.
+    Claimed,
+    /// All is answered, and nobody holds it.
     Answered,
     /// The peer is gone.
     Closed,
@@ -58,6 +51,12 @@ pub struct Conversation {
     pub peer: SocketAddr,
     /// Where it stands.
     pub state: ConversationState,
+    /// Who holds it.
+    pub operator: Option<String>,
+    /// When that lapses unless it is renewed.
+    pub claim_until: Option<SystemTime>,
+    /// Whether what its peer says is discarded.
+    pub muted: bool,
     /// When the oldest unanswered message came.
     pub waiting_since: Option<SystemTime>,
     /// Messages that nobody answered.
@@ -84,6 +83,53 @@ pub struct Replied {
     pub warnings: Vec<String>,
 }
 
+/// A conversation that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// As it is now.
+    pub conversation: Conversation,
+    /// Who held it before, if another operator did.
+    pub taken_from: Option<String>,
+}
+
+/// Why a conversation was not taken, given back or muted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimError {
+    /// There is no such conversation.
+    NotFound,
+    /// Its peer is gone.
+    Closed,
+    /// Another operator holds it.
+    Held {
+        /// Who.
+        operator: String,
+        /// When that lapses unless it is renewed.
+        until: SystemTime,
+    },
+    /// No conversation waits that nobody holds.
+    NothingWaits,
+}
+
+/// Why nothing was said to all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BroadcastError {
+    /// The clients take what they did not ask for as their next answer.
+    Lockstep,
+    /// It says nothing.
+    Empty,
+    /// A character that the encoding cannot carry.
+    Unmappable(char),
+    /// Longer than one message may be.
+    TooLong {
+        /// Its bytes.
+        length: usize,
+        /// The most that are possible.
+        max: usize,
+    },
+    /// It could not be entered in the transcripts, and was said to nobody: why.
+    NotKept(WriteError),
+}
+
 /// Why a reply was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyError {
@@ -97,6 +143,17 @@ pub enum ReplyError {
     NoSuchMessage(u64),
     /// Somebody was first; this is what was answered.
     Answered(Arc<Message>),
+    /// Somebody is first: an answer of this operator is on its way to the disk.
+    Answering(String),
+    /// Another operator holds the conversation.
+    Held {
+        /// Who.
+        operator: String,
+        /// When that lapses unless it is renewed.
+        until: SystemTime,
+    },
+    /// It could not be entered in the transcript, and was not sent: why.
+    NotKept(WriteError),
     /// An empty answer would be none.
     Empty,
     /// Longer than one answer may be.

@@ -1,34 +1,47 @@
 //! Chat: a desk where operators answer each peer, or a room where every message goes to all others.
 //!
-//! `book` is the pure state of a desk: who said what, who is owed which answer. `desk` puts it
-//! behind one lock and delivers, `inbox` shows it and tells of its changes; `stream` and `datagram`
-//! are its two thin doors; `room` is a room.
+//! `book` is the pure state of a desk: who said what, who is owed which answer, who holds which conversation. `desk`
+//! puts it behind one lock, and `answers` delivers; `reply` and `claims` are what operators do there, `transcript` is the
+//! way to the disk and back, `inbox` shows it and tells of its changes; `stream` and `datagram` are its two thin doors,
+//! `table` knows who is at the second; `room` is a room.
 
+mod answers;
 mod book;
+mod claims;
 mod datagram;
 mod desk;
 mod entry;
 mod inbox;
 mod manner;
 mod message;
+mod reply;
 mod room;
 mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
 mod text;
+mod transcript;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Built, Fault, Shared};
+use super::{Built, Fault, Ground, Shared};
 use crate::config::{Scope, duration};
 use crate::net::{Framing, Handler, Limits, Transport};
 
 pub(super) use room::Members;
 
-pub use desk::Desk;
+pub use desk::{Counts, Desk};
 pub use inbox::{ConversationEvent, Happened};
-pub use message::{Author, Body, Conversation, ConversationState, Message, Replied, ReplyError};
+pub use message::{
+    Author, Body, BroadcastError, ClaimError, Claimed, Conversation, ConversationState, Message,
+    Replied, ReplyError,
+};
+pub use transcript::Slice;
 
 /// What a chat listener is told. Empty and zero mean the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +64,11 @@ pub struct Settings {
     pub encoding: String,
     /// Sent to each new session; with free pace only.
     pub greeting: String,
+    /// How long an operator holds a conversation without a sign of life. Default 2 min, at least 1 s.
+    #[serde(with = "duration")]
+    pub claim_lease: Duration,
+    /// Shortcuts of the operators' clients: with the key `hello`, `/hello` sends its text.
+    pub canned_replies: BTreeMap<String, String>,
 }
 
 impl Default for Settings {
@@ -64,6 +82,8 @@ impl Default for Settings {
             unattended_reply: String::new(),
             encoding: String::new(),
             greeting: String::new(),
+            claim_lease: Duration::ZERO,
+            canned_replies: BTreeMap::new(),
         }
     }
 }
@@ -93,6 +113,9 @@ pub enum Pace {
 /// With every control character made visible it still fits one answer of the control plane.
 const MAX_MESSAGE: u32 = 512 << 10;
 
+/// A claim that lapses sooner would have to be looked at all the time.
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
 impl Settings {
     /// When a change of each key takes effect.
     pub const SCOPES: &[(&str, Scope)] = &[
@@ -105,6 +128,8 @@ impl Settings {
         ("unattended_reply", Scope::Live),
         ("encoding", Scope::Live),
         ("greeting", Scope::NewSessions),
+        ("claim_lease", Scope::Live),
+        ("canned_replies", Scope::Live),
     ];
 
     /// The same with every default written out.
@@ -123,6 +148,9 @@ impl Settings {
         }
         if resolved.encoding.is_empty() {
             resolved.encoding = "utf-8".into();
+        }
+        if resolved.claim_lease.is_zero() {
+            resolved.claim_lease = Duration::from_secs(120);
         }
         resolved
     }
@@ -168,6 +196,35 @@ impl Settings {
             let rule = "it has control characters, or some that the encoding cannot carry";
             faults.push(("unattended_reply", rule.into()));
         }
+        faults.extend(self.check_claims());
+        faults
+    }
+
+    /// What cannot be obeyed of what operators go by.
+    fn check_claims(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if !self.claim_lease.is_zero() && self.claim_lease < SHORTEST_LEASE {
+            faults.push(("claim_lease", "a claim holds for 1s at least".into()));
+        }
+        let encoding = self.charset().detect(b"");
+        for (key, reply) in &self.canned_replies {
+            let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+            if key.is_empty() || key.chars().any(odd) {
+                let rule = format!(
+                    "`{}` is no key; it has no blanks and no `/`, and is not empty",
+                    crate::telemetry::escape(key)
+                );
+                faults.push(("canned_replies", rule));
+            }
+            let unsaid = reply.is_empty() || reply.chars().any(char::is_control);
+            if unsaid || text::encode(reply, encoding).is_err() {
+                let rule = format!(
+                    "the text of `{}` is empty, or has control characters, or some that the encoding cannot carry",
+                    crate::telemetry::escape(key)
+                );
+                faults.push(("canned_replies", rule));
+            }
+        }
         faults
     }
 
@@ -187,7 +244,7 @@ impl Settings {
 
 /// Makes it ready to run. Of what is there `before`, a desk stays if the clients that are at it can
 /// be served on, and those in a room stay in it.
-pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
+pub(super) fn build(settings: &Settings, ground: &Ground, before: Option<&Built>) -> Built {
     let settings = &settings.resolved();
     if settings.mode == Mode::Room {
         let members = match before.map(|before| &before.shared) {
@@ -207,7 +264,7 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
             desk.set_manner(settings);
             (desk, Some(handler.clone()))
         }
-        None => (Arc::new(Desk::new(settings)), None),
+        None => (Desk::new(settings, ground), None),
     };
     let handler = match (settings.transport, handler) {
         (Transport::Tcp, _) => {
@@ -221,51 +278,5 @@ pub(super) fn build(settings: &Settings, before: Option<&Built>) -> Built {
         handler,
         desk: Some(desk),
         shared: Shared::Nothing,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_that_cannot_go_together_are_all_named() {
-        let wrong = Settings {
-            mode: Mode::Room,
-            transport: Transport::Udp,
-            framing: Some(Framing::Line),
-            encoding: "utf-16".into(),
-            greeting: "hello".into(),
-            unattended_reply: "a\nb".into(),
-            ..Settings::default()
-        };
-        let keys: Vec<_> = wrong
-            .check(&Limits::default())
-            .into_iter()
-            .map(|f| f.0)
-            .collect();
-        assert_eq!(
-            keys,
-            [
-                "encoding",
-                "pace",
-                "transport",
-                "framing",
-                "greeting",
-                "greeting",
-                "unattended_reply"
-            ]
-        );
-        assert!(Settings::default().check(&Limits::default()).is_empty());
-    }
-
-    #[test]
-    fn people_get_lines_and_programs_get_reads() {
-        let free = Settings {
-            pace: Pace::Free,
-            ..Settings::default()
-        };
-        assert_eq!(free.framing(), Framing::Terminal);
-        assert_eq!(Settings::default().framing(), Framing::Raw);
     }
 }

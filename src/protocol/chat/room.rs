@@ -9,10 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::Settings;
 use super::stream::greeting;
-use super::text::strip_telnet;
 use crate::net::{
     Ask, CloseReason, Event, Framing, Parcel, Serving, Session, SessionId, Stream, StreamHandler,
-    UNAVAILABLE,
+    UNAVAILABLE, strip_telnet,
 };
 use crate::protocol::reject;
 use crate::telemetry::Message;

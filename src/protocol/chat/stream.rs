@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::desk::Desk;
-use super::text::{encode, strip_telnet};
+use super::text::encode;
 use super::{Pace, Settings};
-use crate::net::{Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE};
+use crate::net::{
+    Ask, CloseReason, Event, Framing, Serving, Stream, StreamHandler, UNAVAILABLE, strip_telnet,
+};
 use crate::protocol::reject;
 
 /// Serves clients of a desk.
@@ -38,19 +40,22 @@ impl Visits {
                 Event::Message => {
                     if !self.hear(stream) {
                         // One message too many; those before it still get their answers.
-                        self.desk.settle(stream.session().id);
-                        return CloseReason::Limit;
+                        return self.settle(stream, CloseReason::Limit).await;
                     }
                 }
                 // A peer that has said all still waits for what it is owed.
                 Event::Ended => match stream.settle().await {
-                    Event::Asked(ask) => return self.leave(stream, ask),
+                    Event::Asked(ask) => return self.leave(stream, ask).await,
                     end => return end.reason(),
                 },
-                Event::Asked(ask) => return self.leave(stream, ask),
+                Event::Asked(ask) => return self.leave(stream, ask).await,
                 Event::Violation(violation) => {
                     // Behind the answers that are owed.
-                    self.desk.settle(stream.session().id);
+                    let reason = Event::Violation(violation).reason();
+                    let end = self.settle(stream, reason).await;
+                    if end != reason {
+                        return end;
+                    }
                     return reject(stream, violation);
                 }
                 Event::Reset => return CloseReason::ClientReset,
@@ -77,11 +82,21 @@ impl Visits {
     }
 
     /// Answers what waits if there is still time to.
-    fn leave(&self, stream: &Stream, ask: Ask) -> CloseReason {
-        if let Ask::Finish(_) = ask {
-            self.desk.settle(stream.session().id);
+    async fn leave(&self, stream: &mut Stream, ask: Ask) -> CloseReason {
+        match ask {
+            Ask::Finish(reason) => self.settle(stream, reason).await,
+            Ask::Cut(reason) => reason,
         }
-        ask.reason()
+    }
+
+    /// Answers what waits, and ends for this reason; for another if the peer is gone or the session cut meanwhile.
+    async fn settle(&self, stream: &mut Stream, reason: CloseReason) -> CloseReason {
+        let id = stream.session().id;
+        tokio::select! {
+            biased;
+            () = self.desk.settle(id) => reason,
+            reason = stream.gone() => reason,
+        }
     }
 }
 
@@ -110,12 +125,19 @@ impl StreamHandler for Visits {
         stream.set_framing(self.framing);
         Box::pin(async move {
             let _seat = Seat(&self.desk, stream.session().id);
+            if self.free {
+                self.desk.arrive(stream.session(), stream.door());
+            }
             self.converse(stream).await
         })
     }
 
     fn beat(&self) -> Option<Duration> {
         Some(self.desk.beat())
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.desk.due()
     }
 
     fn tick(&self, now: Instant) {

@@ -10,6 +10,7 @@ mod refusals;
 mod retention;
 mod rows;
 mod trail;
+mod transcripts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
