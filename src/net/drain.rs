@@ -34,8 +34,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Its socket while it listens; nobody else may keep that open.
     listening: Arc<Mutex<Weak<TcpListener>>>,
-    /// Its sockets over UDP while they are read.
-    receiving: Vec<Weak<DatagramSocket>>,
+    /// Its sockets over UDP while they are open, and what tells that each is closed.
+    receiving: Vec<(Weak<DatagramSocket>, CancellationToken)>,
     /// What is asked of its door, and what that does: at each of its sockets.
     gate: watch::Sender<Gate>,
     arranged: Vec<watch::Receiver<Gate>>,
@@ -137,8 +137,9 @@ impl Running {
 
     /// Receives from one more socket.
     fn receive(&mut self, socket: std::net::UdpSocket) -> io::Result<()> {
-        let socket = Arc::new(DatagramSocket::new(socket)?);
-        self.receiving.push(Arc::downgrade(&socket));
+        let closed = CancellationToken::new();
+        let socket = Arc::new(DatagramSocket::new(socket, closed.clone())?);
+        self.receiving.push((Arc::downgrade(&socket), closed));
         if let Handler::Datagram(handler) = &self.door.terms().handler {
             handler.open(&self.door, &PeerSocket::any(&socket));
         }
@@ -189,7 +190,10 @@ impl Running {
     /// # Errors
     /// When the kernel does not tell.
     pub fn count_drops(&self) -> io::Result<()> {
-        let mut sockets = self.receiving.iter().filter_map(Weak::upgrade);
+        let mut sockets = self
+            .receiving
+            .iter()
+            .filter_map(|(socket, _)| socket.upgrade());
         sockets.try_for_each(|socket| socket.count_drops(&self.door.counters))
     }
 
@@ -234,7 +238,13 @@ impl Running {
         self.door_closed().await;
         if let Handler::Datagram(_) = self.door.terms().handler {
             self.door.ask_all(Ask::Finish(CloseReason::Drained));
-            self.door.sessions.emptied().await;
+            let closed = async {
+                for (_, closed) in &self.receiving {
+                    closed.cancelled().await;
+                }
+            };
+            // Whoever holds a session longer than that holds its address too.
+            let _ = tokio::time::timeout(CUT_PATIENCE, closed).await;
         }
     }
 

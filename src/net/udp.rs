@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::UdpSocket;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::counters::Counters;
 use super::kernel::{self, Departure, Local};
@@ -21,16 +22,19 @@ pub(super) struct DatagramSocket {
     pub(super) place: Place,
     /// What the kernel has dropped here, as far as that is counted.
     counted: AtomicU32,
+    /// Tells that it is closed: dropped behind it.
+    _closed: DropGuard,
 }
 
 impl DatagramSocket {
-    /// Must be called within the runtime.
-    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+    /// Must be called within the runtime. `closed` is cancelled once the socket is closed.
+    pub(super) fn new(socket: std::net::UdpSocket, closed: CancellationToken) -> io::Result<Self> {
         let place = Place::of(socket.local_addr()?);
         Ok(Self {
             socket: UdpSocket::from_std(socket)?,
             place,
             counted: AtomicU32::new(0),
+            _closed: closed.drop_guard(),
         })
     }
 

@@ -36,7 +36,8 @@ fn sessions(count: u32) -> Vec<Arc<Session>> {
     let address = "127.0.0.1:9".parse().unwrap();
     let enter = |_| {
         let route = Route::Stream(Wire::default());
-        door.admit(&door.terms(), address, address, route).unwrap()
+        door.admit(&door.terms(), address, address, route, || ())
+            .unwrap()
     };
     (0..count).map(enter).collect()
 }

@@ -56,6 +56,8 @@ fn a_flood_of_strangers_drives_out_strangers_alone() {
     }
     let service = Service::start(
         r#"
+        [store]
+        path = "state.db"
         [listeners.quick]
         protocol = "chat"
         transport = "udp"

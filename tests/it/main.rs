@@ -17,6 +17,7 @@ mod completion;
 mod configuration;
 mod control;
 mod crowd;
+mod desk;
 mod desk_flood;
 mod desk_seat;
 mod desk_text;

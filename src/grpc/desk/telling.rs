@@ -143,7 +143,7 @@ impl Telling {
         Ok(())
     }
 
-    /// How many events were missed since this was last asked: all is told anew then.
+    /// Events were missed: says how many, and tells all anew.
     fn missed(&mut self, before: u64) {
         self.follower = self.supervisor.conversation_feed().follow();
         let missed = self.next().saturating_sub(before);
@@ -156,13 +156,16 @@ impl Telling {
         let Ok(desk) = self.supervisor.desk(listener) else {
             return Ok(());
         };
-        let earlier = match self.replay {
+        let mut earlier = match self.replay {
             0 => Vec::new(),
             most => desk.last_messages(id, most).await.map_err(unread)?,
         };
         let Some(view) = desk.conversation(id).filter(is_open) else {
             return Ok(());
         };
+        // What is in the transcript already, and is not told yet, comes when it is.
+        let told = view.last.as_ref().map_or(u64::MAX, |last| last.sequence);
+        earlier.retain(|said| said.sequence <= told);
         if let Some(last) = earlier.last() {
             self.replayed.insert(id, last.sequence);
         }

@@ -76,7 +76,15 @@ impl Desk {
         let mut state = crate::net::lock(&self.state);
         let now = (Instant::now(), SystemTime::now());
         self.lapse(&mut state, now.0);
-        let own = state.book.may_answer(id, operator).map_err(held)?;
+        // Of two that answer one message the second is told who was first, whoever holds it.
+        let own = state.book.may_answer(id, operator).map_err(|error| {
+            match state.book.refused(id, in_reply_to) {
+                first @ (Refused::AnsweredAlready(_) | Refused::Answering(_)) => {
+                    why(first, in_reply_to)
+                }
+                _ => held(error),
+            }
+        })?;
         let raw = self.encoded(&state, id, body)?;
         let message = Message {
             conversation: id,

@@ -52,8 +52,9 @@ impl Visits {
                 Event::Violation(violation) => {
                     // Behind the answers that are owed.
                     let reason = Event::Violation(violation).reason();
-                    if self.settle(stream, reason).await != reason {
-                        return CloseReason::ClientReset;
+                    let end = self.settle(stream, reason).await;
+                    if end != reason {
+                        return end;
                     }
                     return reject(stream, violation);
                 }

@@ -10,8 +10,9 @@ use super::{Entry, Then};
 /// As much as may wait, in entries and in their bytes.
 const MOST: (usize, usize) = (1 << 16, 64 << 20);
 
-/// As much as goes into one commit: a few milliseconds' worth, so that the first does not wait long for the last.
-const BATCH: (usize, usize) = (1_024, 4 << 20);
+/// As much as goes into one commit: a millisecond's worth or two, so that the first does not wait long for the last; and
+/// less than what one step of the retention removes, so that no flood outgrows it.
+const BATCH: (usize, usize) = (400, 256 << 10);
 
 /// Entries in their order, each with what hangs on it.
 pub(in crate::store) type Waiting = Vec<(Entry, Then)>;
@@ -94,11 +95,11 @@ mod tests {
     #[test]
     fn it_is_taken_in_order_and_only_the_first_wakes() {
         let queue = Queue::default();
-        let woken = (0..1_500).filter(|id| ended(&queue, *id).unwrap()).count();
+        let woken = (0..500).filter(|id| ended(&queue, *id).unwrap()).count();
         assert_eq!(woken, 1);
-        assert_eq!(taken(&queue), ((0..1_024).collect(), true));
-        assert!(!ended(&queue, 1_500).unwrap());
-        assert_eq!(taken(&queue), ((1_024..=1_500).collect(), false));
+        assert_eq!(taken(&queue), ((0..400).collect(), true));
+        assert!(!ended(&queue, 500).unwrap());
+        assert_eq!(taken(&queue), ((400..=500).collect(), false));
         assert!(ended(&queue, 1).unwrap());
     }
 

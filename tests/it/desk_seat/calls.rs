@@ -79,6 +79,13 @@ fn a_claim_keeps_others_out_until_it_is_released_or_taken() {
     let forced = json!({ "name": names[0], "operator": "bob", "force": true });
     assert_eq!(claim(&service, &forced).unwrap()["operator"], "bob");
 
+    // Who was first is told even by who holds it.
+    let by_bob = json!({ "name": names[1], "operator": "bob", "text": "hi", "in_reply_to": 1 });
+    reply(&service, &by_bob).unwrap();
+    let by_ann = json!({ "name": names[1], "operator": "ann", "text": "x", "in_reply_to": 1 });
+    let late = reply(&service, &by_ann).unwrap_err();
+    assert_eq!((late.code, late.reason()), ("ABORTED", "ALREADY_ANSWERED"));
+
     let release = json!({ "name": names[0] });
     for _ in 0..2 {
         let free = service.call("ChatService/ReleaseConversation", &release, "conversation");

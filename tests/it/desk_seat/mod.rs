@@ -1,6 +1,8 @@
 //! An operator's seat: what it is told, what it may ask, and what happens when there are several.
 
 mod calls;
+mod joins;
+mod killed;
 mod numbers;
 mod operator;
 mod slow;
@@ -22,11 +24,11 @@ const DESK: &str = "[listeners.chat]\nprotocol = \"chat\"\nframing = \"line\"\nb
     [listeners.ack]\nprotocol = \"ack\"\nbind = \"127.0.0.1:0\"\n";
 
 fn texts(events: &[Event]) -> Vec<&str> {
-    let text = |event| match event {
-        &Event::Message(ref message) => Some(&*message.text),
+    let messages = events.iter().filter_map(|event| match event {
+        Event::Message(message) => Some(message),
         _ => None,
-    };
-    events.iter().filter_map(text).collect()
+    });
+    messages.map(|message| &*message.text).collect()
 }
 
 #[test]

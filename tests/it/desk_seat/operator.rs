@@ -175,6 +175,15 @@ impl Seat {
         }
     }
 
+    /// The answer of an input that is obeyed, if it has come.
+    pub(super) fn answered(&self) -> Option<api::DeskDone> {
+        match self.told.try_recv().ok()?.unwrap() {
+            Event::Done(done) => Some(done),
+            Event::Error(error) => panic!("{error:?}"),
+            _ => None,
+        }
+    }
+
     /// An input that is obeyed.
     pub(super) fn done(&self, input: Input) -> api::DeskDone {
         self.say(input);

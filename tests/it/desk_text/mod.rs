@@ -223,7 +223,14 @@ fn operators_attack(service: &Service, all: &[(&str, Vec<u8>)]) -> usize {
                 operator: text.clone(),
                 ..Default::default()
             };
-            taken += usize::from(chat.reply_conversation(answer).await.is_ok());
+            // A name that cannot be shown as it is is refused; what is said under a plain one is not.
+            let plain = api::ReplyConversationRequest {
+                operator: "ann".into(),
+                ..answer.clone()
+            };
+            let said = chat.reply_conversation(answer).await.is_ok()
+                || chat.reply_conversation(plain).await.is_ok();
+            taken += usize::from(said);
             let ban = api::BanSourceRequest {
                 parent: "listeners/utf8".into(),
                 cidr: format!("10.9.{}.{}/32", n / 250, n % 250),

@@ -16,7 +16,9 @@ type Moments = BTreeSet<(Instant, SessionId)>;
 pub(super) struct Clocks {
     /// Since when a conversation waits that nobody holds.
     queue: Moments,
-    /// Since when a message has no answer, seen or unseen.
+    /// Since when a message that operators see has no answer.
+    seen: Moments,
+    /// Since when any message has none.
     waits: Moments,
     /// When a claim lapses.
     leases: Moments,
@@ -27,6 +29,7 @@ pub(super) struct Clocks {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Wound {
     queue: Option<Instant>,
+    seen: Option<Instant>,
     wait: Option<Instant>,
     lease: Option<Instant>,
 }
@@ -46,6 +49,7 @@ impl Clocks {
         };
         let old = old.unwrap_or_default();
         exchange(&mut self.queue, id, old.queue, new.queue);
+        exchange(&mut self.seen, id, old.seen, new.seen);
         exchange(&mut self.waits, id, old.wait, new.wait);
         exchange(&mut self.leases, id, old.lease, new.lease);
     }
@@ -71,6 +75,7 @@ impl Book {
             id,
             Wound {
                 queue: free.then(first).flatten(),
+                seen: entry.waiting().next().map(|q| q.since),
                 wait: entry.unanswered().next().map(|q| q.since),
                 lease: entry.claim.as_ref().map(|claim| claim.until.0),
             },
@@ -142,8 +147,8 @@ impl Book {
 
     /// How many conversations wait, and the longest wait.
     pub(in super::super) fn waiting(&self, now: Instant) -> (usize, Duration) {
-        let first = self.clocks.waits.first();
+        let first = self.clocks.seen.first();
         let longest = first.map(|(since, _)| now.saturating_duration_since(*since));
-        (self.clocks.waits.len(), longest.unwrap_or_default())
+        (self.clocks.seen.len(), longest.unwrap_or_default())
     }
 }

@@ -40,7 +40,7 @@ impl Memory {
 
 impl Book {
     /// Why nothing waits for this answer.
-    pub(super) fn refused(&self, id: SessionId, in_reply_to: u64) -> Refused {
+    pub(in super::super) fn refused(&self, id: SessionId, in_reply_to: u64) -> Refused {
         let entry = self.entries.get(&id);
         if let Some(answer) = entry.and_then(|entry| entry.answering(in_reply_to)) {
             return Refused::Answering(answer.operator.clone());
