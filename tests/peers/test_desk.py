@@ -192,7 +192,7 @@ class Desk(unittest.TestCase):
         with self.desk("left", term="dumb") as desk:
             desk.shows("line by line, as with --plain:", "attached left ann", "synced")
             desk.press("bogus\n")
-            desk.shows("error no command is called bogus")
+            desk.shows("error FAILED no command is called bogus")
             desk.press("\x04")
             self.assertEqual(desk.end(), 0)
             self.assertNotIn(b"\x1b", desk.raw)
