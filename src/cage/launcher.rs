@@ -209,6 +209,7 @@ impl Launcher {
         for worker in self.workers.values() {
             let _ = process::pidfd_send_signal(&worker.pidfd, Signal::KILL);
         }
+        confine::hasten(&self.profile);
         let slots: Vec<u32> = self.workers.keys().copied().collect();
         for slot in slots {
             self.bury(slot);

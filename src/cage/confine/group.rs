@@ -23,6 +23,9 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 /// The controller of the processor.
 const CPU: &str = "cpu";
 
+/// What groups weigh that nobody has changed.
+const WEIGHTS: [(&str, u64); 2] = [("cpu.weight", 100), ("cpu.shares", 1024)];
+
 /// How often the removal of a group is tried, a millisecond apart: whoever is in it has been killed, and goes.
 const TRIES: u32 = 100;
 
@@ -83,7 +86,7 @@ pub(super) fn join(profile: &Profile, tier: Isolation, name: &str) -> (Held, Vec
     .map(|(limit, own, files, controller)| {
         limit > 0 && take(controller, files.map(|file| (file, limit + own))).is_some()
     });
-    let weight = take(CPU, [("cpu.weight", 100), ("cpu.shares", 1024)]);
+    let weight = take(CPU, WEIGHTS);
     let share = weight.and_then(|(file, weight)| Share::of(&file, weight).ok());
     let held = Held {
         memory,
@@ -122,6 +125,17 @@ fn fill(controller: &str, file: &Path, limit: u64) -> io::Result<()> {
 pub(super) fn remove(is_ours: impl Fn(&str) -> bool) {
     for group in named(is_ours) {
         end(&group);
+    }
+}
+
+/// Has all groups of ours with such a name weigh what they did at first: whoever is killed there needs the processor once
+/// more to be gone.
+pub(super) fn hasten(is_ours: impl Fn(&str) -> bool) {
+    for group in named(is_ours) {
+        for (file, weight) in WEIGHTS {
+            // Only one of them is there, and in one group only.
+            let _ = fs::write(group.join(file), weight.to_string());
+        }
     }
 }
 

@@ -229,6 +229,12 @@ fn lives(launcher: i32) -> bool {
     line.is_ok_and(|line| line.ends_with(format!("\0{WORD}\0").as_bytes()))
 }
 
+/// Lets all commands of this launcher, which are being killed, be gone soon.
+pub(super) fn hasten(profile: &Profile) {
+    let own = format!("{}{}.", group::listener(profile), getpid().as_raw_pid());
+    group::hasten(|name| name.starts_with(&own));
+}
+
 /// Removes what a worker of this launcher has left; for the launcher, once that worker has ended.
 pub(super) fn leave_behind(profile: &Profile, slot: u32) {
     let name = group::name(profile, getpid().as_raw_pid(), slot);

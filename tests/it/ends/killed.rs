@@ -43,9 +43,9 @@ fn a_killed_service_takes_its_commands_along() {
             service.signal(Signal::KILL);
             gone_within(&mark, Duration::from_millis(500));
             most = most.max(killed.elapsed());
+            (home, _) = service.leave(Signal::KILL);
             let bound = TcpListener::bind(address);
             assert!(bound.is_ok(), "{cage}: {bound:?}");
-            (home, _) = service.leave(Signal::KILL);
             eventually("the launchers have ended too", || {
                 old.iter().all(|pid| !is_launcher(*pid))
             });
