@@ -24,8 +24,8 @@ const PAGES: i64 = 256;
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 const INTERVALS: u32 = 24;
 
-/// Commits between two looks at the size.
-const COMMITS: u64 = 100;
+/// Commits between two looks at the size: a few mebibytes' worth, where each is as large as it may be.
+const COMMITS: u64 = 16;
 
 /// The tables that grow, and about how many bytes one of their rows has.
 const TABLES: [(&str, &str); 3] = [

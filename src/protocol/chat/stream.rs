@@ -89,14 +89,17 @@ impl Visits {
         }
     }
 
-    /// Answers what waits, and ends for this reason; for another if the peer is gone or the session cut meanwhile.
-    async fn settle(&self, stream: &mut Stream, reason: CloseReason) -> CloseReason {
-        let id = stream.session().id;
-        tokio::select! {
-            biased;
-            () = self.desk.settle(id) => reason,
-            reason = stream.gone() => reason,
-        }
+    /// Answers what waits, and ends for this reason; for another if the peer is gone or the session cut meanwhile. Boxed:
+    /// a session does it once, and would have room for it all its life.
+    fn settle<'a>(&'a self, stream: &'a mut Stream, reason: CloseReason) -> Serving<'a> {
+        Box::pin(async move {
+            let id = stream.session().id;
+            tokio::select! {
+                biased;
+                () = self.desk.settle(id) => reason,
+                reason = stream.gone() => reason,
+            }
+        })
     }
 }
 

@@ -132,7 +132,10 @@ mod tests {
     fn a_line_is_edited() {
         let paste = Key::Paste("你好 there\r\nx\u{1b}[2J".into());
         let text = "你好 there\nx[2J";
-        assert_eq!(typed(std::slice::from_ref(&paste)), (text.into(), text.len()));
+        assert_eq!(
+            typed(std::slice::from_ref(&paste)),
+            (text.into(), text.len())
+        );
         let keys = [paste, Key::Ctrl('w'), Key::Backspace, Key::Ctrl('w')];
         assert_eq!(typed(&keys), ("你好 ".into(), 7));
         let keys = [
