@@ -66,7 +66,9 @@ pub struct Limits {
     /// Longest message in bytes. Default 64 KiB on TCP, 65,507 on UDP.
     #[serde(with = "size")]
     pub max_message_bytes: u32,
-    /// Messages a second from one peer, with a burst of the same size. Default unlimited.
+    /// Messages a second from one peer, with a burst of the same size. Default unlimited. A session over TCP is slowed
+    /// down to it before it is closed, and those of one source may say ten times as much together; over UDP a peer is a
+    /// source address.
     pub max_message_rate: f64,
     /// Datagrams a second from one network, a /24 of IPv4 or a /56 of IPv6, with a burst of twice as many; only where
     /// peers have no sessions. Default 200 from beyond this machine where any network may come in, else unlimited.

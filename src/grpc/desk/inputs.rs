@@ -1,6 +1,7 @@
 //! What an operator at a seat asks, and what is answered: one `done` or `error` each, but for signs of life.
 
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use tonic::{Response, Status};
 use tonic_types::StatusExt;
@@ -23,7 +24,12 @@ pub(super) struct Operator {
     /// At which desk; none for all.
     pub(super) of: Option<String>,
     read_only: bool,
+    /// When the claims were renewed last.
+    renewed: Option<Instant>,
 }
+
+/// Signs of life that come sooner renew nothing: a renewal looks at every conversation.
+const RENEWS_EVERY: Duration = Duration::from_millis(200);
 
 /// Earlier messages of a conversation that may be asked for.
 const MOST_REPLAYED: i32 = 1_000;
@@ -44,22 +50,25 @@ impl Operator {
             let rule = format!("it is at least 0 and at most {MOST_REPLAYED}");
             return Err(invalid_field("REPLAY_INVALID", "replay", rule));
         }
-        let operator = Self {
+        let mut operator = Self {
             control: control.clone(),
             caller,
             name: start.operator,
             of,
             read_only: start.read_only,
+            renewed: None,
         };
         operator.lives();
         Ok((operator, usize::try_from(start.replay).unwrap_or(0)))
     }
 
     /// Renews the claims.
-    fn lives(&self) {
-        if self.read_only {
+    fn lives(&mut self) {
+        let lately = self.renewed.is_some_and(|at| at.elapsed() < RENEWS_EVERY);
+        if self.read_only || lately {
             return;
         }
+        self.renewed = Some(Instant::now());
         let parent = self.of.as_deref().unwrap_or("-");
         // A listener that is gone has no claims to renew.
         for (_, desk) in self.control.desks(parent).unwrap_or_default() {
@@ -68,7 +77,7 @@ impl Operator {
     }
 
     /// Does what an input asks; nothing is left to do for a sign of life.
-    pub(super) fn obey(&self, asked: api::AttachDeskRequest) -> Option<Doing> {
+    pub(super) fn obey(&mut self, asked: api::AttachDeskRequest) -> Option<Doing> {
         let operator = self.clone();
         let (request_id, doing): (_, Pin<Box<dyn Future<Output = _> + Send>>) = match asked.input {
             Some(Input::Heartbeat(_)) => {

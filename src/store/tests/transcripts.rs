@@ -221,3 +221,46 @@ async fn a_dialog_goes_with_its_last_line_and_comes_back_with_the_next() {
     drop(enter(&store, vec![Entry::Said(one, said(2, "new"))]));
     assert_eq!(texts(&store, of("1"), 9).await, ["new"]);
 }
+
+/// Far more comes than there is room for, as fast as it is taken.
+#[tokio::test]
+async fn no_flood_outgrows_the_retention() {
+    let directory = TempDir::new().unwrap();
+    let limited = Options {
+        max_bytes: 2 << 20,
+        ..options(directory.path().join("s.db"))
+    };
+    let (store, _) = Store::open(&limited).unwrap();
+    let text = "x".repeat(2_000);
+    let (mut waits, mut largest) = (Vec::new(), 0);
+    for n in 0..10_000 {
+        let one = dialog(&store, &n.to_string());
+        waits.push(enter(&store, vec![Entry::Said(one, said(1, &text))]));
+        if waits.len() == 500 {
+            let told = waits.split_off(0);
+            let told = move || told.iter().all(|told| told.recv().unwrap().1.is_ok());
+            assert!(tokio::task::spawn_blocking(told).await.unwrap());
+            largest = largest.max(store.facts().size);
+        }
+    }
+    // The log comes on top, and what is written between two looks.
+    assert!(largest < 20 << 20, "{largest} bytes");
+    // It goes on until it is done.
+    let began = Instant::now();
+    let count = |c: &Connection| c.query_row("SELECT count(*) FROM messages", [], |row| row.get(0));
+    let dialogs =
+        |c: &Connection| c.query_row("SELECT count(*) FROM dialogs", [], |row| row.get(0));
+    loop {
+        let left: i64 = store.read(count).await.unwrap();
+        if left * 2_000 < 2 << 20 {
+            let known: i64 = store.read(dialogs).await.unwrap();
+            assert!(left > 100 && known == left, "{left} of {known}");
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{left}");
+    }
+    // The newest are those that stay.
+    assert!(store.has_dialog("chat", "9999").await.unwrap());
+    assert!(!store.has_dialog("chat", "0").await.unwrap());
+    close(store).await;
+}

@@ -8,7 +8,7 @@ use switchboard::grpc::api::chat_message::Author;
 use switchboard::grpc::api::conversation::State;
 use tonic::Code;
 
-use super::{Operator, named, reason, reply};
+use super::{Operator, metric, named, reason, reply};
 use crate::support::{Service, eventually};
 
 fn desks(store: &str) -> String {
@@ -122,6 +122,8 @@ fn the_clock_of_who_waits_goes_on_between_processes() {
     let took = began.elapsed();
     assert!(took > Duration::from_millis(1_900), "{took:?}");
     println!("answered after {took:?}");
+    let replies = metric(&service, "switchboard_chat_auto_replies_total");
+    assert_eq!(replies, 1.0);
     let operator = Operator::of(&service);
     eventually("its answer is in the transcript", || {
         let said = operator.transcripts("udp");
@@ -139,10 +141,20 @@ fn in_memory_a_desk_is_the_same_and_says_that_it_goes() {
     let mut line = service.talk("tcp");
     line.send("hello\n");
     let name = operator.waiting("tcp", 1).name;
+    assert_eq!(metric(&service, "switchboard_chat_waiting"), 1.0);
     operator.reply(named(&name, 1, "hi", 1)).unwrap();
     operator.reply(named(&name, 1, "hi", 1)).unwrap();
     line.expect("hi\n");
-    assert_eq!(operator.transcripts("tcp")[&name].len(), 2);
+    assert_eq!(metric(&service, "switchboard_chat_waiting"), 0.0);
+    let responses = metric(&service, "switchboard_chat_first_response_seconds_count");
+    assert_eq!(responses, 1.0);
+    line.send("bye\n");
+    operator.waiting("tcp", 1);
+    line.reset();
+    eventually("nobody answered it", || {
+        metric(&service, "switchboard_chat_unanswered_total") as u32 == 1
+    });
+    assert_eq!(operator.transcripts("tcp")[&name].len(), 3);
     drop(operator);
     let service = again(service);
     let operator = Operator::of(&service);

@@ -2,6 +2,7 @@
 //! has been tried on terminals and readers, a name and the bytes of each; random text does the rest.
 
 mod encodings;
+mod lockstep;
 mod people;
 
 use serde_json::{Value, json};
@@ -80,13 +81,25 @@ pub(super) fn assert_plain(what: &str, text: &str) {
 
 const FORMATS: [&str; 5] = ["table", "wide", "json", "yaml", "name"];
 
+/// To keep a transcript in.
+const EXPORTS: [&str; 3] = ["ndjson", "csv", "text"];
+
 /// What a command prints in each format, which must be plain in all of them.
 fn printed(service: &Service, args: &[&str]) -> Vec<String> {
-    let all = FORMATS.into_iter().map(|format| {
+    let exports: &[_] = match args {
+        ["chat", "history", ..] => &EXPORTS,
+        _ => &[],
+    };
+    let all = FORMATS.iter().chain(exports).map(|format| {
         let args = [args, &["-o", format]].concat();
         let ended = service.cli(&args, &[]);
         assert_eq!(ended.code, 0, "{args:?}: {}", ended.stderr);
-        assert_plain(&format!("{args:?}"), &ended.stdout);
+        // Only CSV ends its lines so.
+        let csv = *format == "csv";
+        let plain = ended
+            .stdout
+            .replace("\r\n", if csv { "\n" } else { "\r\n" });
+        assert_plain(&format!("{args:?}"), &plain);
         assert_plain(&format!("stderr of {args:?}"), &ended.stderr);
         ended.stdout
     });
