@@ -74,7 +74,7 @@ struct Which {
 /// Who acts.
 #[derive(Debug, Args)]
 struct Operator {
-    /// Who does it
+    /// Who acts: the name that others see beside a claim and an answer
     #[arg(long, env = "USER", default_value = "", hide_default_value = true)]
     operator: String,
 }

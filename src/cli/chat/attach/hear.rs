@@ -97,7 +97,8 @@ impl Desk {
         let waits_newly = talk.waits() && before.unanswered_messages == 0;
         let (holder, called) = (talk.holder().to_owned(), talk.called());
         let (is_closed, is_mine) = (talk.is_closed(), holder == self.seat.operator);
-        if before.operator == self.seat.operator && !holder.is_empty() && !is_mine {
+        let was_mine = !before.operator.is_empty() && before.operator == self.seat.operator;
+        if was_mine && !holder.is_empty() && !is_mine {
             self.complain(format!("{holder} took {called} from you"), now);
         }
         if is_closed && self.selected.as_ref() != Some(&name) {

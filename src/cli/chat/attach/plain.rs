@@ -96,16 +96,13 @@ impl Plain {
         self.notices()
     }
 
-    /// Prints what the model has to say.
+    /// Prints what the model has to say about a command, which is why it did not obey.
     fn notices(&mut self) -> Result<(), Failure> {
         let Some(notice) = self.desk.take_notice() else {
             return Ok(());
         };
-        self.is_refused |= notice.is_error;
-        line(match notice.is_error {
-            true => format!("error {}", notice.text),
-            false => format!("note {}", notice.text),
-        })
+        self.is_refused = true;
+        line(format!("error FAILED {}", notice.text))
     }
 
     fn hear(&mut self, news: News) -> Result<(), Failure> {
@@ -113,19 +110,17 @@ impl Plain {
             News::Attached => {
                 self.is_synced = false;
                 let parent = self.desk.seat.parent.trim_start_matches("listeners/");
-                Some(format!("attached {parent} {}", self.desk.seat.operator))
+                vec![format!("attached {parent} {}", self.desk.seat.operator)]
             }
-            News::Event(event) => self.happened(event),
+            News::Event(event) => self.happened(event).into_iter().collect(),
             News::Answered(id, outcome) => self.answered(id, outcome),
             News::Lost { why, pause } => {
                 self.is_synced = false;
-                Some(format!("lost {:.1}s {why}", pause.as_secs_f64()))
+                vec![format!("lost {:.1}s {why}", pause.as_secs_f64())]
             }
-            News::Ended(_) => None,
+            News::Ended(_) => Vec::new(),
         };
-        if let Some(said) = said {
-            line(said)?;
-        }
+        said.into_iter().try_for_each(line)?;
         if let News::Ended(failure) = news {
             return Err(failure);
         }
@@ -155,8 +150,10 @@ impl Plain {
         }
     }
 
-    fn answered(&mut self, asked: &str, outcome: &Outcome) -> Option<String> {
-        let ask = self.desk.asked.get(asked)?;
+    fn answered(&mut self, asked: &str, outcome: &Outcome) -> Vec<String> {
+        let Some(ask) = self.desk.asked.get(asked) else {
+            return Vec::new();
+        };
         match outcome {
             Outcome::Done {
                 conversation,
@@ -170,17 +167,15 @@ impl Plain {
                     Ask::Reply { .. } => format!("replied {id} {sequence}"),
                     _ => format!("done {id}"),
                 };
-                let warnings = warnings
-                    .iter()
-                    .map(|warning| format!("\nwarning {warning}"));
-                Some(done + &warnings.collect::<String>())
+                let warnings = warnings.iter().map(|warning| format!("warning {warning}"));
+                [done].into_iter().chain(warnings).collect()
             }
             Outcome::Refused { reason, message } => {
                 self.is_refused = true;
                 let reason = if reason.is_empty() { "FAILED" } else { reason };
-                Some(format!("error {reason} {message}"))
+                vec![format!("error {reason} {message}")]
             }
-            Outcome::Read(_) | Outcome::Manners(_) => None,
+            Outcome::Read(_) | Outcome::Manners(_) => Vec::new(),
         }
     }
 

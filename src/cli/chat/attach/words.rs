@@ -15,7 +15,7 @@ With --plain each event is a line, its kind first:
   conversation ID LISTENER PEER STATE UNANSWERED OPERATOR|-
   message ID SEQUENCE AUTHOR[:OPERATOR] TEXT
   claimed ID        released ID           replied ID SEQUENCE        done ID
-  error [REASON] SENTENCE                 warning SENTENCE
+  error REASON SENTENCE                   warning SENTENCE
 and each line of stdin a command, read when the one before has come to something:
   claim [ID|LISTENER]   take one, or who waits longest; `reply` goes to it then
   use ID                reply to another one
@@ -46,14 +46,14 @@ impl Lines {
 
 /// Prints a line, escaped.
 pub(super) fn line(text: String) -> Result<(), Failure> {
-    print(&(legible(text.as_bytes(), b"\\\n") + "\n"))
+    print(&(legible(text.as_bytes(), b"\\") + "\n"))
 }
 
 /// A conversation, as far as a change of it is told.
 pub(super) fn row(conversation: &api::Conversation) -> String {
     let holder = match &*conversation.operator {
-        "" => "-",
-        operator => operator,
+        "" => "-".to_owned(),
+        operator => one_word(operator),
     };
     format!(
         "{} {} {} {} {} {holder}",
@@ -70,12 +70,13 @@ pub(super) fn said(message: &api::ChatMessage) -> String {
     let author = word(message.author().as_str_name(), "AUTHOR_");
     let author = match &*message.operator {
         "" => author,
-        operator => format!("{author}:{operator}"),
+        operator => format!("{author}:{}", one_word(operator)),
     };
-    let text = message.text.replace('\n', "\\n");
-    format!(
-        "message {} {} {author} {text}",
-        id(&message.conversation),
-        message.sequence
-    )
+    let (of, sequence) = (id(&message.conversation), message.sequence);
+    format!("message {of} {sequence} {author} {}", message.text)
+}
+
+/// An operator's name where a blank ends a word.
+fn one_word(operator: &str) -> String {
+    operator.replace(' ', "\\u{20}")
 }
