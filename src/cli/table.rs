@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use prost_types::Timestamp;
+use ratatui::text::Span;
 
 use super::output::{colour_wanted, legible, on_a_terminal};
 
@@ -162,14 +163,12 @@ fn cut(text: &str, room: usize) -> &str {
     end.map_or(text, |(end, _)| &text[..end])
 }
 
-/// East Asian wide characters and emoji take two columns (UAX #11, the blocks that chats are made of).
+/// East Asian wide characters and emoji take two columns, marks on other characters none.
 fn cells(c: char) -> usize {
+    let mut bytes = [0; 4];
     match c {
-        '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' => 2,
-        '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' => 2,
-        '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1faff}' | '\u{20000}'..='\u{3ffff}' => 2,
-        '\u{300}'..='\u{36f}' => 0,
-        _ => 1,
+        ' '..='~' => 1,
+        c => Span::raw(&*c.encode_utf8(&mut bytes)).width(),
     }
 }
 

@@ -6,9 +6,10 @@ import tempfile
 import time
 import unittest
 
-from harness import PATIENCE, Service, binary, environment, eventually, receive
+from harness import HERE, PATIENCE, Service, binary, environment, eventually, prefixed, receive
 from screen import Terminal
 
+ATTACKS = HERE.parent / "it/desk_text/attacks.tsv"
 HOSTILE = (
     "\x1b]0;owned\x07\x1b]52;c;b3duZWQ=\x07\x1b[2J\x1b[6n\x1b[?1049l\x1bP+q\x1b\\\x9b31m\x1bc\x0e\u202ereversed\u2066"
 )
@@ -21,6 +22,7 @@ class Desk(unittest.TestCase):
         cls.service = Service(
             chat=lines | {"canned_replies": {"hello": "Hello, how can I help?"}},
             hostile=lines, gbk=lines | {"encoding": "gbk"}, left=lines, small=lines, away=lines, back=lines, flood=lines, quiet=lines, stuck=lines,
+            attacked=lines | {"framing": "length"},
         ).during(cls)
 
     def desk(self, listener, *flags, **keys):
@@ -75,6 +77,22 @@ class Desk(unittest.TestCase):
             self.assertEqual(desk.end(), 130)
             self.assertEqual(desk.strange(), [])
             self.assertTrue(desk.is_given_back())
+
+    def test_no_known_attack_moves_anything(self):
+        attacks = [spelled.encode().decode("unicode_escape").encode("latin-1")
+                   for spelled in (line.split("\t")[1] for line in ATTACKS.read_text().splitlines())]
+        self.assertGreaterEqual(len(attacks), 200)
+        self.client("attacked", b"".join(prefixed(attack) for attack in attacks[:200] if attack))
+        with self.desk("attacked", columns=100, rows=30) as desk:
+            desk.shows("1 waiting", "200 127.0.0.1")
+            desk.press("\r")
+            desk.shows_cursor(2, 28)
+            for page in range(1, 26):
+                desk.press("\x1b[5~")
+                desk.shows(f"{10 * page} lines below")
+            self.assertEqual((desk.screen.title, desk.screen.icon_name), ("", ""))
+            self.assertEqual((desk.screen.cursor.x, desk.screen.cursor.y), (2, 28))
+            self.assertEqual(desk.strange(), [])
 
     def test_answers_are_weighed_and_sent_in_the_encoding_of_the_peer(self):
         client = self.client("gbk", "在吗\n".encode("gbk"))

@@ -76,10 +76,10 @@ class Shown(unittest.TestCase):
             name = cls.service.ask("chat", "inbox", "text")["conversations"][0]["name"]
             cls.service.cli("chat", "reply", name, text or "-", "--operator", text)
 
-    def terminal(self, *args):
-        """What a command writes to a terminal, and what it is in one without colour."""
+    def terminal(self, *args, columns=COLUMNS):
+        """What a command writes to a terminal."""
         master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 4_000, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 4_000, columns, 0, 0))
         command = [binary(), *args, "--endpoint", f"http://127.0.0.1:{self.service.port('grpc')}"]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, env=environment() | {"TERM": "xterm-256color"}
@@ -122,6 +122,15 @@ class Shown(unittest.TestCase):
         for args in shown:
             with self.subTest(" ".join(args)):
                 self.assert_shown(args, self.terminal(*args))
+
+    def test_a_row_of_a_table_is_a_row_of_a_narrow_terminal(self):
+        # The columns before the last fill less than that.
+        for args in (["chat", "history", "auto"], ["chat", "inbox", "auto"]):
+            written = self.terminal(*args, columns=130)
+            for line in written.split(b"\r\n"):
+                screen = pyte.Screen(130, 5)
+                pyte.ByteStream(screen).feed(line)
+                self.assertEqual(screen.cursor.y, 0, line.decode())
 
     def test_the_log_is_text(self):
         written = self.service.stderr().encode().replace(b"\n", b"\r\n")

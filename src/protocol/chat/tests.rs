@@ -176,6 +176,10 @@ async fn nobody_gets_what_is_not_on_the_disk() {
     let id = process.waiting(1).await;
     let (go, held) = hold(&process.store).await;
     process.send(&peer, "two");
+    let owed = || crate::net::lock(&process.desk.state).book.owed(id).len();
+    while owed() < 2 {
+        tokio::task::yield_now().await;
+    }
     let reply = process.reply(id, "1", "");
     tokio::pin!(reply);
     let early = tokio::time::timeout(Duration::from_millis(200), &mut reply).await;

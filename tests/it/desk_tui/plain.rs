@@ -131,6 +131,17 @@ fn what_was_refused_is_said_and_counted() {
     );
     looks.until("synced");
     assert_eq!(looks.end().1, 0);
+    for (listener, operator, code) in [("nowhere", "ann", 3), ("chat", "", 2)] {
+        let args = [
+            "chat",
+            "attach",
+            listener,
+            "--plain",
+            "--operator",
+            operator,
+        ];
+        assert_eq!(service.cli(&args, &[]).code, code, "{args:?}");
+    }
 }
 
 #[test]

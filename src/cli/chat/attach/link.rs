@@ -133,8 +133,12 @@ async fn follow(
         let Err(failure) = seat.sit(&client, &start).await else {
             return;
         };
-        if !is_broken(&failure) || (inputs.is_closed() && inputs.is_empty()) {
+        if !is_broken(&failure) {
             let _ = tell.send(News::Ended(failure)).await;
+            return;
+        }
+        // Whoever has left, and is owed no answer, does not come back to leave again.
+        if inputs.is_closed() && inputs.is_empty() && unanswered.is_empty() {
             return;
         }
         if begun.elapsed() > PAUSE.1 {
@@ -247,4 +251,111 @@ fn post(send: Option<&mpsc::Sender<api::AttachDeskRequest>>, input: Option<Input
 
 fn broken(why: &str) -> Failure {
     Failure::Here(UNAVAILABLE, why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::client::ControlArgs;
+    use super::super::ask::{Ask, fresh_id};
+    use super::*;
+    use api::chat_service_server::{ChatService, ChatServiceServer};
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use tonic::codegen::BoxStream;
+    use tonic::transport::server::{Server, TcpIncoming};
+    use tonic::{Request, Response, Status};
+
+    /// A desk whose first stream breaks when it has been asked something, which the second one answers. It remembers
+    /// what each was asked, by its number.
+    #[derive(Default, Clone)]
+    struct Breaking(Arc<Mutex<BTreeMap<usize, Vec<Input>>>>);
+
+    #[tonic::async_trait]
+    impl ChatService for Breaking {
+        async fn attach_desk(
+            &self,
+            request: Request<Streaming<api::AttachDeskRequest>>,
+        ) -> Result<Response<BoxStream<api::AttachDeskResponse>>, Status> {
+            let stream = self.0.lock().unwrap().len();
+            self.0.lock().unwrap().insert(stream, Vec::new());
+            let told = self.0.clone();
+            let inputs = request.into_inner();
+            let events = stream::unfold((inputs, told), move |(mut inputs, told)| async move {
+                loop {
+                    let input = inputs.message().await.ok()??.input?;
+                    told.lock().unwrap().get_mut(&stream)?.push(input.clone());
+                    let event = match input {
+                        Input::Start(_) => Event::Synced(api::Synced {}),
+                        Input::Reply(_) if stream == 0 => {
+                            let broken = Err(Status::unavailable("gone"));
+                            return Some((broken, (inputs, told)));
+                        }
+                        Input::Reply(reply) => Event::Done(api::DeskDone {
+                            request_id: reply.request_id,
+                            sequence: 7,
+                            ..Default::default()
+                        }),
+                        _ => continue,
+                    };
+                    let event = Some(event);
+                    return Some((Ok(api::AttachDeskResponse { event }), (inputs, told)));
+                }
+            });
+            Ok(Response::new(Box::pin(events)))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_when_the_stream_broke_is_asked_again_and_answered_once() {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let desk = Breaking::default();
+        let service = ChatServiceServer::new(desk.clone());
+        let served = Server::builder().add_service(service);
+        tokio::spawn(served.serve_with_incoming(TcpIncoming::from(socket)));
+        let args = ControlArgs::to(address, Duration::from_secs(5));
+        let client = Client::dial(&args).await.unwrap();
+
+        let mut link = Link::new(&client, api::AttachStart::default());
+        let (name, text) = ("listeners/chat/conversations/n-1".into(), "yes".into());
+        let ask = Ask::Reply {
+            name,
+            text,
+            in_reply_to: 1,
+        };
+        let id = fresh_id();
+        assert!(link.ask(Asked {
+            id: id.clone(),
+            ask
+        }));
+        link.finish();
+        let mut heard = Vec::new();
+        while let Some(news) = link.news().await {
+            heard.push(match news {
+                News::Attached => "attached".to_owned(),
+                News::Event(_) => "event".to_owned(),
+                News::Answered(answered, Outcome::Done { sequence, .. }) if answered == id => {
+                    format!("answered {sequence}")
+                }
+                News::Lost { .. } => "lost".to_owned(),
+                other => panic!("{other:?}"),
+            });
+        }
+        let expected = [
+            "attached",
+            "event",
+            "lost",
+            "attached",
+            "event",
+            "answered 7",
+        ];
+        assert_eq!(heard, expected);
+        let asked = desk.0.lock().unwrap();
+        let replies = asked.values().map(|inputs| {
+            let reply =
+                |input: &Input| matches!(input, Input::Reply(reply) if reply.request_id == id);
+            inputs.iter().filter(|input| reply(input)).count()
+        });
+        assert_eq!(replies.collect::<Vec<_>>(), [1, 1]);
+    }
 }

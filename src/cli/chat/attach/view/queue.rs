@@ -24,14 +24,13 @@ pub(super) fn draw(desk: &Desk, theme: Theme, now: SystemTime, at: Rect, buffer:
     let queue = desk.queue();
     let head = Style::new().add_modifier(Modifier::BOLD);
     put(buffer, (at.x, at.y), at.width, "      WAIT   N FROM", head);
-    if queue.is_empty() {
-        put(
-            buffer,
-            (at.x, at.y + 1),
-            at.width * u16::from(at.height > 1),
-            "  nobody is here",
-            theme.faint(),
-        );
+    if queue.is_empty() && at.height > 1 {
+        let told = if desk.is_synced {
+            "  nobody is here"
+        } else {
+            "  …"
+        };
+        put(buffer, (at.x, at.y + 1), at.width, told, theme.faint());
     }
     let rows = usize::from(at.height - 1);
     let selected = queue
