@@ -51,6 +51,8 @@ impl Desk {
             Ok(text) => {
                 let in_reply_to = self.transcript.waiting(waits).first().copied();
                 if let Some(talk) = self.talk_mut() {
+                    // The line is free for the next one; this one comes back if it is refused.
+                    talk.draft.set("");
                     talk.sent = Some(typed);
                 }
                 self.scrolled = 0;

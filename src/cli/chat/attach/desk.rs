@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::super::super::name::{id, listener};
 use super::ask::{Ask, Asked, TRANSCRIPT, fresh_id};
 use super::draft::Draft;
+use super::keys::Key;
 use super::manner::Manner;
 use super::transcript::{Transcript, moment};
 use crate::grpc::api;
@@ -96,6 +97,9 @@ pub(super) struct Desk {
     pub(super) is_synced: bool,
     pub(super) rings: bool,
     pub(super) asked: BTreeMap<String, Ask>,
+    /// The claim that a key asked for, and what was typed since: it is meant for whoever is claimed.
+    pub(super) claiming: Option<String>,
+    pub(super) ahead: Vec<Key>,
     pub(super) asks: Vec<Asked>,
 }
 
@@ -110,6 +114,17 @@ impl Talk {
 
     pub(super) fn holder(&self) -> &str {
         &self.conversation.operator
+    }
+
+    /// Puts what was not taken where it was typed, before what was typed since.
+    pub(super) fn take_back(&mut self) {
+        if let Some(mut text) = self.sent.take() {
+            if !self.draft.is_empty() {
+                text.push(' ');
+            }
+            let text = text + self.draft.text();
+            self.draft.set(&text);
+        }
     }
 
     /// Who it is with, in the words of a person.
@@ -148,6 +163,8 @@ impl Desk {
             is_synced: false,
             rings: false,
             asked: BTreeMap::new(),
+            claiming: None,
+            ahead: Vec::new(),
             asks: Vec::new(),
         }
     }

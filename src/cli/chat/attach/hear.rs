@@ -127,6 +127,22 @@ impl Desk {
         let Some(ask) = self.asked.remove(asked) else {
             return;
         };
+        let is_done = !matches!(outcome, Outcome::Refused { .. });
+        self.came_to(ask, outcome, now);
+        if self
+            .claiming
+            .take_if(|claiming| claiming == asked)
+            .is_some()
+        {
+            let ahead = std::mem::take(&mut self.ahead);
+            // Without the claim it would be said to another, or be commands.
+            for key in ahead.into_iter().filter(|_| is_done) {
+                self.press(key, now);
+            }
+        }
+    }
+
+    fn came_to(&mut self, ask: Ask, outcome: Outcome, now: SystemTime) {
         match (ask, outcome) {
             (Ask::Claim { .. }, Outcome::Done { conversation, .. }) => {
                 self.select(&conversation);
@@ -134,14 +150,7 @@ impl Desk {
             }
             (Ask::Reply { name, .. }, Outcome::Done { warnings, .. }) => {
                 if let Some(talk) = self.talks.get_mut(&name) {
-                    // What was typed meanwhile is another answer.
-                    if talk
-                        .sent
-                        .take()
-                        .is_some_and(|sent| sent == talk.draft.text())
-                    {
-                        talk.draft.set("");
-                    }
+                    talk.sent = None;
                 }
                 if let Some(warning) = warnings.first() {
                     self.complain(warning.clone(), now);
@@ -167,7 +176,7 @@ impl Desk {
                 if let Ask::Reply { name, .. } = ask
                     && let Some(talk) = self.talks.get_mut(&name)
                 {
-                    talk.sent = None;
+                    talk.take_back();
                 }
                 self.complain(message, now);
             }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::act::ONLY_LOOKS;
+use super::ask::Ask;
 use super::desk::{Desk, Dialog, Focus, Talk};
 use super::keys::Key;
 use super::manner::common;
@@ -22,6 +23,9 @@ pub(super) enum Leave {
 /// Lines that a page key scrolls.
 const PAGE: usize = 10;
 
+/// Keys that are kept until a claim is answered.
+const MOST_AHEAD: usize = 1_000;
+
 /// The longest way back in a transcript.
 const FARTHEST: usize = 100_000;
 
@@ -39,13 +43,40 @@ impl Desk {
             }
             (Key::Ctrl('c'), None) if self.focus == Focus::Line && self.clear() => return None,
             (Key::Ctrl('c'), _) => return Some(Leave::Interrupted),
-            (Key::Char('y' | 'Y'), Some(Dialog::Confirm { ask, .. })) => self.ask(ask),
+            (Key::Char('y' | 'Y'), Some(Dialog::Confirm { ask, .. })) => {
+                self.ask(ask);
+                self.await_claim();
+            }
             (_, Some(Dialog::Confirm { .. })) => self.say("nothing was done", now),
             // Any key closes it.
             (_, Some(Dialog::Help)) => {}
-            _ => return self.press_freely(&key, now),
+            _ if self.claiming.is_some() => self.press_ahead(key),
+            _ => {
+                let leave = self.press_freely(&key, now);
+                self.await_claim();
+                return leave;
+            }
         }
         None
+    }
+
+    /// Remembers a claim that was just asked for: what is typed from here on is for whoever is claimed.
+    fn await_claim(&mut self) {
+        if let Some(asked) = self.asks.last()
+            && matches!(asked.ask, Ask::Claim { .. })
+        {
+            self.claiming = Some(asked.id.clone());
+        }
+    }
+
+    /// A key that is typed before the claim is answered, as over a slow link.
+    fn press_ahead(&mut self, key: Key) {
+        if key == Key::Escape {
+            self.claiming = None;
+            self.ahead.clear();
+        } else if self.ahead.len() < MOST_AHEAD {
+            self.ahead.push(key);
+        }
     }
 
     fn press_freely(&mut self, key: &Key, now: SystemTime) -> Option<Leave> {

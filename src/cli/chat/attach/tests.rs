@@ -177,15 +177,22 @@ fn what_was_refused_is_still_there() {
 }
 
 #[test]
-fn what_was_typed_while_an_answer_was_on_its_way_stays() {
-    let mut desk = seated();
-    desk.press(Key::Enter, now());
-    press(&mut desk, "one");
-    desk.press(Key::Enter, now());
-    let first = asked(&mut desk);
-    press(&mut desk, " more");
-    desk.hear(News::Answered(first.id, done("early", 5)), now());
-    assert_eq!(desk.talk().unwrap().draft.text(), "one more");
+fn the_next_answer_is_typed_while_one_is_on_its_way() {
+    for (outcome, left) in [
+        (done("early", 5), "more"),
+        (refused("bob was first"), "one more"),
+    ] {
+        let mut desk = seated();
+        desk.press(Key::Enter, now());
+        press(&mut desk, "one");
+        desk.press(Key::Enter, now());
+        let first = asked(&mut desk);
+        press(&mut desk, "more");
+        desk.press(Key::Enter, now());
+        assert!(desk.take_asks().is_empty(), "one at a time");
+        desk.hear(News::Answered(first.id, outcome), now());
+        assert_eq!(desk.talk().unwrap().draft.text(), left);
+    }
 }
 
 #[test]
@@ -273,7 +280,9 @@ fn what_others_feel_is_confirmed() {
         assert!(desk.take_asks().is_empty() && desk.dialog.is_none());
         press(&mut desk, key);
         press(&mut desk, "y");
-        assert_eq!(asked(&mut desk).ask, expected);
+        let Asked { id, ask } = asked(&mut desk);
+        assert_eq!(ask, expected);
+        desk.hear(News::Answered(id, refused("not now")), now());
     }
 }
 
@@ -361,4 +370,26 @@ fn leaving_is_one_key_where_nothing_is_typed() {
     desk.press(Key::Escape, now());
     assert_eq!(press(&mut desk, "?q"), None, "the key closes the help");
     assert_eq!(press(&mut desk, "q"), Some(Leave::Quit));
+}
+
+#[test]
+fn what_is_typed_behind_a_claim_is_for_whoever_is_claimed() {
+    let mut desk = seated();
+    press(&mut desk, "c");
+    let claim = asked(&mut desk);
+    press(&mut desk, "Kq yes");
+    desk.press(Key::Enter, now());
+    assert!(desk.take_asks().is_empty() && desk.dialog.is_none());
+    desk.hear(News::Answered(claim.id, done("late", 0)), now());
+    let Ask::Reply { name: to, text, .. } = asked(&mut desk).ask else {
+        panic!("it was sent");
+    };
+    assert_eq!((to, &*text), (name("late"), "Kq yes"));
+
+    desk.press(Key::Escape, now());
+    press(&mut desk, "C");
+    let claim = asked(&mut desk);
+    press(&mut desk, "Kq");
+    desk.hear(News::Answered(claim.id, refused("bob was first")), now());
+    assert!(desk.take_asks().is_empty() && desk.dialog.is_none());
 }
