@@ -44,6 +44,9 @@ pub(in crate::cli) struct Fields {
     /// What it is answered with then (chat)
     #[arg(long, value_name = "TEXT")]
     unattended_reply: Option<String>,
+    /// How long a claim holds without a sign of life of its operator (chat)
+    #[arg(long, value_name = "DURATION")]
+    claim_lease: Option<String>,
     /// utf-8, gbk, gb18030, auto or bytes (chat)
     #[arg(long)]
     encoding: Option<String>,
@@ -82,6 +85,7 @@ impl Fields {
             ("pace", &self.pace),
             ("unattended_after", &self.unattended_after),
             ("unattended_reply", &self.unattended_reply),
+            ("claim_lease", &self.claim_lease),
             ("encoding", &self.encoding),
             ("greeting", &self.greeting),
             ("limits.max_sessions", &self.max_sessions),
