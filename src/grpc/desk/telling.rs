@@ -164,8 +164,7 @@ impl Telling {
             return Ok(());
         };
         // What is in the transcript already, and is not told yet, comes when it is.
-        let told = view.last.as_ref().map_or(u64::MAX, |last| last.sequence);
-        earlier.retain(|said| said.sequence <= told);
+        earlier.retain(|said| said.sequence <= view.newest);
         if let Some(last) = earlier.last() {
             self.replayed.insert(id, last.sequence);
         }

@@ -34,7 +34,19 @@ impl Control {
         asked: api::ReleaseConversationRequest,
         holder: Option<String>,
     ) -> Answer<api::ReleaseConversationResponse> {
-        let caller = by(caller, holder.as_deref().unwrap_or_default());
+        let held = || {
+            let (_, desk, id) = self.conversation(&asked.name).ok()?;
+            desk.conversation(id)?.operator
+        };
+        let caller = match (&holder, held()) {
+            (Some(holder), _) => by(caller, holder),
+            // Who asks for it does not say its name; whose it was is known.
+            (None, Some(operator)) => Caller {
+                reason: format!("taken from {}", shown(&operator)),
+                ..caller
+            },
+            (None, None) => caller,
+        };
         let (control, name) = (self.clone(), asked.name.clone());
         let release = async move {
             let release = async {

@@ -106,12 +106,12 @@ impl Desk {
         for (id, sequence, stuck) in overdue {
             if stuck {
                 done.push(self.give_up(&mut state, id, sequence));
+            } else if put_off == MOST_PUT_OFF && self.is_stranger(&state, id) {
+                // Those behind them may be none.
             } else if self.may_speak(&state, id, now) {
                 done.push(self.answer_unattended(&mut state, id, sequence));
-            } else if put_off < MOST_PUT_OFF {
-                put_off += 1;
             } else {
-                break;
+                put_off += 1;
             }
         }
         drop(state);
@@ -184,6 +184,12 @@ impl Desk {
             door.counters.refuse("unattended_delayed");
         }
         may
+    }
+
+    /// Whether its peer may be somebody else than it seems.
+    fn is_stranger(&self, state: &State, id: SessionId) -> bool {
+        let peer = state.peers.get(&id);
+        peer.is_some_and(|(session, _)| self.table.may_be_forged(session))
     }
 
     /// What is said to this message when nobody answers it.

@@ -76,6 +76,8 @@ pub(super) struct Entry {
     pub(super) waiting_bytes: usize,
     /// What was said last, as long as that is remembered.
     last: Weak<Message>,
+    /// The number of the newest message that is in the transcript.
+    pub(super) newest: u64,
     /// Its messages among those that are remembered.
     pub(super) remembered: usize,
     /// Its messages on their way to the disk.
@@ -99,6 +101,7 @@ impl Entry {
             pending: VecDeque::new(),
             waiting_bytes: 0,
             last: Weak::new(),
+            newest: 0,
             remembered: 0,
             writing: 0,
             forgetful: false,
@@ -128,12 +131,14 @@ impl Entry {
         if last.is_none_or(|last| last.sequence < said.sequence) {
             self.last = Arc::downgrade(said);
         }
+        self.newest = self.newest.max(said.sequence);
     }
 
-    /// The last message that is still known.
+    /// The newest message, if it is still known.
     pub(super) fn last(&self) -> Option<Arc<Message>> {
         let waits = || self.waiting().next_back().map(|q| q.message.clone());
-        self.last.upgrade().or_else(waits)
+        let last = self.last.upgrade().or_else(waits);
+        last.filter(|last| last.sequence == self.newest)
     }
 
     /// Messages that operators see and nobody has answered, oldest first.

@@ -123,5 +123,6 @@ pub(super) fn seen(id: SessionId, entry: &Entry) -> Conversation {
         waiting_since: entry.waiting().next().map(|q| q.message.time),
         unanswered: entry.waiting().count(),
         last: entry.last(),
+        newest: entry.newest,
     }
 }

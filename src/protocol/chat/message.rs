@@ -63,6 +63,8 @@ pub struct Conversation {
     pub unanswered: usize,
     /// The last message, if it is still known.
     pub last: Option<Arc<Message>>,
+    /// The number of the newest message that is in the transcript; 0 for none.
+    pub newest: u64,
 }
 
 /// What an operator sends.

@@ -18,8 +18,8 @@ use crate::store::WriteError;
 /// The old clients' `recv(1024)`.
 const ONE_RECV: usize = 1_024;
 
-/// The longest answer over a stream.
-const MAX_ANSWER: usize = 16 << 20;
+/// The longest answer over a stream: with what comes with it, it fits a request.
+const MAX_ANSWER: usize = 192 << 10;
 
 /// An answer that is on its way to the disk.
 type UnderWay = oneshot::Receiver<Result<Delivery, WriteError>>;
@@ -36,15 +36,15 @@ impl Desk {
         operator: &str,
         request_id: &str,
     ) -> Result<Replied, ReplyError> {
-        if let Some(message) = self
-            .named(id, request_id)
-            .await
-            .map_err(ReplyError::NotKept)?
-        {
-            return Ok(Replied {
-                message,
-                warnings: Vec::new(),
-            });
+        let named = self.named(id, request_id).await;
+        if let Some((message, remembered)) = named.map_err(ReplyError::NotKept)? {
+            let mut warnings = self.warnings(&message.raw);
+            if !remembered {
+                let rule =
+                    "it was kept earlier; whether its peer got it then is not known any more";
+                warnings.push(rule.into());
+            }
+            return Ok(Replied { message, warnings });
         }
         let begun = self.begin_reply(id, in_reply_to, body, (operator, request_id));
         let (message, under_way) = match begun {

@@ -169,7 +169,8 @@ impl Table {
             || self.own_answers_to_networks.take(network(), now) && self.own_answers.take(now)
     }
 
-    fn may_be_forged(&self, session: &Session) -> bool {
+    /// Whether its address may be another's: nothing shows that it gets what it is sent.
+    pub(super) fn may_be_forged(&self, session: &Session) -> bool {
         let mut peers = lock(&self.peers);
         let peer = peers.of(session);
         peer.is_some_and(|peer| !peer.trusted && !peer.reads)

@@ -77,7 +77,9 @@ impl Process {
             .desk
             .reply(id, 0, Body::Text(text), "ann", name)
             .await?;
-        assert!(replied.warnings.is_empty(), "{:?}", replied.warnings);
+        // Of a process before nobody knows what came of what it kept.
+        let told = |w: &String| !w.starts_with("it was kept earlier");
+        assert!(!replied.warnings.iter().any(told), "{:?}", replied.warnings);
         Ok(replied.message.sequence)
     }
 

@@ -201,17 +201,18 @@ impl Desk {
         }
     }
 
-    /// What was said under a request id, by this process or one before.
+    /// What was said under a request id, by this process or one before, and whether it is remembered: what is only found
+    /// in the transcript may never have been delivered.
     pub(super) async fn named(
         &self,
         id: SessionId,
         request_id: &str,
-    ) -> Result<Option<Arc<Message>>, WriteError> {
+    ) -> Result<Option<(Arc<Message>, bool)>, WriteError> {
         {
             let state = crate::net::lock(&self.state);
             let first = state.book.repeated(id, request_id).cloned();
             if first.is_some() || request_id.is_empty() || !state.book.is_forgetful(id) {
-                return Ok(first);
+                return Ok(first.map(|first| (first, true)));
             }
         }
         let Some(store) = &self.ground.store else {
@@ -219,7 +220,7 @@ impl Desk {
         };
         let (listener, session) = (&self.ground.listener, id.to_string());
         let line = store.line_named(listener, &session, request_id).await?;
-        Ok(line.map(|line| Arc::new(message(id, line))))
+        Ok(line.map(|line| (Arc::new(message(id, line)), false)))
     }
 
     /// What answered a message, though it is not remembered.

@@ -5,7 +5,7 @@ use encoding_rs::{Encoding, GB18030, UTF_8};
 use super::keys::Key;
 
 /// The longest text that is typed; the longest answer.
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 192 << 10;
 
 /// The text, and the cursor within it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

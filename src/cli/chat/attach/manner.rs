@@ -12,7 +12,7 @@ use crate::grpc::api::listener::Protocol;
 const READ_AT_ONCE: usize = 1_024;
 
 /// The longest answer over UDP and over TCP.
-const LONGEST: (usize, usize) = (65_507, 16 << 20);
+const LONGEST: (usize, usize) = (65_507, 192 << 10);
 
 /// One listener's manner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +150,7 @@ mod tests {
         );
         assert_eq!(
             bounds(api::Pace::Free, api::Transport::Tcp),
-            (16 << 20, 16 << 20)
+            (192 << 10, 192 << 10)
         );
         assert_eq!(Manner::of(api::Listener::default()), None);
     }

@@ -19,7 +19,7 @@ use super::words::{HELP, Lines, line, row, said};
 use crate::grpc::api::attach_desk_response::Event;
 
 /// The longest line of stdin.
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 240 << 10;
 
 /// Talks until stdin ends, or the desk does.
 pub(super) async fn run(desk: Desk, link: Link) -> Result<(), Failure> {

@@ -147,10 +147,7 @@ fn the_counter_warns_of_what_a_lockstep_client_does_not_read() {
     desk.press(Key::Enter, now());
     desk.press(Key::Paste("x".repeat(1_025)), now());
     let rule = &lines(&desk, 80, 24)[21];
-    assert!(
-        rule.ends_with("1025/16777216 B utf-8 over 1024! ─"),
-        "{rule}"
-    );
+    assert!(rule.ends_with("1025/196608 B utf-8 over 1024! ─"), "{rule}");
 }
 
 #[test]
