@@ -232,8 +232,9 @@ fn a_change_that_is_taken_back_is_made_whole_or_not_at_all() {
         "{done} done, {refused} refused, {taken_back} taken back; {made} made of {} told",
         events.len()
     );
+    // How many are in time depends on the machine; that there are some makes it a trial.
     assert!(
-        taken_back > all / 20 && done > all / 20,
+        taken_back > all / 50 && done > all / 50,
         "{done}, {taken_back}"
     );
     // What was answered stands in the trail, and nothing that nobody asked for.
