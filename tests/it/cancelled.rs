@@ -90,8 +90,10 @@ async fn change(address: SocketAddr, id: String, calls: usize) -> Told {
     for turn in 0..calls {
         let choice = random.hash_one(turn);
         // Every third is waited for: it finds whatever those before it have left.
-        let patience = match turn % 3 {
-            2 => TIMEOUT,
+        // Some are taken back as soon as they are asked, however fast the machine answers.
+        let patience = match turn % 6 {
+            2 | 5 => TIMEOUT,
+            4 => Duration::ZERO,
             _ => Duration::from_micros(choice.rotate_left(32) % PATIENCE),
         };
         let answer = call(client.clone(), id.clone(), choice);
@@ -232,9 +234,8 @@ fn a_change_that_is_taken_back_is_made_whole_or_not_at_all() {
         "{done} done, {refused} refused, {taken_back} taken back; {made} made of {} told",
         events.len()
     );
-    // How many are in time depends on the machine; that there are some makes it a trial.
     assert!(
-        taken_back > all / 50 && done > all / 50,
+        taken_back > all / 20 && done > all / 20,
         "{done}, {taken_back}"
     );
     // What was answered stands in the trail, and nothing that nobody asked for.

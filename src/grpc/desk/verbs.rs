@@ -38,14 +38,13 @@ impl Control {
             let (_, desk, id) = self.conversation(&asked.name).ok()?;
             desk.conversation(id)?.operator
         };
-        let caller = match (&holder, held()) {
-            (Some(holder), _) => by(caller, holder),
+        let caller = match &holder {
+            Some(holder) => by(caller, holder),
             // Who asks for it does not say its name; whose it was is known.
-            (None, Some(operator)) => Caller {
-                reason: format!("taken from {}", shown(&operator)),
+            None => Caller {
+                reason: held().map_or_else(String::new, |o| format!("taken from {}", shown(&o))),
                 ..caller
             },
-            (None, None) => caller,
         };
         let (control, name) = (self.clone(), asked.name.clone());
         let release = async move {

@@ -175,8 +175,8 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
                 keep.state.send_replace(Cage::Unfit { offer, wanted });
                 return;
             }
-            Err(NotStarted::Unfit(offer)) => Some(offer.missing.join("; ")),
-            Err(NotStarted::Broken(error)) => Some(error.to_string()),
+            Err(NotStarted::Unfit(offer)) => Some(keep.broken(offer.missing.join("; "))),
+            Err(NotStarted::Broken(error)) => Some(keep.broken(error.to_string())),
             Ok((launched, offer)) => {
                 was_ready = true;
                 info!(
@@ -195,7 +195,6 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
             return;
         };
         warn!(listener = keep.profile.listener, why, "launcher ended");
-        keep.broken(why);
         if began.elapsed() > SETTLED {
             wait = BACK_OFF.0;
         }
@@ -205,11 +204,10 @@ async fn keep(keep: Arc<Keep>, mut waiting: mpsc::Receiver<Asking>) {
 }
 
 impl Keep {
-    /// Tells why there is none for now, once.
-    fn broken(&self, why: String) {
-        let broken = Cage::Broken(why);
-        self.state
-            .send_if_modified(|cage| std::mem::replace(cage, broken.clone()) != broken);
+    /// Tells why there is none for now: each that ends, or does not start, counts once.
+    fn broken(&self, why: String) -> String {
+        self.state.send_replace(Cage::Broken(why.clone()));
+        why
     }
 
     /// Lets go of all workers, and of those who come back later. It is known at once why, if that is not the end.

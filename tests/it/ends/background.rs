@@ -61,7 +61,10 @@ fn who_ends_in_the_background_counts_no_more() {
         let service = Service::start(&shell(&name, cage, "", "max_processes = 16"));
         let mut talk = service.talk(&name);
         // Each is on its way out before the next begins.
-        let many = "mkfifo f; i=0; while [ $i -lt 40 ]; do (echo >f &); read x <f; i=$((i+1)); done; echo all";
+        let times = if soak() { 200 } else { 40 };
+        let many = format!(
+            "mkfifo f; i=0; while [ $i -lt {times} ]; do (echo >f &); read x <f; i=$((i+1)); done; echo all"
+        );
         let frame = talk.command(many);
         let said = String::from_utf8_lossy(&frame.stderr);
         assert_eq!(frame.stdout, b"all\n", "{cage}: {said}");

@@ -1,3 +1,5 @@
+//! The promises of the book: order, one answer each, leases, and what is forgotten when.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What the desk draws: at every size, with and without colour.
+
 use super::super::ask::{Ask, Outcome};
 use super::super::desk::{Desk, Seat};
 use super::super::keys::Key;
