@@ -16,14 +16,18 @@ use crate::telemetry::Telemetry;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where it listens: loopback only, since it is plain text and asks nobody who they are.
+    /// Where it listens: loopback, since it is plain text and asks nobody who they are.
     pub address: Address,
+    /// Lets that be an address that others reach, as a probe or a scraper of a container is: they read how the listeners
+    /// are named and how much they are used, and can change nothing.
+    pub allow_network: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             address: Address(([127, 0, 0, 1], 9_464).into()),
+            allow_network: false,
         }
     }
 }
@@ -31,12 +35,12 @@ impl Default for Settings {
 impl Settings {
     /// What cannot be obeyed.
     pub fn check(&self) -> Vec<(&'static str, String)> {
-        if self.address.is_loopback() {
+        if self.allow_network || self.address.is_loopback() {
             return Vec::new();
         }
         let rule = format!(
-            "{} is open to the network, and metrics have no TLS and no roles yet; \
-             bind it to loopback, such as 127.0.0.1:{}",
+            "{} is open to the network, and whoever reaches it reads the metrics; \
+             bind it to loopback, such as 127.0.0.1:{}, or set allow_network to true",
             self.address,
             self.address.0.port()
         );

@@ -12,6 +12,7 @@ const SCOPES: &[(&str, Scope)] = &[
     ("grpc.allow_shell", Scope::Live),
     ("grpc.socket", Scope::Restart),
     ("http.address", Scope::Restart),
+    ("http.allow_network", Scope::Restart),
     ("node.name", Scope::Restart),
     ("shutdown.grace", Scope::Live),
     ("store.max_bytes", Scope::Restart),
@@ -107,7 +108,7 @@ mod tests {
         let text = json!({
             "node": { "name": "other" },
             "grpc": { "address": "127.0.0.1:1", "socket": "/x", "allow_shell": true },
-            "http": { "address": "127.0.0.1:2" },
+            "http": { "address": "127.0.0.1:2", "allow_network": true },
             "store": { "path": "/x", "retention": "1d", "max_bytes": 1 << 22 },
             "shutdown": { "grace": "1s" },
             "telemetry": {

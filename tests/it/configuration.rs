@@ -212,6 +212,8 @@ fn what_is_open_to_the_network_is_refused() {
             assert!(ended.stderr.contains(key), "{key} in:\n{}", ended.stderr);
         }
     }
+    let scraped = check("[http]\naddress = \"[::]:9464\"\nallow_network = true\n");
+    assert_eq!(scraped.code, 0, "{}", scraped.stderr);
     let both = "[listeners.s]\nprotocol = \"shell\"\nbind = \"0.0.0.0:0\"\nallow_cleartext = true\n\
                 [listeners.s.limits]\nallow_cidrs = [\"10.0.0.0/8\"]\n";
     assert_eq!(check(both).code, 0);
