@@ -81,7 +81,7 @@ impl Service<http::Request<Incoming>> for Layered {
             if let Some(bare) = without_reason(&answer) {
                 answer = super::status::explained(&bare, word(code)).into_http();
             }
-            telemetry.call_ended(method, word(code), began.elapsed());
+            telemetry.call_ended(method, word(code), began.elapsed(), &span.trace());
             span.finish(word(code));
             Ok(answer)
         })

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::{Address, web};
 use crate::supervisor::{self, Supervisor};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Exposition, Telemetry};
 
 /// What the HTTP side is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,18 +71,12 @@ pub async fn serve(
 
 async fn metrics(State(speaker): State<Speaker>) -> Response {
     // A collection walks every session.
-    let text = tokio::task::spawn_blocking(move || speaker.telemetry.prometheus()).await;
-    match text {
-        Ok(Ok(text)) => (
-            [(
-                header::CONTENT_TYPE,
-                "text/plain; version=0.0.4; charset=utf-8",
-            )],
-            text,
-        )
-            .into_response(),
-        failed => {
-            tracing::error!(?failed, "metrics cannot be collected");
+    let exposition = Exposition::Prometheus;
+    let read = move || speaker.telemetry.exposition(exposition);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(text) => ([(header::CONTENT_TYPE, exposition.content_type())], text).into_response(),
+        Err(failed) => {
+            tracing::error!(%failed, "metrics cannot be collected");
             (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "metrics cannot be collected; see the log\n",

@@ -10,11 +10,12 @@ use super::Error;
 use super::metrics::{Losses, Metrics};
 use super::settings::Endpoints;
 use opentelemetry::Context;
-use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_proto::tonic::metrics::v1::{ResourceMetrics, ScopeMetrics};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tonic::transport::{Channel, Endpoint};
 
 /// The longest that one export may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -147,8 +149,8 @@ struct Pipeline {
     queue: Queue,
     metrics: Arc<Metrics>,
     span_exporter: Option<SpanExporter>,
-    metric_exporter: Option<MetricExporter>,
-    collected: ResourceMetrics,
+    metric_exporter: Option<MetricsServiceClient<Channel>>,
+    resource: Resource,
     traces_up: Outage,
     metrics_up: Outage,
 }
@@ -167,12 +169,10 @@ impl Pipeline {
                 .with_timeout(EXPORT_TIMEOUT)
                 .build()
         };
-        let metric = |endpoint| {
-            let builder = MetricExporter::builder().with_tonic();
-            builder
-                .with_endpoint(endpoint)
-                .with_timeout(EXPORT_TIMEOUT)
-                .build()
+        let metric = |endpoint: String| {
+            Endpoint::from_shared(endpoint)
+                .map(|endpoint| MetricsServiceClient::new(endpoint.connect_lazy()))
+                .map_err(|error| ExporterBuildError::InternalFailure(error.to_string()))
         };
         let mut span_exporter = endpoints.traces.map(spans).transpose()?;
         if let Some(exporter) = &mut span_exporter {
@@ -183,7 +183,7 @@ impl Pipeline {
             metric_exporter: endpoints.metrics.map(metric).transpose()?,
             traces_up: Outage::new("traces"),
             metrics_up: Outage::new("metrics"),
-            collected: ResourceMetrics::default(),
+            resource: resource.clone(),
             queue,
             metrics,
         })
@@ -231,13 +231,24 @@ impl Pipeline {
     }
 
     async fn send_metrics(&mut self) {
-        let Some(exporter) = &self.metric_exporter else {
+        let Some(exporter) = &mut self.metric_exporter else {
             return;
         };
-        let result = match self.metrics.collect(&mut self.collected) {
-            Ok(()) => timeout(EXPORT_TIMEOUT, exporter.export(&self.collected)).await,
-            Err(error) => Ok(Err(error)),
+        let request = ExportMetricsServiceRequest {
+            resource_metrics: vec![ResourceMetrics {
+                resource: Some((&self.resource).into()),
+                scope_metrics: vec![ScopeMetrics {
+                    metrics: self.metrics.otlp(),
+                    ..ScopeMetrics::default()
+                }],
+                schema_url: String::new(),
+            }],
         };
+        let result = timeout(EXPORT_TIMEOUT, exporter.export(request)).await;
+        let result = result.map(|answer| {
+            let failure = |status: tonic::Status| OTelSdkError::InternalFailure(status.to_string());
+            answer.map(drop).map_err(failure)
+        });
         if self.metrics_up.is_lost(result) {
             self.metrics.losses.metrics.fetch_add(1, Ordering::Relaxed);
         }
