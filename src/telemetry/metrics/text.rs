@@ -34,10 +34,10 @@ pub(super) fn write(points: &Points, resource: &Resource, exposition: Exposition
         out: String::with_capacity(64 * 1024),
         exposition,
     };
+    writer.target(resource);
     for (instrument, of) in points.each() {
         writer.family(instrument, of);
     }
-    writer.target(resource);
     if exposition == Exposition::OpenMetrics {
         writer.out.push_str("# EOF\n");
     }
@@ -183,7 +183,7 @@ impl Writer {
         );
     }
 
-    /// Who reports, as a series of its own.
+    /// Who reports, as a series of its own: OpenMetrics wants it first.
     fn target(&mut self, resource: &Resource) {
         let (family, kind) = match self.exposition {
             Exposition::Prometheus => ("target_info", "gauge"),
@@ -226,4 +226,99 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Trace;
+    use super::super::super::trace::remote_parent;
+    use super::super::Metrics;
+    use super::*;
+    use opentelemetry::KeyValue;
+    use std::collections::HashSet;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn metrics(resource: Resource) -> Metrics {
+        let metrics = Metrics::new(resource, None);
+        let sampled = Trace::from(&remote_parent(PARENT, None).unwrap());
+        for (value, trace) in [(0.002, sampled), (3.0, Trace::default())] {
+            metrics
+                .calls
+                .record(["grpc", "a/B", "OK", ""], value, &trace);
+        }
+        metrics
+    }
+
+    #[test]
+    fn both_texts_have_the_same_series() {
+        let metrics = metrics(Resource::builder().build());
+        let series = |exposition| {
+            let text = metrics.exposition(exposition);
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let bare = |line: &str| {
+                let (series, _) = line.split_once(' ').unwrap();
+                // The two have other ways to write a bound.
+                series.split("le=").next().unwrap().to_owned()
+            };
+            lines.map(bare).collect::<HashSet<_>>()
+        };
+        let all = series(Exposition::Prometheus);
+        assert!(all.len() > 10);
+        assert_eq!(all, series(Exposition::OpenMetrics));
+    }
+
+    #[test]
+    fn openmetrics_has_units_exemplars_and_an_end() {
+        let metrics = metrics(Resource::builder_empty().build());
+        let text = metrics.exposition(Exposition::OpenMetrics);
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+        for line in [
+            "# TYPE rpc_server_call_duration_seconds histogram",
+            "# UNIT rpc_server_call_duration_seconds seconds",
+            "# TYPE process_cpu_time_seconds counter",
+            "# TYPE switchboard_telemetry_dropped counter",
+            "switchboard_telemetry_dropped_total{switchboard_telemetry_signal=\"logs\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+        let labels = "rpc_method=\"a/B\",rpc_response_status_code=\"OK\",rpc_system_name=\"grpc\"";
+        let exemplar =
+            "# {trace_id=\"0af7651916cd43dd8448eb211c80319c\",span_id=\"b7ad6b7169203331\"} 0.002 ";
+        let first = format!(
+            "rpc_server_call_duration_seconds_bucket{{{labels},le=\"0.005\"}} 1 {exemplar}"
+        );
+        assert!(text.contains(&first), "no {first} in\n{text}");
+        let last = format!("rpc_server_call_duration_seconds_bucket{{{labels},le=\"10.0\"}} 2\n");
+        assert!(text.contains(&last), "no {last} in\n{text}");
+        assert!(!metrics.exposition(Exposition::Prometheus).contains("# {"));
+    }
+
+    #[test]
+    fn a_bound_is_written_in_one_way() {
+        let writer = |exposition| Writer {
+            out: String::new(),
+            exposition,
+        };
+        let open = writer(Exposition::OpenMetrics);
+        let texts = [1.0, 0.25, 0.0001, 0.000_01, 0.000_002_5].map(|bound| open.bound(bound));
+        assert_eq!(texts, ["1.0", "0.25", "0.0001", "1e-05", "2.5e-06"]);
+        let plain = writer(Exposition::Prometheus);
+        assert_eq!(
+            [1.0, 0.000_01].map(|bound| plain.bound(bound)),
+            ["1", "0.00001"]
+        );
+    }
+
+    #[test]
+    fn no_value_breaks_out_of_its_quotes() {
+        let hostile = "a\\b\"} 1\nc";
+        let resource = Resource::builder_empty().with_attribute(KeyValue::new("od-d.key", hostile));
+        let metrics = metrics(resource.build());
+        for exposition in [Exposition::Prometheus, Exposition::OpenMetrics] {
+            let text = metrics.exposition(exposition);
+            let line = "target_info{od_d_key=\"a\\\\b\\\"} 1\\nc\"} 1";
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+    }
 }
