@@ -14,6 +14,7 @@ use super::{Caller, Control, Creation, Deletion, Update, api, mask, page, spec, 
 use crate::config::Scope;
 use crate::net::web;
 use crate::supervisor::{Error, ListenerName, Violation};
+use crate::telemetry::Concerns;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -281,8 +282,14 @@ pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str
         method,
         reason: crate::supervisor::shown(reason),
         trace: request.extensions().get().copied().unwrap_or_default(),
+        concerns: concerns(request),
         done: None,
     }
+}
+
+/// Where to say which sessions a call is about.
+pub(super) fn concerns<T>(request: &Request<T>) -> Concerns {
+    request.extensions().get().cloned().unwrap_or_default()
 }
 
 /// A grace that was asked for.

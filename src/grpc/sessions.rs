@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{bare_name, session};
 use super::detail::{self, Detail};
-use super::listeners::{caller, grace, refused};
+use super::listeners::{caller, concerns, grace, refused};
 use super::status::invalid_field;
 use super::{Control, api, watch};
 use crate::supervisor::Closing;
@@ -18,9 +18,11 @@ impl api::session_service_server::SessionService for Control {
         &self,
         request: Request<api::GetSessionRequest>,
     ) -> Answer<api::GetSessionResponse> {
+        let concerns = concerns(&request);
         let asked = request.into_inner();
         let detail = Detail::read(asked.view)?;
         let mut view = self.supervisor.session(&asked.name).map_err(refused)?;
+        concerns.add(&view.trace);
         let live = detail.kept(&mut view);
         let session = Some(detail::with_facts(session(view, &self.supervisor), live));
         Ok(Response::new(api::GetSessionResponse { session }))

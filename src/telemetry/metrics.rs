@@ -13,6 +13,7 @@ use super::{Error, Labels, process};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter, MeterProvider};
 use opentelemetry_prometheus::PrometheusExporter;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -163,7 +164,16 @@ impl Metrics {
             .map_err(|error| Error::Metrics(error.to_string()))
     }
 
-    /// What is exported over OTLP.
+    /// Every metric, as OTLP has it; none when the SDK fails, which it does only after a shutdown.
+    pub(super) fn otlp(&self) -> Vec<opentelemetry_proto::tonic::metrics::v1::Metric> {
+        let mut collected = ResourceMetrics::default();
+        let _ = self.collect(&mut collected);
+        let request = ExportMetricsServiceRequest::from(&collected);
+        let resources = request.resource_metrics.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_metrics);
+        scopes.flat_map(|scope| scope.metrics).collect()
+    }
+
     pub(super) fn collect(&self, into: &mut ResourceMetrics) -> OTelSdkResult {
         let _turn = self.take_turn();
         self.reader.collect(into)
