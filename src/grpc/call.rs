@@ -14,13 +14,13 @@ use hyper::body::{Body as _, Incoming};
 use prost::Message;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tower::Service;
 
 use super::api;
 use super::ending::Ending;
 use super::load::Load;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Concerns, Telemetry};
 
 /// All services, with what surrounds their calls.
 #[derive(Clone)]
@@ -85,6 +85,11 @@ impl Service<http::Request<Incoming>> for Layered {
             Ok(ending.of(answer))
         })
     }
+}
+
+/// Where to say which sessions a call is about.
+pub(super) fn concerns<T>(request: &Request<T>) -> Concerns {
+    request.extensions().get().cloned().unwrap_or_default()
 }
 
 /// How long what a refused call says may still be under way.

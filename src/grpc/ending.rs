@@ -75,7 +75,9 @@ impl HttpBody for Followed {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let status = frame.trailers_ref().and_then(Status::from_header_map);
-                status.map(|status| self.ending.tell(status.code()));
+                if let Some(status) = status {
+                    self.ending.tell(status.code());
+                }
             }
             Poll::Ready(Some(Err(status))) => self.ending.tell(status.code()),
             Poll::Ready(None) => self.ending.tell(Code::Ok),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::call::concerns;
 use super::convert::{bare_name, listener, listener_name, scope, warning};
 use super::filter::Filter;
 use super::order::{Order, Place};
@@ -14,7 +15,6 @@ use super::{Caller, Control, Creation, Deletion, Update, api, mask, page, spec, 
 use crate::config::Scope;
 use crate::net::web;
 use crate::supervisor::{Error, ListenerName, Violation};
-use crate::telemetry::Concerns;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -285,11 +285,6 @@ pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str
         concerns: concerns(request),
         done: None,
     }
-}
-
-/// Where to say which sessions a call is about.
-pub(super) fn concerns<T>(request: &Request<T>) -> Concerns {
-    request.extensions().get().cloned().unwrap_or_default()
 }
 
 /// A grace that was asked for.

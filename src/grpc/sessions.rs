@@ -3,9 +3,10 @@
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::call::concerns;
 use super::convert::{bare_name, session};
 use super::detail::{self, Detail};
-use super::listeners::{caller, concerns, grace, refused};
+use super::listeners::{caller, grace, refused};
 use super::status::invalid_field;
 use super::{Control, api, watch};
 use crate::supervisor::Closing;

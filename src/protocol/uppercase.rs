@@ -88,7 +88,9 @@ impl DatagramHandler for Uppercase {
                     Ok(()) => true,
                     Err(reason) => {
                         door.counters.refuse(reason);
-                        span.map(|span| span.refused(reason));
+                        if let Some(span) = span {
+                            span.refused(reason);
+                        }
                         false
                     }
                 });

@@ -82,7 +82,9 @@ impl DatagramHandler for Visits {
             let span = door.telemetry.message(&door.labels, &session.trace);
             if !self.desk.hear(&session, door, datagram.data) {
                 door.counters.refuse("too_many_unanswered");
-                span.map(|span| span.refused("too_many_unanswered"));
+                if let Some(span) = span {
+                    span.refused("too_many_unanswered");
+                }
             }
             self.desk.table.note(&session, false, batch.now);
             if door.session(session.id).is_none() {

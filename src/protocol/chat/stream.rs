@@ -77,7 +77,9 @@ impl Visits {
         let heard = (self.free && message.is_empty()) || self.desk.hear(session, door, &message);
         if !heard {
             door.counters.refuse("too_many_unanswered");
-            span.map(|span| span.refused("too_many_unanswered"));
+            if let Some(span) = span {
+                span.refused("too_many_unanswered");
+            }
         }
         heard
     }

@@ -4,8 +4,10 @@
 
 mod environment;
 mod plan;
+mod route;
 
-pub(super) use plan::{Plan, Route, Signal};
+pub(super) use plan::Plan;
+pub(super) use route::{Route, Signal};
 
 use super::logs;
 use serde::{Deserialize, Serialize};
