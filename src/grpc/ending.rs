@@ -46,7 +46,8 @@ impl Ending {
         };
         let code = word(code);
         let took = self.began.elapsed();
-        self.telemetry.call_ended(self.method, code, took);
+        let trace = span.trace();
+        self.telemetry.call_ended(self.method, code, took, &trace);
         span.finish(code);
     }
 }

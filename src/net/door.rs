@@ -244,7 +244,7 @@ impl Door {
         session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry
-            .session_ended(&self.labels, reason.word(), open_for);
+            .session_ended(&self.labels, reason.word(), open_for, &session.trace);
         debug!(
             listener = %self.labels.listener, session = %session.id, reason = reason.word(),
             received_messages = totals.received_messages, sent_messages = totals.sent_messages,

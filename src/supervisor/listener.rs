@@ -85,12 +85,12 @@ impl Listener {
         } = target;
         let (uid, created) = identity.unwrap_or_else(|| (fresh_uid(), now));
         Self {
-            labels: Labels {
-                listener: name.as_str().into(),
-                protocol: spec.protocol.word(),
-                transport: spec.protocol.transport().word(),
-                network: spec.bind.network(),
-            },
+            labels: Labels::new(
+                name.as_str().into(),
+                spec.protocol.word(),
+                spec.protocol.transport().word(),
+                spec.bind.network(),
+            ),
             built: spec.protocol.build(ground),
             cage: Followed::default(),
             uid,

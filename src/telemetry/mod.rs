@@ -7,22 +7,20 @@
 mod escape;
 mod export;
 mod instruments;
+mod labels;
 mod logs;
 mod metrics;
-mod process;
-mod recording;
 mod sampling;
 mod settings;
-mod snapshot;
 mod spans;
 mod trace;
 
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
+pub use labels::Labels;
 pub use logs::Override as LogOverride;
-pub use metrics::{Sink, Source};
+pub use metrics::{Exposition, Series, Sink, Source};
 pub use settings::{LogFormat, Protocol, REDACTED, Settings, without_password};
-pub use snapshot::Series;
 pub use spans::{Call, Command, CommandEnd, Concerns, Message, Outcome};
 pub use trace::Trace;
 
@@ -33,7 +31,6 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
-use recording::Names;
 use sampling::Sampling;
 use settings::Plan;
 use spans::Spans;
@@ -55,26 +52,12 @@ pub struct Identity {
     pub instance_id: String,
 }
 
-/// The listener that something belongs to, as metrics and spans name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels {
-    /// The listener's name.
-    pub listener: Arc<str>,
-    /// What is spoken there: `ack`, `shell`, `uppercase`, `chat`.
-    pub protocol: &'static str,
-    /// `tcp` or `udp`.
-    pub transport: &'static str,
-    /// `ipv4` or `ipv6`: of the address that it is bound to.
-    pub network: &'static str,
-}
-
 /// The handle.
 #[derive(Clone)]
 pub struct Telemetry(Arc<Inner>);
 
 struct Inner {
     metrics: Arc<Metrics>,
-    names: Names,
     spans: Spans,
     exporter: Option<Exporter>,
     logs: Option<logs::Writer>,
@@ -102,7 +85,7 @@ impl Telemetry {
             tracing::warn!(doubt, "a variable is not obeyed as it stands");
         }
         let resource = resource(identity, &plan);
-        let metrics = Arc::new(Metrics::new(resource.clone(), Some(logs.clone()))?);
+        let metrics = Arc::new(Metrics::new(resource.clone(), Some(logs.clone())));
         let queue = Queue::new(plan.queue, plan.batch, metrics.losses.clone());
         let exporter = if plan.traces.is_none() && plan.metrics.is_none() {
             None
@@ -113,7 +96,6 @@ impl Telemetry {
         };
         Ok(Self(Arc::new(Inner {
             metrics,
-            names: Names::default(),
             spans: Spans {
                 tracer: plan.traces.is_some().then(|| tracer(queue)),
                 sampling: Sampling::new(settings, &plan),
@@ -129,12 +111,9 @@ impl Telemetry {
         self.0.metrics.observe(source);
     }
 
-    /// All metrics as Prometheus text exposition 0.0.4. Blocks for the milliseconds that a collection takes.
-    ///
-    /// # Errors
-    /// When the text cannot be encoded.
-    pub fn prometheus(&self) -> Result<String, Error> {
-        self.0.metrics.prometheus()
+    /// All metrics as a scraper reads them. Blocks for the milliseconds that a collection takes.
+    pub fn exposition(&self, exposition: Exposition) -> String {
+        self.0.metrics.exposition(exposition)
     }
 
     /// The same by their OpenTelemetry names, sorted; a histogram as `.count` and `.sum`. Blocks likewise.
@@ -223,8 +202,6 @@ pub enum Error {
     NoLog,
     /// An endpoint, or another variable of the exporters, cannot be used.
     Endpoint(String),
-    /// A collection failed.
-    Metrics(String),
     /// A thread or its runtime cannot be started.
     Thread(io::Error),
 }
@@ -235,7 +212,6 @@ impl fmt::Display for Error {
             Self::Filter(problem) => write!(f, "log directives: {problem}"),
             Self::NoLog => f.write_str("the log stream is not this program's to change"),
             Self::Endpoint(problem) => write!(f, "telemetry endpoint: {problem}"),
-            Self::Metrics(problem) => write!(f, "metrics: {problem}"),
             Self::Thread(error) => write!(f, "telemetry thread: {error}"),
         }
     }
@@ -247,10 +223,9 @@ impl std::error::Error for Error {}
 impl Telemetry {
     /// Metrics that only this handle can read; no log stream, no exporters, no spans.
     pub fn quiet() -> Self {
-        let metrics = Metrics::new(Resource::builder_empty().build(), None).unwrap();
+        let metrics = Metrics::new(Resource::builder_empty().build(), None);
         Self(Arc::new(Inner {
             metrics: Arc::new(metrics),
-            names: Names::default(),
             spans: Spans {
                 tracer: None,
                 sampling: Sampling::all(1.0),
@@ -285,12 +260,7 @@ mod tests {
     }
 
     fn labels() -> Labels {
-        Labels {
-            listener: "front".into(),
-            protocol: "ack",
-            transport: "tcp",
-            network: "ipv4",
-        }
+        Labels::new("front".into(), "ack", "tcp", "ipv4")
     }
 
     fn dropped(telemetry: &Telemetry, signal: &str) -> f64 {
@@ -338,6 +308,14 @@ mod tests {
         telemetry.flush(Duration::from_secs(10));
         assert_eq!(dropped(&telemetry, "traces"), 1.0);
         assert_eq!(dropped(&telemetry, "metrics"), 1.0);
+    }
+
+    struct Listener(Labels);
+
+    impl Source for Listener {
+        fn collect(&self, sink: &mut dyn Sink) {
+            sink.recorded(&self.0);
+        }
     }
 
     /// Answers an export with an empty message.
@@ -391,7 +369,10 @@ mod tests {
     fn a_working_collector_gets_both_signals_with_their_origin() {
         let (endpoint, bodies) = collector();
         let telemetry = started(endpoint);
-        let trace = telemetry.session_setup(&labels(), 7, Duration::from_micros(50));
+        let listener = Arc::new(Listener(labels()));
+        let source: Arc<dyn Source> = listener.clone();
+        telemetry.observe(Arc::downgrade(&source));
+        let trace = telemetry.session_setup(&listener.0, 7, Duration::from_micros(50));
         assert!(trace.is_sampled());
         let before = Instant::now();
         telemetry.flush(Duration::from_secs(10));
@@ -439,9 +420,9 @@ mod tests {
     #[test]
     fn a_quiet_handle_still_counts() {
         let telemetry = Telemetry::quiet();
-        telemetry.session_ended(&labels(), "idle", Duration::from_secs(2));
-        let text = telemetry.prometheus().unwrap();
-        let line = "switchboard_session_duration_seconds_count{switchboard_listener_name=\"front\",switchboard_session_close_reason=\"idle\"} 1";
+        telemetry.call_ended("a/B", "OK", Duration::from_secs(2), &Trace::default());
+        let text = telemetry.exposition(Exposition::Prometheus);
+        let line = "rpc_server_call_duration_seconds_count{rpc_method=\"a/B\",rpc_response_status_code=\"OK\",rpc_system_name=\"grpc\"} 1";
         assert!(text.contains(line), "{text}");
         telemetry.flush(Duration::from_secs(1));
     }

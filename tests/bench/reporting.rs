@@ -19,12 +19,7 @@ pub(crate) fn telemetry(settings: &Settings) -> Telemetry {
 }
 
 pub(crate) fn labels() -> Labels {
-    Labels {
-        listener: "bench".into(),
-        protocol: "ack",
-        transport: "tcp",
-        network: "ipv4",
-    }
+    Labels::new("bench".into(), "ack", "tcp", "ipv4")
 }
 
 #[divan::bench]

@@ -177,12 +177,7 @@ mod tests {
     }
 
     fn labels() -> Labels {
-        Labels {
-            listener: "front".into(),
-            protocol: "shell",
-            transport: "tcp",
-            network: "ipv4",
-        }
+        Labels::new("front".into(), "shell", "tcp", "ipv4")
     }
 
     fn attribute(span: &SpanData, key: &str) -> Option<String> {
