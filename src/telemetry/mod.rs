@@ -20,8 +20,8 @@ pub use instruments::{Instrument, Kind};
 pub use labels::Labels;
 pub use logs::Override as LogOverride;
 pub use metrics::{Exposition, Series, Sink, Source};
-pub use settings::{LogFormat, REDACTED, Settings, without_password};
-pub use spans::{Call, Command, CommandEnd, Message, Outcome};
+pub use settings::{LogFormat, Protocol, REDACTED, Settings, without_password};
+pub use spans::{Call, Command, CommandEnd, Concerns, Message, Outcome};
 pub use trace::Trace;
 
 use export::{Exporter, Queue};
@@ -29,14 +29,17 @@ use metrics::Metrics;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
-use sampling::Share;
-use settings::Endpoints;
+use sampling::Sampling;
+use settings::Plan;
 use spans::Spans;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fmt, io};
+
+/// Schema of the OpenTelemetry semantic conventions that the names of metrics, spans and their attributes follow.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// Who is reporting.
 #[derive(Debug, Clone)]
@@ -76,30 +79,26 @@ impl Telemetry {
     /// When the log directives or an endpoint cannot be understood, or a thread cannot be started.
     pub fn start(settings: &Settings, identity: &Identity) -> Result<Self, Error> {
         let variable = |name: &str| env::var(name).ok();
-        let endpoints = Endpoints::resolve(settings.otlp_endpoint.as_deref(), variable)
-            .map_err(Error::Endpoint)?;
+        let plan = Plan::of(settings, &variable).map_err(Error::Endpoint)?;
         let logs = logs::install(&settings.log, settings.log_format)?;
-        let resource = resource(identity);
+        for doubt in &plan.doubts {
+            tracing::warn!(doubt, "a variable is not obeyed as it stands");
+        }
+        let resource = resource(identity, &plan);
         let metrics = Arc::new(Metrics::new(resource.clone(), Some(logs.clone())));
-        let queue = Queue::new(metrics.losses.clone());
-        let traced = endpoints.traces.is_some();
-        let exporter = if endpoints == Endpoints::default() {
+        let queue = Queue::new(plan.queue, plan.batch, metrics.losses.clone());
+        let exporter = if plan.traces.is_none() && plan.metrics.is_none() {
             None
         } else {
             let (queue, metrics) = (queue.clone(), metrics.clone());
-            Some(Exporter::start(
-                endpoints,
-                resource.clone(),
-                queue,
-                metrics,
-            )?)
+            let origin = (&resource, identity.version);
+            Some(Exporter::start(&plan, origin, queue, metrics)?)
         };
         Ok(Self(Arc::new(Inner {
             metrics,
             spans: Spans {
-                tracer: traced.then(|| tracer(queue, resource)),
-                messages: Share::new(settings.sample_messages),
-                reads: Share::new(settings.sample_reads),
+                tracer: plan.traces.is_some().then(|| tracer(queue)),
+                sampling: Sampling::new(settings, &plan),
                 node: identity.node.clone(),
             },
             exporter,
@@ -138,7 +137,7 @@ impl Telemetry {
         logs::set_aside(directives)
     }
 
-    /// Sends and writes what waits, but returns after `deadline` whatever the collector does.
+    /// Sends and writes what waits, for the last time, but returns after `deadline` whatever the collector does.
     /// Blocks: an asynchronous caller uses `spawn_blocking`.
     pub fn flush(&self, deadline: Duration) {
         let deadline = Instant::now() + deadline;
@@ -151,8 +150,10 @@ impl Telemetry {
     }
 }
 
-/// What every signal says of its origin; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` have the last word.
-fn resource(identity: &Identity) -> Resource {
+/// What every signal says of its origin; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` have the last word. Of the
+/// command line only the program's name is told: the rest may hold anything.
+fn resource(identity: &Identity, plan: &Plan) -> Resource {
+    let told = plan.attributes.iter().cloned();
     let resource = Resource::builder_empty()
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_service_name("switchboard")
@@ -160,20 +161,34 @@ fn resource(identity: &Identity) -> Resource {
             KeyValue::new("service.version", identity.version),
             KeyValue::new("service.instance.id", identity.instance_id.clone()),
             KeyValue::new("switchboard.node", identity.node.clone()),
+            KeyValue::new("process.pid", i64::from(std::process::id())),
+            KeyValue::new("os.type", env::consts::OS),
         ])
-        .with_detector(Box::new(EnvResourceDetector::new()));
-    match env::var("OTEL_SERVICE_NAME") {
-        Ok(name) if !name.is_empty() => resource.with_service_name(name).build(),
-        _ => resource.build(),
+        .with_attributes(host().map(|host| KeyValue::new("host.name", host)))
+        .with_attributes(executable().map(|name| KeyValue::new("process.executable.name", name)))
+        .with_attributes(told.map(|(key, value)| KeyValue::new(key, value)));
+    match &plan.service {
+        Some(name) => resource.with_service_name(name.clone()).build(),
+        None => resource.build(),
     }
 }
 
-/// The SDK samples everything, because whoever asks it for a span has decided.
-fn tracer(queue: Queue, resource: Resource) -> SdkTracer {
+fn host() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+fn executable() -> Option<String> {
+    let path = env::current_exe().ok()?;
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
+/// The SDK samples everything, because whoever asks it for a span has decided. The exporter names resource and scope.
+fn tracer(queue: Queue) -> SdkTracer {
     SdkTracerProvider::builder()
         .with_sampler(Sampler::AlwaysOn)
         .with_span_processor(queue)
-        .with_resource(resource)
+        .with_resource(Resource::builder_empty().build())
         .build()
         .tracer("switchboard")
 }
@@ -213,8 +228,7 @@ impl Telemetry {
             metrics: Arc::new(metrics),
             spans: Spans {
                 tracer: None,
-                messages: Share::new(1.0),
-                reads: Share::new(1.0),
+                sampling: Sampling::all(1.0),
                 node: "test".to_owned(),
             },
             exporter: None,
@@ -374,9 +388,14 @@ mod tests {
                 assert!(text.contains(part), "no {part} in {text:?}");
             }
         }
-        assert!(texts[0].contains("session setup front"));
-        assert!(texts[0].contains("local-00000000000000000000000007"));
-        assert!(texts[1].contains("switchboard.session.setup.duration"));
+        // The two go their own ways.
+        let (traces, metrics) = match texts[0].contains("session setup front") {
+            true => (&texts[0], &texts[1]),
+            false => (&texts[1], &texts[0]),
+        };
+        assert!(traces.contains("session setup front"));
+        assert!(traces.contains("local-00000000000000000000000007"));
+        assert!(metrics.contains("switchboard.session.setup.duration"));
         drop(texts);
         assert_eq!(dropped(&telemetry, "traces"), 0.0);
         assert_eq!(dropped(&telemetry, "metrics"), 0.0);
