@@ -86,7 +86,7 @@ impl Telemetry {
         }
         let resource = resource(identity, &plan);
         let metrics = Arc::new(Metrics::new(resource.clone(), Some(logs.clone())));
-        let queue = Queue::new(plan.queue, plan.batch, metrics.losses.clone());
+        let queue = Queue::new(plan.queue, plan.batch, metrics.passage.clone());
         let exporter = if plan.traces.is_none() && plan.metrics.is_none() {
             None
         } else {

@@ -131,7 +131,7 @@ instruments! {
     Stalls = Listener Counter "switchboard.session.stalls", "{stall}", [],
         "Times that a peer did not read and its queue had to wait.";
     MessageDuration = Name Histogram(MESSAGE) "switchboard.message.process.duration", "s", [ERROR],
-        "From reading a message until it is answered, or handed to the desk or the room, of the sampled ones alone (telemetry.sample_messages); with error.type, those that were refused.";
+        "From reading a message until it is answered, or handed to the desk or the room, of one in a hundred drawn at random, or of as many as get a span; with error.type, those that were refused.";
     ChatWaiting = Listener UpDownCounter "switchboard.chat.waiting", "{conversation}", [],
         "Conversations that wait for an operator's answer.";
     ChatLongestWait = Listener Gauge "switchboard.chat.longest_wait", "s", [],

@@ -7,6 +7,7 @@
 
 mod distribution;
 mod otlp;
+mod passage;
 mod process;
 mod recording;
 mod snapshot;
@@ -15,6 +16,8 @@ mod text;
 pub use snapshot::Series;
 pub use text::Exposition;
 
+pub(super) use otlp::points;
+pub(super) use passage::Passage;
 pub(super) use recording::Recorded;
 #[cfg(test)]
 pub(super) use text::{name, series_name};
@@ -26,7 +29,7 @@ use distribution::{Distribution, Family, Values};
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_sdk::Resource;
 use process::Switches;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -53,15 +56,8 @@ pub trait Sink {
     fn recorded(&mut self, labels: &Labels);
 }
 
-/// What passed on the way out, and what was lost.
-#[derive(Debug, Default)]
-pub(super) struct Losses {
-    pub(super) spans: AtomicU64,
-    pub(super) metrics: AtomicU64,
-}
-
 pub(super) struct Metrics {
-    pub(super) losses: Arc<Losses>,
+    pub(super) passage: Arc<Passage>,
     calls: Family,
     sources: Mutex<Vec<Weak<dyn Source>>>,
     switches: Mutex<Switches>,
@@ -185,7 +181,7 @@ fn is_defined(
 impl Metrics {
     pub(super) fn new(resource: Resource, logs: Option<Writer>) -> Self {
         Self {
-            losses: Arc::default(),
+            passage: Arc::default(),
             calls: Family::new(Instrument::CallDuration),
             sources: Mutex::default(),
             switches: Mutex::default(),
@@ -240,14 +236,15 @@ impl Metrics {
             process::observe(points, self.began.elapsed(), &mut switches);
         }
         let lost = [
-            ("traces", self.losses.spans.load(Ordering::Relaxed)),
-            ("metrics", self.losses.metrics.load(Ordering::Relaxed)),
+            ("traces", self.passage.spans.load(Ordering::Relaxed)),
+            ("metrics", self.passage.metrics.load(Ordering::Relaxed)),
             ("logs", self.logs.as_ref().map_or(0, Writer::lost)),
         ];
         for (signal, lost) in lost {
             let dropped = Instrument::TelemetryDropped;
             points.observe(dropped, None, Some(signal), lost as f64);
         }
+        self.passage.observe(points);
     }
 }
 

@@ -39,6 +39,12 @@ impl Default for Recorded {
 }
 
 impl Recorded {
+    /// A message was processed or, for this reason, refused.
+    pub(in super::super) fn message(&self, refused: &'static str, took: Duration, trace: &Trace) {
+        let duration = &self.message_duration;
+        duration.record(values(refused, None), took.as_secs_f64(), trace);
+    }
+
     /// Every family, recorded or not.
     pub(super) fn families(&self) -> [&Family; 7] {
         [
@@ -126,7 +132,8 @@ impl Telemetry {
         self.0.spans.command(labels, parent)
     }
 
-    /// A message was received: a span for the sampled few, linked to its session's set-up.
+    /// A message was received: for the sampled few it is timed until this is dropped, and may have a span, linked to its
+    /// session's set-up.
     pub fn message(&self, labels: &Labels, parent: &Trace) -> Option<Message> {
         self.0.spans.message(labels, parent)
     }

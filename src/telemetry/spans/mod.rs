@@ -7,14 +7,16 @@
 
 mod call;
 mod command;
+mod message;
 
 pub(super) use call::is_server_fault;
 pub use call::{Call, Concerns};
 pub use command::{Command, CommandEnd, Outcome};
+pub use message::Message;
 
 use super::Labels;
 use super::instruments::{ERROR_TYPE, RPC_METHOD, RPC_SYSTEM, listener_attributes};
-use super::sampling::Sampling;
+use super::sampling::{Sampling, random};
 use super::trace::{Trace, remote_parent};
 use opentelemetry::trace::{
     Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer,
@@ -56,15 +58,17 @@ impl Spans {
     }
 
     pub(super) fn message(&self, labels: &Labels, parent: &Trace) -> Option<Message> {
-        let tracer = self.tracer.as_ref()?;
         let (name, share) = match labels.transport {
             "udp" => ("datagram", self.sampling.datagrams),
             _ => ("message", self.sampling.messages),
         };
-        share.hit().then(|| {
-            let builder = linked(name, labels, parent);
-            Message(Box::new(root(tracer, builder)))
-        })
+        let draw = random();
+        if !share.holds(draw) && !self.sampling.timed.holds(draw) {
+            return None;
+        }
+        let tracer = self.tracer.as_ref().filter(|_| share.holds(draw));
+        let span = tracer.map(|tracer| Box::new(root(tracer, linked(name, labels, parent))));
+        Some(Message::new(labels, span))
     }
 
     pub(super) fn call(
@@ -97,26 +101,6 @@ impl Spans {
             Context::new().with_remote_span_context(parent)
         });
         Call::new(tracer.build_with_context(builder, &above))
-    }
-}
-
-/// A sampled message. Ended by [`finish`](Self::finish), or when dropped.
-#[derive(Debug)]
-pub struct Message(Box<Span>);
-
-impl Message {
-    /// It was handed on; to so many recipients, when that means something.
-    pub fn finish(mut self, recipients: Option<usize>) {
-        if let Some(count) = recipients.and_then(|count| i64::try_from(count).ok()) {
-            let count = KeyValue::new("switchboard.message.recipients", count);
-            self.0.set_attribute(count);
-        }
-    }
-
-    /// It was not served, for the reason that refusals are counted by.
-    pub fn refused(mut self, reason: &'static str) {
-        self.0.set_attribute(KeyValue::new(ERROR_TYPE, reason));
-        self.0.set_status(Status::error(""));
     }
 }
 

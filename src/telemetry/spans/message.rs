@@ -1,0 +1,57 @@
+//! A message that was drawn: its processing is timed, and it may have a span.
+
+use super::super::Labels;
+use super::super::instruments::ERROR_TYPE;
+use super::super::metrics::Recorded;
+use super::super::trace::Trace;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Span as _, Status};
+use opentelemetry_sdk::trace::Span;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A sampled message. Ended by [`finish`](Self::finish), or when dropped.
+#[derive(Debug)]
+pub struct Message {
+    began: Instant,
+    recorded: Arc<Recorded>,
+    /// Why it was not served; empty when it was.
+    refused: &'static str,
+    span: Option<Box<Span>>,
+}
+
+impl Message {
+    pub(super) fn new(labels: &Labels, span: Option<Box<Span>>) -> Self {
+        Self {
+            began: Instant::now(),
+            recorded: labels.recorded.clone(),
+            refused: "",
+            span,
+        }
+    }
+
+    /// It was handed on; to so many recipients, when that means something.
+    pub fn finish(mut self, recipients: Option<usize>) {
+        let count = recipients.and_then(|count| i64::try_from(count).ok());
+        if let (Some(span), Some(count)) = (&mut self.span, count) {
+            span.set_attribute(KeyValue::new("switchboard.message.recipients", count));
+        }
+    }
+
+    /// It was not served, for the reason that refusals are counted by.
+    pub fn refused(mut self, reason: &'static str) {
+        self.refused = reason;
+        if let Some(span) = &mut self.span {
+            span.set_attribute(KeyValue::new(ERROR_TYPE, reason));
+            span.set_status(Status::error(""));
+        }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        let trace = self.span.as_ref().map(|span| Trace::of(span));
+        self.recorded
+            .message(self.refused, self.began.elapsed(), &trace.unwrap_or_default());
+    }
+}
