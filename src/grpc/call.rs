@@ -19,7 +19,7 @@ use tower::Service;
 
 use super::api;
 use super::load::Load;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, traced};
 
 /// All services, with what surrounds their calls.
 #[derive(Clone)]
@@ -75,7 +75,9 @@ impl Service<http::Request<Incoming>> for Layered {
             let span = telemetry.call(method, parent, state, is_mutation(method));
             // The trail says where a change was traced.
             request.extensions_mut().insert(span.trace());
-            let answering = AssertUnwindSafe(turn.take(async move { routes.call(request).await }));
+            let answering = AssertUnwindSafe(turn.take(traced(span.trace(), async move {
+                routes.call(request).await
+            })));
             let mut answer = Caught(Box::pin(answering)).await;
             let code = code(&answer);
             if let Some(bare) = without_reason(&answer) {

@@ -19,7 +19,7 @@ mod trace;
 
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
-pub use logs::{Override as LogOverride, log_panics, traced, traced_here};
+pub use logs::{Override as LogOverride, current_trace, log_panics, traced};
 pub use metrics::{Sink, Source};
 pub use settings::{LogFormat, REDACTED, Settings, without_password};
 pub use snapshot::Series;

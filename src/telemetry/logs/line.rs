@@ -1,5 +1,6 @@
 //! The shape of a line: text or JSON, with what every line says without its place in the code knowing of it.
 
+use super::super::Trace;
 use super::pace::Pace;
 use super::scope;
 use std::fmt::Write as _;
@@ -22,7 +23,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// `line` without its last newline, with what else there is to say at its end.
-    fn complete(self, line: &mut String, trace: Option<super::super::Trace>, suppressed: u64) {
+    fn complete(self, line: &mut String, trace: Option<Trace>, suppressed: u64) {
         let length = line.trim_end_matches('\n').len();
         line.truncate(length);
         if self.json {
@@ -129,7 +130,8 @@ where
         self.format
             .format_event(ctx, Writer::new(&mut line), event)?;
         let named = metadata.fields().field("trace_id").is_some();
-        let trace = scope::current().filter(|_| !named);
+        let trace =
+            Some(scope::current_trace()).filter(|trace| !named && *trace != Trace::default());
         self.shape.complete(&mut line, trace, suppressed);
         let priority = self.shape.priority(*metadata.level());
         // Levels are aligned behind the time, which there may be none of.
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_added_stays_in_the_line_and_json_stays_json() {
-        let trace = Some(super::super::super::Trace::unsampled(0xab));
+        let trace = Some(Trace::unsampled(0xab));
         let mut text = "INFO hello a=1\n".to_owned();
         TEXT.complete(&mut text, trace, 3);
         let id = format!("{:032x}", 0xab);

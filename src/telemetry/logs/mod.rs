@@ -12,7 +12,7 @@ mod scope;
 mod writer;
 
 pub(super) use directives::filter;
-pub use scope::{traced, traced_here};
+pub use scope::{current_trace, traced};
 pub(super) use writer::Writer;
 
 use super::{Error, LogFormat};
@@ -342,8 +342,9 @@ mod tests {
                     let work = async {
                         tracing::info!("inside");
                         tracing::info!(trace_id = "its own", "named");
-                        let handed =
-                            tokio::spawn(traced_here(async { tracing::info!("handed on") }));
+                        let handed = tokio::spawn(traced(current_trace(), async {
+                            tracing::info!("handed on")
+                        }));
                         handed.await.unwrap();
                     };
                     traced(trace, work).await;

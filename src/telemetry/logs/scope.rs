@@ -11,13 +11,7 @@ pub fn traced<F: Future>(trace: Trace, work: F) -> impl Future<Output = F::Outpu
     TRACE.scope(trace, work)
 }
 
-/// `work` in the trace of whoever hands it to another task.
-pub fn traced_here<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    traced(current().unwrap_or_default(), work)
-}
-
-/// The trace that is worked in, if any.
-pub(super) fn current() -> Option<Trace> {
-    let current = TRACE.try_with(|trace| *trace).ok();
-    current.filter(|trace| *trace != Trace::default())
+/// The trace that is worked in, for whoever hands work to another task; [`Trace::default`] where there is none.
+pub fn current_trace() -> Trace {
+    TRACE.try_with(|trace| *trace).unwrap_or_default()
 }
