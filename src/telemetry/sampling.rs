@@ -54,6 +54,7 @@ impl Sampling {
             commands: share,
             messages: share,
             datagrams: share,
+            timed: share,
             reads: share,
             changes: share,
             heeds_callers: true,

@@ -244,6 +244,8 @@ impl Metrics {
             let dropped = Instrument::TelemetryDropped;
             points.observe(dropped, None, Some(signal), lost as f64);
         }
+        let suppressed = self.logs.as_ref().map_or(0, Writer::suppressed);
+        points.observe(Instrument::LogSuppressed, None, None, suppressed as f64);
         self.passage.observe(points);
     }
 }

@@ -49,7 +49,8 @@ impl Sent {
         self.inflight.store(0, Relaxed);
         match rejected {
             Some(rejected) => {
-                self.taken.fetch_add(count.saturating_sub(rejected), Relaxed);
+                self.taken
+                    .fetch_add(count.saturating_sub(rejected), Relaxed);
                 self.rejected.fetch_add(rejected, Relaxed);
             }
             None => {
@@ -76,7 +77,11 @@ impl Passage {
             (Instrument::SpanQueueSize, None, &queue.size),
             (Instrument::SpanQueueCapacity, None, &queue.capacity),
             (Instrument::SpansProcessed, None, &queue.entered),
-            (Instrument::SpansProcessed, Some("queue_full"), &queue.refused),
+            (
+                Instrument::SpansProcessed,
+                Some("queue_full"),
+                &queue.refused,
+            ),
             (Instrument::SpansInflight, None, &self.spans_sent.inflight),
         ] {
             sink.observe(what, None, error, count.load(Relaxed) as f64);

@@ -45,6 +45,14 @@ impl Recorded {
         duration.record(values(refused, None), took.as_secs_f64(), trace);
     }
 
+    /// How many messages were refused for this reason, or processed.
+    #[cfg(test)]
+    pub(in super::super) fn messages(&self, refused: &str) -> u64 {
+        let of = self.message_duration.read();
+        let counts = of.filter(|(values, _)| values[0] == refused);
+        counts.map(|(_, read)| read.count()).sum()
+    }
+
     /// Every family, recorded or not.
     pub(super) fn families(&self) -> [&Family; 7] {
         [

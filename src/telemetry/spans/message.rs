@@ -17,7 +17,7 @@ pub struct Message {
     recorded: Arc<Recorded>,
     /// Why it was not served; empty when it was.
     refused: &'static str,
-    span: Option<Box<Span>>,
+    pub(super) span: Option<Box<Span>>,
 }
 
 impl Message {
@@ -51,7 +51,26 @@ impl Message {
 impl Drop for Message {
     fn drop(&mut self) {
         let trace = self.span.as_ref().map(|span| Trace::of(span));
-        self.recorded
-            .message(self.refused, self.began.elapsed(), &trace.unwrap_or_default());
+        self.recorded.message(
+            self.refused,
+            self.began.elapsed(),
+            &trace.unwrap_or_default(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_timed_once_however_it_ends() {
+        let labels = Labels::new("front".into(), "ack", "tcp", "ipv4");
+        let message = || Message::new(&labels, None);
+        drop(message());
+        message().finish(Some(3));
+        message().refused("too_many_unanswered");
+        let told = |reason| labels.recorded.messages(reason);
+        assert_eq!((told(""), told("too_many_unanswered")), (2, 1));
     }
 }

@@ -15,12 +15,10 @@ pub use command::{Command, CommandEnd, Outcome};
 pub use message::Message;
 
 use super::Labels;
-use super::instruments::{ERROR_TYPE, RPC_METHOD, RPC_SYSTEM, listener_attributes};
+use super::instruments::{RPC_METHOD, RPC_SYSTEM, listener_attributes};
 use super::sampling::{Sampling, random};
 use super::trace::{Trace, remote_parent};
-use opentelemetry::trace::{
-    Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer,
-};
+use opentelemetry::trace::{Link, SpanBuilder, SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 use std::time::{Duration, SystemTime};
@@ -128,12 +126,13 @@ fn ulid(id: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::export::Queue;
+    use super::super::instruments::ERROR_TYPE;
     use super::super::instruments::RPC_STATUS;
     use super::super::sampling::Share;
     use super::super::tracer;
     use super::call::MOST_LINKS;
     use super::*;
-    use opentelemetry::trace::SpanId;
+    use opentelemetry::trace::{SpanId, Status};
     use opentelemetry_sdk::trace::SpanData;
     use std::sync::Arc;
 
@@ -146,6 +145,7 @@ mod tests {
             sampling: Sampling {
                 messages: Share::new(messages),
                 reads: Share::new(reads),
+                timed: Share::new(0.0),
                 ..Sampling::all(1.0)
             },
             node: "local".to_owned(),
@@ -364,7 +364,7 @@ mod tests {
             spans.command(&labels(), &setup),
         );
         assert_ne!(one.trace(), two.trace());
-        assert!(spans.message(&labels(), &setup).is_none());
+        assert!(spans.message(&labels(), &setup).unwrap().span.is_none());
         let call = spans.call("s.S/Get", (Some(PARENT), None), false);
         assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(
