@@ -65,7 +65,7 @@ impl Spans {
             return None;
         }
         let tracer = self.tracer.as_ref().filter(|_| share.holds(draw));
-        let span = tracer.map(|tracer| Box::new(root(tracer, linked(name, labels, parent))));
+        let span = tracer.map(|tracer| root(tracer, linked(name, labels, parent)));
         Some(Message::new(labels, span))
     }
 
@@ -364,7 +364,7 @@ mod tests {
             spans.command(&labels(), &setup),
         );
         assert_ne!(one.trace(), two.trace());
-        assert!(spans.message(&labels(), &setup).unwrap().span.is_none());
+        assert!(!spans.message(&labels(), &setup).unwrap().is_traced());
         let call = spans.call("s.S/Get", (Some(PARENT), None), false);
         assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(
