@@ -37,6 +37,7 @@ mod life;
 mod limits;
 mod lists;
 mod loris;
+mod metrics;
 mod mutations;
 mod numbers;
 mod pause;
