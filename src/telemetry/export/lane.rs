@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::encode;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use http_body_util::Full;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,6 +25,8 @@ pub(super) type Leaving = watch::Receiver<Option<Instant>>;
 
 pub(super) struct Lane {
     route: Route,
+    /// Of every request: over HTTP/1.1 the path alone, as nothing stands between.
+    target: Uri,
     head: HeaderMap,
     connection: Connection,
     leaving: Leaving,
@@ -36,6 +38,10 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(signal: Signal, route: Route, version: &str, leaving: Leaving) -> Self {
         Self {
+            target: match (route.protocol, route.uri.path_and_query()) {
+                (Protocol::Http, Some(path)) => path.clone().into(),
+                _ => route.uri.clone(),
+            },
             head: head(&route, version),
             connection: Connection::new(&route),
             route,
@@ -115,7 +121,7 @@ impl Lane {
     fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.route.uri.clone();
+        *request.uri_mut() = self.target.clone();
         *request.headers_mut() = self.head.clone();
         request
     }
