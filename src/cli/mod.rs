@@ -28,6 +28,7 @@ mod serve;
 mod server;
 mod session;
 mod spec;
+mod stage;
 mod table;
 mod watch;
 

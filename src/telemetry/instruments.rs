@@ -57,7 +57,7 @@ macro_rules! instruments {
         impl Instrument {
             pub(super) const ALL: &[Self] = &[$(Self::$variant),*];
 
-            pub(super) fn definition(self) -> Definition {
+            pub(super) const fn definition(self) -> Definition {
                 match self {
                     $(Self::$variant => Definition {
                         name: $name,

@@ -16,6 +16,7 @@ mod settings;
 mod snapshot;
 mod spans;
 mod trace;
+mod vocabulary;
 
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
@@ -25,6 +26,7 @@ pub use settings::{LogFormat, REDACTED, Settings, without_password};
 pub use snapshot::Series;
 pub use spans::{Call, Command, CommandEnd, Message, Outcome};
 pub use trace::Trace;
+pub use vocabulary::{DIRECTION, OF_LISTENER};
 
 use export::{Exporter, Queue};
 use metrics::Metrics;
