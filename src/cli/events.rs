@@ -86,7 +86,7 @@ impl Shown {
 }
 
 /// Whether an event tells what happened, and not what was there.
-fn is_news(change: ChangeType) -> bool {
+pub(super) fn is_news(change: ChangeType) -> bool {
     matches!(
         change,
         ChangeType::Created | ChangeType::Updated | ChangeType::Deleted
@@ -94,7 +94,7 @@ fn is_news(change: ChangeType) -> bool {
 }
 
 /// `failed: ADDRESS_IN_USE: …`, or the state alone.
-fn listener(listener: &api::Listener) -> String {
+pub(super) fn listener(listener: &api::Listener) -> String {
     let state = word(listener.state().as_str_name(), "STATE_");
     match &listener.last_failure {
         Some(failure) => format!("{state}: {}: {}", failure.reason, failure.message),
@@ -103,7 +103,7 @@ fn listener(listener: &api::Listener) -> String {
 }
 
 /// `active 127.0.0.1:4711`, or `closed 127.0.0.1:4711: idle`.
-fn session(session: &api::Session) -> String {
+pub(super) fn session(session: &api::Session) -> String {
     let state = word(session.state().as_str_name(), "STATE_");
     let now = format!("{state} {}", session.peer);
     match &*session.ended() {

@@ -28,7 +28,9 @@ mod serve;
 mod server;
 mod session;
 mod spec;
+mod stage;
 mod table;
+mod top;
 mod watch;
 
 use std::env;
@@ -72,6 +74,8 @@ enum Command {
     Config(Noun<config::Verb>),
     /// Show what is measured
     Metrics(Noun<metrics::MetricsArgs>),
+    /// Show the running service on a screen: listeners, sessions, desk, events, and what passes
+    Top(top::TopArgs),
     /// Show what happens to listeners and sessions, as it happens
     Events(Noun<events::EventsArgs>),
     /// Show who changed what, and who ran what
@@ -177,6 +181,10 @@ pub fn main() -> ExitCode {
             )
         }
         Command::Metrics(noun) => control(&noun.control, metrics::run, noun.verb),
+        Command::Top(args) => {
+            let as_json = args.control.output == Format::Json;
+            ended(wait(top::run(&args)), as_json)
+        }
         Command::Events(noun) => control(&noun.control, events::run, noun.verb),
         Command::Audit(noun) => control(&noun.control, audit::run, noun.verb),
         Command::Server(noun) => control(&noun.control, server::run, noun.verb),
@@ -255,6 +263,7 @@ mod tests {
             "switchboard config export --format yaml --with-runtime-state",
             "switchboard config validate a.toml --format json --endpoint unix:/run/x",
             "switchboard serve --config a --config b --set grpc.allow_shell=true",
+            "switchboard top --once --sort sessions --reverse --limit 5 --filter a -o yaml --timeout 5s",
             "switchboard audit --limit 4 -o json",
             "switchboard audit commands --listener shell --limit 4 -o json",
             "switchboard connect chat --udp 127.0.0.1:8081 -c hello -c there",
@@ -272,6 +281,7 @@ mod tests {
             "switchboard connect finger localhost:79",
             "switchboard session close x --grace soon",
             "switchboard config diff --from now",
+            "switchboard top --interval 1ms",
             "switchboard config export --format ini",
             "switchboard config validate",
         ] {

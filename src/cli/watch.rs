@@ -40,7 +40,7 @@ pub(super) struct Event<'a, R> {
     /// When.
     pub(super) time: Option<Timestamp>,
     /// How many events were not told before it.
-    missed: u64,
+    pub(super) missed: u64,
 }
 
 impl<R> Event<'_, R> {

@@ -14,6 +14,7 @@ mod sampling;
 mod settings;
 mod spans;
 mod trace;
+mod vocabulary;
 
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
@@ -23,6 +24,7 @@ pub use metrics::{Exposition, Series, Sink, Source};
 pub use settings::{LogFormat, Protocol, REDACTED, Settings, without_password};
 pub use spans::{Call, Command, CommandEnd, Concerns, Message, Outcome};
 pub use trace::Trace;
+pub use vocabulary::{DIRECTION, OF_LISTENER};
 
 use export::{Exporter, Queue};
 use metrics::Metrics;

@@ -63,10 +63,20 @@ impl api::Listener {
             sessions,
             size(status.received_bytes),
             size(status.sent_bytes),
-            rejected(&status).to_string(),
+            self.rejected().to_string(),
             dropped.map_or_else(String::new, |dropped| dropped.to_string()),
             age(self.create_time, view.now),
         ]
+    }
+
+    /// Everything that was turned away: the reasons cover datagrams and messages too, which are no connections.
+    pub(in super::super) fn rejected(&self) -> u64 {
+        let Some(status) = &self.status else { return 0 };
+        let by_reason = status
+            .rejected_by_reason
+            .values()
+            .fold(0u64, |sum, n| sum.saturating_add(*n));
+        by_reason.max(status.rejected_connections)
     }
 
     /// What only somebody asks who looks for a reason.
@@ -109,15 +119,6 @@ fn of(count: u32, most: u32) -> String {
         0 => count.to_string(),
         most => format!("{count}/{most}"),
     }
-}
-
-/// Everything that was turned away: the reasons cover datagrams and messages too, which are no connections.
-fn rejected(status: &api::ListenerStatus) -> u64 {
-    let by_reason = status
-        .rejected_by_reason
-        .values()
-        .fold(0u64, |sum, n| sum.saturating_add(*n));
-    by_reason.max(status.rejected_connections)
 }
 
 #[cfg(test)]

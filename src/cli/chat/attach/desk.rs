@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::super::super::mutation::fresh_id;
 use super::super::super::name::{id, listener};
-use super::ask::{Ask, Asked, TRANSCRIPT, fresh_id};
+use super::super::super::stage::Key;
+use super::ask::{Ask, Asked, TRANSCRIPT};
 use super::draft::Draft;
-use super::keys::Key;
 use super::manner::Manner;
 use super::transcript::{Transcript, moment};
 use crate::grpc::api;

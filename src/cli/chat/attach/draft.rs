@@ -2,7 +2,7 @@
 
 use encoding_rs::{Encoding, GB18030, UTF_8};
 
-use super::keys::Key;
+use super::super::super::stage::Key;
 
 /// The longest text that is typed; the longest answer.
 const LONGEST: usize = 192 << 10;

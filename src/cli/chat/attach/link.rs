@@ -256,7 +256,8 @@ fn broken(why: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::super::super::super::client::ControlArgs;
-    use super::super::ask::{Ask, fresh_id};
+    use super::super::super::super::mutation::fresh_id;
+    use super::super::ask::Ask;
     use super::*;
     use api::chat_service_server::{ChatService, ChatServiceServer};
     use std::collections::BTreeMap;

@@ -8,20 +8,14 @@ mod ask;
 mod desk;
 mod draft;
 mod hear;
-mod inlet;
-mod keys;
 mod link;
 mod manner;
 mod plain;
 mod press;
 mod screen;
-mod terminal;
 mod transcript;
 mod view;
 mod words;
-
-use std::env;
-use std::io::{self, IsTerminal};
 
 use clap::Args;
 
@@ -29,6 +23,7 @@ use super::super::client::Client;
 use super::super::complete;
 use super::super::exit::{Failure, complain};
 use super::super::name::parent;
+use super::super::stage::unfit;
 use super::Operator;
 use crate::grpc::api;
 use crate::grpc::api::attach_desk_request::Input;
@@ -71,22 +66,17 @@ pub(super) async fn attach(args: AttachArgs, client: &Client) -> Result<(), Fail
         read_only: start.read_only,
         endpoint: client.url().to_owned(),
     });
-    let is_plain = args.plain || unfit().inspect(|why| complain(why)).is_some();
+    let why = unfit().filter(|_| !args.plain);
+    if let Some(why) = why {
+        complain(&format!("{why}; line by line, as with --plain:"));
+    }
+    let is_plain = args.plain || why.is_some();
     // What is asked before something must be known is never printed.
     let link = Link::new(&client.asking(), start);
     match is_plain {
         true => plain::run(desk, link).await,
         false => screen::run(desk, link).await,
     }
-}
-
-/// Why there can be no whole screen.
-fn unfit() -> Option<&'static str> {
-    if env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
-        return Some("TERM says that this terminal has no screen; line by line, as with --plain:");
-    }
-    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    (!is_terminal).then_some("this is no terminal; line by line, as with --plain:")
 }
 
 #[cfg(test)]

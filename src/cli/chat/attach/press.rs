@@ -2,23 +2,11 @@
 
 use std::time::SystemTime;
 
+use super::super::super::stage::{Key, Leave};
 use super::act::ONLY_LOOKS;
 use super::ask::Ask;
 use super::desk::{Desk, Dialog, Focus, Talk};
-use super::keys::Key;
 use super::manner::common;
-
-/// What the screen has to do, which the model cannot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
-    Quit,
-    /// Ctrl-C.
-    Interrupted,
-    /// Ctrl-Z: go to the background.
-    Suspend,
-    /// Ctrl-L: paint everything anew.
-    Repaint,
-}
 
 /// Lines that a page key scrolls.
 const PAGE: usize = 10;

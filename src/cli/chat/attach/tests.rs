@@ -4,11 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
+use super::super::super::stage::{Key, Leave};
 use super::ask::{Ask, Asked, Outcome};
 use super::desk::{Bell, Desk, Dialog, Focus, Seat};
-use super::keys::Key;
 use super::link::News;
-use super::press::Leave;
 use super::transcript::said;
 use crate::grpc::api;
 use api::attach_desk_response::Event;

@@ -3,8 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::Theme;
-use super::text::put;
+use super::super::super::super::stage::{Theme, put};
 
 /// What the keys do, for `?`.
 const HELP: [(&str, &str); 15] = [

@@ -6,7 +6,6 @@ mod help;
 mod places;
 mod queue;
 mod said;
-mod text;
 
 use std::time::SystemTime;
 
@@ -14,48 +13,13 @@ use encoding_rs::Encoding;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::Style;
 
+use super::super::super::stage::{Theme, columns, put, tail};
 use super::super::super::table::span;
 use super::desk::{Bell, Connection, Desk, Dialog, Focus, Talk};
 use super::draft::weigh;
 use places::places;
-use text::{columns, put, tail};
-
-/// Whether there are colours; without them all is said in words, reverse and bold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Theme {
-    pub(super) colour: bool,
-}
-
-impl Theme {
-    fn coloured(self, colour: Color) -> Style {
-        match self.colour {
-            true => Style::new().fg(colour),
-            false => Style::new(),
-        }
-    }
-
-    fn waiting(self) -> Style {
-        self.coloured(Color::Yellow).add_modifier(Modifier::BOLD)
-    }
-
-    fn mine(self) -> Style {
-        self.coloured(Color::Green)
-    }
-
-    fn faint(self) -> Style {
-        self.coloured(Color::DarkGray)
-    }
-
-    fn error(self) -> Style {
-        self.coloured(Color::Red).add_modifier(Modifier::BOLD)
-    }
-
-    fn bar(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
-    }
-}
 
 /// Draws all of it.
 pub(super) fn draw(desk: &Desk, theme: Theme, now: SystemTime, frame: &mut Frame<'_>) {
@@ -179,7 +143,7 @@ fn line(desk: &Desk, theme: Theme, at: Rect, buffer: &mut Buffer) -> Option<(u16
     } else {
         "  "
     };
-    put(buffer, (at.x, at.y), at.width, prompt, theme.mine());
+    put(buffer, (at.x, at.y), at.width, prompt, theme.well());
     let talk = desk.talk()?;
     let room = at.width.saturating_sub(3);
     let before = talk.draft.before().replace('\n', "⏎");
@@ -206,7 +170,7 @@ fn status(desk: &Desk, theme: Theme, now: SystemTime, at: Rect, buffer: &mut Buf
     let (text, style) = match (&desk.dialog, desk.notice(now)) {
         (Some(Dialog::Confirm { question, .. }), _) => (question.clone(), theme.waiting()),
         (_, Some(notice)) if notice.is_error => (format!("! {}", notice.text), theme.error()),
-        (_, Some(notice)) => (notice.text.clone(), theme.mine()),
+        (_, Some(notice)) => (notice.text.clone(), theme.well()),
         _ if desk.connection != Connection::Open => {
             (format!("{connection}{}", desk.seat.endpoint), theme.error())
         }

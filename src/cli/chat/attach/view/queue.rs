@@ -7,9 +7,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::super::super::super::name::{id, listener};
+use super::super::super::super::stage::{Theme, columns, put};
 use super::super::desk::{Desk, Talk};
-use super::text::{columns, put};
-use super::{Theme, waited};
+use super::waited;
 
 /// Columns of the mark, the wait and the number of messages, with what stands between them.
 const LEFT: u16 = 14;
@@ -50,7 +50,7 @@ fn row(desk: &Desk, talk: &Talk, theme: Theme, now: SystemTime, at: Rect, buffer
     let is_mine = !talk.holder().is_empty() && talk.holder() == desk.seat.operator;
     let (mark, style) = match talk {
         talk if talk.is_closed() => ("gone", theme.faint()),
-        _ if is_mine => ("mine", theme.mine()),
+        _ if is_mine => ("mine", theme.well()),
         talk if !talk.holder().is_empty() => ("held", theme.faint()),
         talk if talk.waits() => ("wait", theme.waiting()),
         _ => ("  ok", Style::new()),

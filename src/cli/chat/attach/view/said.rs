@@ -8,10 +8,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::super::super::super::name::{id, listener};
+use super::super::super::super::stage::{Theme, put, wrapped};
 use super::super::desk::{Desk, Talk};
 use super::super::transcript::Entry;
-use super::Theme;
-use super::text::{put, wrapped};
 use crate::grpc::api::ChatMessage;
 use crate::grpc::api::chat_message::Author;
 
@@ -130,7 +129,7 @@ fn worded(
     let style = match message.author() {
         Author::Peer if waiting.contains(&message.sequence) => theme.waiting(),
         Author::Peer => Style::new(),
-        _ if message.operator == desk.seat.operator => theme.mine(),
+        _ if message.operator == desk.seat.operator => theme.well(),
         _ => theme.faint(),
     };
     (

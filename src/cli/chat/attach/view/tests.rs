@@ -1,8 +1,8 @@
 //! What the desk draws: at every size, with and without colour.
 
+use super::super::super::super::stage::Key;
 use super::super::ask::{Ask, Outcome};
 use super::super::desk::{Desk, Seat};
-use super::super::keys::Key;
 use super::super::link::News;
 use super::super::transcript::said;
 use super::*;
@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use prost_types::Timestamp;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::style::Color;
 use std::time::{Duration, UNIX_EPOCH};
 
 fn now() -> SystemTime {

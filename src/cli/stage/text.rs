@@ -6,10 +6,10 @@ use ratatui::buffer::Buffer;
 use ratatui::style::Style;
 use ratatui::text::Span;
 
-use super::super::super::super::output::legible;
+use super::super::output::legible;
 
 /// Puts a text into cells, escaped and cut to `width`; where it ends.
-pub(super) fn put(
+pub(in super::super) fn put(
     buffer: &mut Buffer,
     at: (u16, u16),
     width: u16,
@@ -32,7 +32,7 @@ fn shown(text: &str) -> Cow<'_, str> {
 }
 
 /// Columns that a text takes once it is shown.
-pub(super) fn columns(text: &str) -> usize {
+pub(in super::super) fn columns(text: &str) -> usize {
     Span::raw(shown(text)).width()
 }
 
@@ -43,7 +43,7 @@ fn pieces<'a>(span: &'a Span<'_>) -> impl Iterator<Item = (&'a str, usize)> {
 }
 
 /// The end of a text, as much of it as fits.
-pub(super) fn tail(text: &str, room: usize) -> String {
+pub(in super::super) fn tail(text: &str, room: usize) -> String {
     let text = shown(text);
     let span = Span::raw(&*text);
     let mut over = span.width().saturating_sub(room);
@@ -58,7 +58,7 @@ pub(super) fn tail(text: &str, room: usize) -> String {
 }
 
 /// The lines that a text fills, none wider than `room`, broken at blanks where there are any.
-pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
+pub(in super::super) fn wrapped(text: &str, room: usize) -> Vec<String> {
     let text = shown(text);
     let span = Span::raw(&*text);
     let (mut lines, mut line, mut width) = (Vec::new(), String::new(), 0);

@@ -1,4 +1,4 @@
-//! The terminal while the desk has it: raw, on its other screen, and given back as it was, however this ends.
+//! The terminal while a whole screen has it: raw, on its other screen, and given back as it was, however this ends.
 //!
 //! It is opened anew, so that neither reading nor writing ever waits and the shell's own end stays as it is. A frame is
 //! drawn only once the one before has left: a slow link is shown fewer of them, and never an old one.
@@ -42,11 +42,11 @@ const LARGEST: (u16, u16) = (1_000, 400);
 const USUAL: (u16, u16) = (80, 24);
 
 /// A terminal, taken.
-pub(super) struct Terminal {
+pub(in super::super) struct Terminal {
     /// What is typed.
-    pub(super) inlet: Inlet,
+    pub(in super::super) inlet: Inlet,
     /// What is shown.
-    pub(super) outlet: Outlet,
+    pub(in super::super) outlet: Outlet,
     screen: ratatui::Terminal<CrosstermBackend<Sink>>,
     sink: Sink,
     state: Arc<State>,
@@ -61,7 +61,7 @@ struct State {
 
 impl Terminal {
     /// Takes the terminal of this process. Must be called within the runtime.
-    pub(super) fn take() -> io::Result<Self> {
+    pub(in super::super) fn take() -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let terminal = rustix::fs::open("/dev/tty", flags, Mode::empty())?;
         let state = Arc::new(State {
@@ -98,7 +98,7 @@ impl Terminal {
     }
 
     /// Draws a frame, to be flushed; with a bell in front if it is to ring.
-    pub(super) fn draw(
+    pub(in super::super) fn draw(
         &mut self,
         rings: bool,
         view: impl FnOnce(&mut Frame<'_>),
@@ -111,12 +111,12 @@ impl Terminal {
     }
 
     /// Takes up another size, or the same on a screen that somebody else wrote on.
-    pub(super) fn resize(&mut self) -> io::Result<()> {
+    pub(in super::super) fn resize(&mut self) -> io::Result<()> {
         self.screen.resize(size(&self.state.terminal))
     }
 
     /// Gives it back, waits in the background until it is wanted again, and takes it anew.
-    pub(super) fn suspend(&mut self) -> io::Result<()> {
+    pub(in super::super) fn suspend(&mut self) -> io::Result<()> {
         self.state.leave();
         rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
         self.outlet.clear();
@@ -180,7 +180,7 @@ fn size(terminal: &OwnedFd) -> Rect {
 
 /// What has been drawn and not taken by the terminal yet: one frame.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(in super::super) struct Outlet {
     terminal: AsyncFd<OwnedFd>,
     bytes: Vec<u8>,
     written: usize,
@@ -207,12 +207,12 @@ impl Outlet {
     }
 
     /// Whether everything that was drawn has left.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in super::super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Hands it to the terminal, as it takes it. May be dropped while it waits.
-    pub(super) async fn flush(&mut self) -> io::Result<()> {
+    pub(in super::super) async fn flush(&mut self) -> io::Result<()> {
         while self.written < self.bytes.len() {
             let mut guard = self.terminal.writable().await?;
             let rest = &self.bytes[self.written..];

@@ -14,7 +14,7 @@ const PIECE: usize = 4 << 10;
 
 /// Where they come from.
 #[derive(Debug)]
-pub(super) enum Inlet {
+pub(in super::super) enum Inlet {
     /// It says when there is something.
     Told(AsyncFd<OwnedFd>),
     /// It has all of it already: a file, or `/dev/null`.
@@ -23,7 +23,7 @@ pub(super) enum Inlet {
 
 impl Inlet {
     /// Must be made within the runtime.
-    pub(super) fn new(from: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(in super::super) fn new(from: BorrowedFd<'_>) -> io::Result<Self> {
         match watch(from.try_clone_to_owned()?) {
             Ok(told) => Ok(Self::Told(told)),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -34,7 +34,7 @@ impl Inlet {
     }
 
     /// What has come; nothing at the end. May be dropped while it waits.
-    pub(super) async fn read(&self) -> io::Result<Vec<u8>> {
+    pub(in super::super) async fn read(&self) -> io::Result<Vec<u8>> {
         let fd = match self {
             Self::Whole(fd) => return read(fd),
             Self::Told(fd) => fd,

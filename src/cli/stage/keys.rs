@@ -5,7 +5,7 @@
 
 /// A key, or a piece of text that was pasted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Key {
+pub(in super::super) enum Key {
     /// A character that was typed.
     Char(char),
     /// A letter with Ctrl, in lower case.
@@ -39,7 +39,7 @@ const LONGEST_SEQUENCE: usize = 32;
 
 /// What came and is no whole key yet.
 #[derive(Debug, Default)]
-pub(super) struct Decoder {
+pub(in super::super) struct Decoder {
     pending: Vec<u8>,
 }
 
@@ -53,7 +53,7 @@ enum Begins {
 
 impl Decoder {
     /// The keys that are whole now.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Key> {
+    pub(in super::super) fn feed(&mut self, bytes: &[u8]) -> Vec<Key> {
         self.pending.extend_from_slice(bytes);
         let mut keys = Vec::new();
         let mut at = 0;
@@ -68,12 +68,12 @@ impl Decoder {
     }
 
     /// Whether an escape stands alone, which may be the key or the beginning of more.
-    pub(super) fn is_undecided(&self) -> bool {
+    pub(in super::super) fn is_undecided(&self) -> bool {
         !self.pending.is_empty() && !self.pending.starts_with(PASTE_BEGINS)
     }
 
     /// Nothing followed in time: what stands there was the key itself.
-    pub(super) fn decide(&mut self) -> Vec<Key> {
+    pub(in super::super) fn decide(&mut self) -> Vec<Key> {
         if !self.is_undecided() {
             return Vec::new();
         }
