@@ -16,8 +16,8 @@ pub(super) use attribute::{
 };
 
 use attribute::{
-    CLOSE_REASON, COMMAND_EXIT, CPU_MODE, DIRECTION, DRAIN_OUTCOME, ERROR, FAULT, METHOD, SIGNAL,
-    STATE, STATUS, SWITCH, SYSTEM, TRUNCATED, TURNED_AWAY,
+    CLOSE_REASON, COMMAND_EXIT, CPU_MODE, DIRECTION, DRAIN_OUTCOME, ERROR, FAULT, METHOD, NO_ROOM,
+    SIGNAL, STATE, STATUS, SWITCH, SYSTEM, TRUNCATED, TURNED_AWAY,
 };
 use bucket::{CALL, COMMAND, DRAIN, MESSAGE, OUTPUT, RESPONSE, SESSION, SETUP};
 
@@ -154,7 +154,7 @@ instruments! {
         "What commands wrote.";
     ControlConnections = Process Counter "switchboard.control.connections", "{connection}", [ERROR],
         "Connections to the control plane accepted; with error.type, turned away or closed and why.";
-    ControlCallsRefused = Process Counter "switchboard.control.calls.refused", "{call}", [ERROR],
+    ControlCallsRefused = Process Counter "switchboard.control.calls.refused", "{call}", [NO_ROOM],
         "Control calls that found no room, and why.";
     CallDuration = Process Histogram(CALL) "rpc.server.call.duration", "s", [SYSTEM, METHOD, STATUS, ERROR],
         "How long control calls took; a method that is none of ours is _OTHER.";
