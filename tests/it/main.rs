@@ -12,6 +12,7 @@ mod bans;
 mod cancelled;
 mod chat;
 mod close;
+mod collector;
 mod commands;
 mod completion;
 mod configuration;

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::encode;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use http_body_util::Full;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,6 +25,8 @@ pub(super) type Leaving = watch::Receiver<Option<Instant>>;
 
 pub(super) struct Lane {
     route: Route,
+    /// Of every request: over HTTP/1.1 the path alone, as nothing stands between.
+    target: Uri,
     head: HeaderMap,
     connection: Connection,
     leaving: Leaving,
@@ -36,12 +38,16 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(signal: Signal, route: Route, version: &str, leaving: Leaving) -> Self {
         Self {
+            target: match (route.protocol, route.uri.path_and_query()) {
+                (Protocol::Http, Some(path)) => path.clone().into(),
+                _ => route.uri.clone(),
+            },
             head: head(&route, version),
             connection: Connection::new(&route),
+            outage: Outage::new(signal.word(), &route),
             route,
             leaving,
             not_before: Instant::now(),
-            outage: Outage::new(signal.word()),
         }
     }
 
@@ -115,7 +121,7 @@ impl Lane {
     fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.route.uri.clone();
+        *request.uri_mut() = self.target.clone();
         *request.headers_mut() = self.head.clone();
         request
     }
@@ -173,28 +179,35 @@ fn jittered(pause: Duration) -> Duration {
 /// Says once that exports began to fail and once that they work again.
 struct Outage {
     signal: &'static str,
+    /// The collector's host and port; the rest of the address may hold a secret.
+    collector: String,
     failing: bool,
 }
 
 impl Outage {
-    fn new(signal: &'static str) -> Self {
+    fn new(signal: &'static str, route: &Route) -> Self {
+        let collector = route.uri.authority().map(ToString::to_string);
         Self {
             signal,
+            collector: collector.unwrap_or_default(),
             failing: false,
         }
     }
 
     fn note(&mut self, problem: Option<String>) {
-        let signal = self.signal;
+        let (signal, collector) = (self.signal, &self.collector);
         match &problem {
             Some(error) if !self.failing => {
                 tracing::warn!(
                     signal,
+                    collector,
                     error,
                     "telemetry export fails; what is not sent is dropped and counted"
                 );
             }
-            None if self.failing => tracing::info!(signal, "telemetry export works again"),
+            None if self.failing => {
+                tracing::info!(signal, collector, "telemetry export works again")
+            }
             _ => {}
         }
         self.failing = problem.is_some();
@@ -207,7 +220,11 @@ mod tests {
 
     #[test]
     fn an_outage_ends_with_the_first_success() {
-        let mut outage = Outage::new("traces");
+        let mut outage = Outage {
+            signal: "traces",
+            collector: "c:1".to_owned(),
+            failing: false,
+        };
         outage.note(None);
         assert!(!outage.failing);
         outage.note(Some("away".to_owned()));

@@ -27,7 +27,11 @@ impl<'a> Environment<'a> {
     }
 
     pub(super) fn doubt(&mut self, name: &str, problem: impl Display) {
-        self.doubts.push(format!("{name}: {problem}"));
+        let doubt = format!("{name}: {problem}");
+        // What both signals read is told once.
+        if !self.doubts.contains(&doubt) {
+            self.doubts.push(doubt);
+        }
     }
 
     pub(super) fn text(&self, name: &str) -> Option<String> {
