@@ -3,6 +3,7 @@
 mod announce;
 mod end;
 mod measure;
+mod notify;
 mod signals;
 mod sites;
 mod start_error;
@@ -28,6 +29,7 @@ use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{self, Identity, Telemetry};
 use crate::{configuration, grpc, http};
 use measure::Measured;
+use notify::Notify;
 use signals::Signals;
 use sites::sites;
 
@@ -38,6 +40,9 @@ const CALLS_GRACE: Duration = Duration::from_secs(1);
 /// store brings its file in order (what it has answered is on disk anyway), telemetry hands over the last of what it
 /// has. A disk and a collector that both hang are waited for together, and not one after the other.
 const LAST: Duration = Duration::from_millis(1_900);
+
+/// How long the service manager may take to hear the last that there is to say.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// What a process is started with: the places of its configuration, what stood there, and what that means.
 pub struct Start {
@@ -55,6 +60,7 @@ pub struct App {
     grpc: web::Site,
     http: web::Site,
     signals: Signals,
+    notify: Notify,
     owner: Owner,
     /// The owner of the configuration, and when it ends.
     owning: (TaskTracker, CancellationToken),
@@ -102,6 +108,7 @@ impl App {
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
         supervisor.forget_bans_of_none();
         announce::warn_of_doubts(&supervisor, store.keeps());
+        announce::warn_of_unused_sockets();
         let control = grpc::Control {
             supervisor,
             watches: grpc::Watches::new(&telemetry),
@@ -119,6 +126,7 @@ impl App {
             grpc,
             http,
             signals,
+            notify: Notify::from_environment(),
             owner,
             owning,
             store,
@@ -155,6 +163,7 @@ impl App {
             grpc,
             http,
             mut signals,
+            notify,
             owner,
             owning: (owned, disown),
             store,
@@ -166,12 +175,15 @@ impl App {
         let still = CancellationToken::new();
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(owner.clone().resume_in_time(still.clone()));
-        owned.spawn(signals.reload_at_each(owner, still.clone()));
+        owned.spawn(signals.reload_at_each(owner, notify.clone(), still.clone()));
         let counted = measured.doors.calls.clone();
         let calls = tokio::spawn(grpc::serve(grpc, control, counted, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
+        let gone = CancellationToken::new();
+        let attend = notify.attend(supervisor.clone(), still.clone(), gone.clone());
+        let attend = tokio::spawn(attend);
         let (first, deadline) = end::asked(&mut signals, &leaving, &supervisor).await;
         still.cancel();
         let cut = insist.child_token();
@@ -203,6 +215,9 @@ impl App {
         disown.cancel();
         finish(&owned, over).await;
         info!("stopped");
+        gone.cancel();
+        // What it says last is said; a manager that does not listen is not waited for.
+        let _ = tokio::time::timeout(LAST_WORD, attend).await;
         // 7. What is left to keep and to tell goes.
         hand_over(store, telemetry, over).await;
     }
