@@ -43,10 +43,15 @@ impl Door {
         );
     }
 
-    /// The round-trip time of a session whose end will be told; the kernel is not asked when it will not.
-    pub(super) fn last_round_trip(session: &Session) -> Option<Duration> {
-        let told = Self::tells_of_sessions().then(|| round_trip(session));
-        told.flatten()
+    /// The round-trip time of a session whose end will be told, or that is measured; the kernel is not asked otherwise.
+    pub(super) fn last_round_trip(&self, session: &Session) -> Option<Duration> {
+        let is_sampled = self.telemetry.samples_round_trip();
+        let wanted = is_sampled || Self::tells_of_sessions();
+        let rtt = wanted.then(|| round_trip(session)).flatten()?;
+        if is_sampled {
+            self.telemetry.round_trip(&self.labels, rtt, &session.trace);
+        }
+        Some(rtt)
     }
 
     /// Whether the log has what becomes of sessions.
