@@ -36,6 +36,7 @@ mod leave;
 mod life;
 mod limits;
 mod lists;
+mod logs;
 mod loris;
 mod mutations;
 mod numbers;

@@ -343,7 +343,7 @@ mod tests {
                         tracing::info!("inside");
                         tracing::info!(trace_id = "its own", "named");
                         let handed = tokio::spawn(traced(current_trace(), async {
-                            tracing::info!("handed on")
+                            tracing::info!("handed on");
                         }));
                         handed.await.unwrap();
                     };
