@@ -252,7 +252,7 @@ impl Door {
         session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry
-            .session_ended(&self.labels, reason.word(), open_for);
+            .session_ended(&self.labels, reason.word(), open_for, &session.trace);
         self.tell_end(session, reason, &totals, open_for, rtt);
     }
 

@@ -54,10 +54,11 @@ def environment():
     return {k: v for k, v in os.environ.items() if not k.startswith(("SWITCHBOARD", "OTEL_"))}
 
 
-def switchboard(*args, stdin=None, seconds=30):
+def switchboard(*args, stdin=None, seconds=30, variables=None):
     """Runs the program once; stdin, stdout and stderr are bytes."""
     return subprocess.run(
-        [binary(), *map(str, args)], input=stdin or b"", capture_output=True, env=environment(), timeout=seconds
+        [binary(), *map(str, args)], input=stdin or b"", capture_output=True, timeout=seconds,
+        env=environment() | (variables or {}),
     )
 
 
@@ -74,6 +75,8 @@ class Service:
     def __init__(self, grace="2s", **listeners):
         self.names = [name.replace("_", "-") for name in listeners]
         table = {"protocol": "ack", "bind": "127.0.0.1:0"}
+        # What its environment has besides.
+        self.variables = {}
         self.config = {
             "grpc": {"address": "127.0.0.1:0"},
             "http": {"address": "127.0.0.1:0"},
@@ -99,7 +102,7 @@ class Service:
     def launch(self, command, **more):
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True,
-            **{"env": environment(), **more},
+            **{"env": environment() | self.variables, **more},
         )
 
     def __exit__(self, *_):

@@ -6,6 +6,7 @@
 //! installs it and later ones share it.
 
 mod directives;
+pub mod event;
 mod line;
 mod pace;
 mod scope;
