@@ -9,6 +9,7 @@ use super::close::CloseReason;
 use super::counters::Totals;
 use super::door::Door;
 use super::session::Session;
+use crate::telemetry::event;
 
 impl Door {
     /// Tells of an end.
@@ -21,7 +22,7 @@ impl Door {
         rtt: Option<Duration>,
     ) {
         debug!(
-            event = "switchboard.session.end",
+            event = event::SESSION_END,
             listener = %self.labels.listener, session = %session.id, reason = reason.word(),
             received_messages = totals.received_messages, sent_messages = totals.sent_messages,
             received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
@@ -34,7 +35,7 @@ impl Door {
     pub(super) fn tell_checkpoint(&self, session: &Session) {
         let totals = session.traffic.totals();
         debug!(
-            event = "switchboard.session.checkpoint",
+            event = event::SESSION_CHECKPOINT,
             listener = %self.labels.listener, session = %session.id,
             received_messages = totals.received_messages, sent_messages = totals.sent_messages,
             received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,

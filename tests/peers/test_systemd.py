@@ -336,6 +336,61 @@ class TheJournal(unittest.TestCase):
                 self.assertIn("timestamp", json.loads(line))
 
 
+    def test_that_is_stuck_holds_nobody_and_is_told_what_it_lost(self):
+        """A pipe that nobody reads, until somebody does; and one that nobody ever does."""
+        for read in (True, False):
+            ours, theirs = os.pipe()
+            with self.subTest(read=read), os.fdopen(ours, "rb", buffering=0) as pipe:
+                with Piped(theirs, log="trace", variables={"JOURNAL_STREAM": "LOG"}, ack={}) as service:
+                    deadline = time.monotonic() + 3 * PATIENCE
+                    while not lost(service):
+                        self.assertLess(time.monotonic(), deadline, "nothing is lost")
+                        for _ in range(100):
+                            with connect(service.addresses["ack"][1]) as peer:
+                                self.assertEqual(acknowledged(peer), b"received data!!")
+                    said = b""
+                    while read and b"log lines were lost" not in said:
+                        self.assertTrue(select.select([pipe], [], [], PATIENCE)[0], "nothing more is said")
+                        said += pipe.read(1 << 16)
+                    if read:
+                        self.assertRegex(said, rb"\n<4>WARN switchboard::telemetry::logs\S*: log lines were lost: [^\n]* lost=[1-9]")
+                        continue
+                    began = time.monotonic()
+                    service.process.send_signal(signal.SIGTERM)
+                    self.assertEqual(service.ends(), 0)
+                    self.assertLess(time.monotonic() - began, 1.5)
+
+
+class Piped(Managed):
+    """The service with the end of a pipe for its standard error."""
+
+    def __init__(self, pipe, **more):
+        super().__init__(**more)
+        self.pipe = pipe
+
+    def launch(self, command):
+        self.log.close()
+        self.log = os.fdopen(self.pipe, "w")
+        try:
+            return super().launch(command)
+        finally:
+            self.log.close()
+
+    def stderr(self):
+        return ""
+
+
+def lost(service):
+    """Log lines that were lost, as a scrape tells."""
+    with connect(service.addresses["http"][1]) as scraper:
+        scraper.sendall(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n")
+        text = b""
+        while piece := scraper.recv(1 << 16):
+            text += piece
+    found = re.search(rb'switchboard_telemetry_dropped\w*{[^}]*signal="logs"[^}]*} (\S+)', text)
+    return float(found[1])
+
+
 class TheUnit(unittest.TestCase):
     """Read as a table whose keys may come more than once."""
 

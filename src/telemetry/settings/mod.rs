@@ -43,7 +43,7 @@ pub struct Settings {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
+    /// Text on a terminal and in systemd's journal, JSON otherwise.
     #[default]
     Auto,
     /// For people.
