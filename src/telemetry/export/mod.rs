@@ -166,13 +166,12 @@ impl Pipeline {
             }
             lane.rest().await;
             let left = lane.is_leaving();
-            let sent = match self.metrics.otlp() {
-                metrics if metrics.is_empty() => Some(0),
-                metrics => lane.send(self.origin.metrics(metrics)).await,
-            };
-            // Whatever part of it: one export has not come through as it was.
-            if sent != Some(0) {
-                losses.fetch_add(1, Ordering::Relaxed);
+            for part in encode::parts(self.metrics.otlp()) {
+                if lane.send(self.origin.metrics(part)).await != Some(0) {
+                    // Whatever part of it: one export has not come through as it was.
+                    losses.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
             }
             if left {
                 return;
