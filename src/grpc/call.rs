@@ -20,7 +20,7 @@ use tower::Service;
 use super::api;
 use super::ending::Ending;
 use super::load::Load;
-use crate::telemetry::{Concerns, Telemetry};
+use crate::telemetry::{Concerns, Telemetry, traced};
 
 /// All services, with what surrounds their calls.
 #[derive(Clone)]
@@ -74,10 +74,13 @@ impl Service<http::Request<Incoming>> for Layered {
             let (parent, state) = (header("traceparent"), header("tracestate"));
             let span = telemetry.call(method, parent, state, is_mutation(method));
             // The trail says where a change was traced, and who answers which sessions it is about.
-            request.extensions_mut().insert(span.trace());
+            let trace = span.trace();
+            request.extensions_mut().insert(trace);
             request.extensions_mut().insert(span.concerns());
+            let answering = AssertUnwindSafe(
+                turn.take(traced(trace, async move { routes.call(request).await })),
+            );
             let ending = Ending::new(telemetry, method, span);
-            let answering = AssertUnwindSafe(turn.take(async move { routes.call(request).await }));
             let mut answer = Caught(Box::pin(answering)).await;
             if let Some(bare) = without_reason(&answer) {
                 answer = super::status::explained(&bare, word(bare.code())).into_http();

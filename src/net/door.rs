@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -162,7 +162,10 @@ impl Door {
             });
         match &allowed {
             Ok(session) => {
-                debug!(listener = %self.labels.listener, session = %session.id, peer = %peer, "session opened");
+                debug!(
+                    listener = %self.labels.listener, session = %session.id, peer = %peer,
+                    trace_id = %session.trace, "session opened"
+                );
             }
             Err(reason) => {
                 self.counters.refuse(reason);
@@ -229,6 +232,11 @@ impl Door {
 
     /// Takes a session off the books. Of several callers only the first one's reason counts.
     pub fn end(&self, session: &Session, reason: CloseReason) {
+        self.end_after(session, reason, None);
+    }
+
+    /// The same, when its round-trip time was asked for before its connection was closed.
+    pub(super) fn end_after(&self, session: &Session, reason: CloseReason, rtt: Option<Duration>) {
         let left = self.sessions.leave(session, |detail| {
             let closed = Closed::new(session, reason, detail);
             let name = &self.labels.listener;
@@ -245,13 +253,7 @@ impl Door {
         let open_for = session.since.elapsed();
         self.telemetry
             .session_ended(&self.labels, reason.word(), open_for, &session.trace);
-        debug!(
-            listener = %self.labels.listener, session = %session.id, reason = reason.word(),
-            received_messages = totals.received_messages, sent_messages = totals.sent_messages,
-            received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
-            open_ms = u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX),
-            trace_id = %session.trace, "session ended"
-        );
+        self.tell_end(session, reason, &totals, open_for, rtt);
     }
 
     fn opened(&self, session: &Session) -> SessionEvent {

@@ -31,8 +31,8 @@ impl Supervisor {
     /// Binds and serves; what cannot is tried again.
     pub(super) fn bring_up(&self, listener: &mut Listener) {
         let bounds = listener.bounds(self.0.most_sessions);
-        let served =
-            bind::bind(&listener.spec, &bounds).and_then(|bound| self.serve(listener, bound));
+        let served = bind::bind(&listener.name, &listener.spec, &bounds)
+            .and_then(|bound| self.serve(listener, bound));
         if let Err(error) = served {
             self.give_up_for_now(listener, error.reason(), error.to_string());
         }
@@ -51,7 +51,7 @@ impl Supervisor {
         listener.failures_in_a_row = 0;
         listener.leave_off();
         if let Ok((life, _)) = listener.life.step(Input::Define(wanted)) {
-            listener.life = life;
+            listener.enter(life);
         }
         self.tend(listener);
         Ok(())
@@ -70,7 +70,7 @@ impl Supervisor {
         self.let_rest(listener);
         let wanted = listener.spec.desired_state;
         if let Ok((life, _)) = listener.life.step(Input::BindFailed(wanted)) {
-            listener.life = life;
+            listener.enter(life);
         }
         let (supervisor, name, uid) = (self.clone(), listener.name.clone(), listener.uid.clone());
         listener.tries += 1;

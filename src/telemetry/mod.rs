@@ -18,7 +18,7 @@ mod trace;
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
 pub use labels::Labels;
-pub use logs::Override as LogOverride;
+pub use logs::{Override as LogOverride, current_trace, event, log_panics, traced};
 pub use metrics::{Exposition, Series, Sink, Source};
 pub use settings::{LogFormat, Protocol, REDACTED, Settings, without_password};
 pub use spans::{Call, Command, CommandEnd, Concerns, Message, Outcome};
@@ -86,7 +86,7 @@ impl Telemetry {
         }
         let resource = resource(identity, &plan);
         let metrics = Arc::new(Metrics::new(resource.clone(), Some(logs.clone())));
-        let queue = Queue::new(plan.queue, plan.batch, metrics.losses.clone());
+        let queue = Queue::new(plan.queue, plan.batch, metrics.passage.clone());
         let exporter = if plan.traces.is_none() && plan.metrics.is_none() {
             None
         } else {

@@ -7,6 +7,10 @@ use super::settings::{Plan, Settings};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
+/// The share of messages whose processing is timed: two looks at a clock and a record for each of them would be a tenth
+/// of what a datagram takes.
+const TIMED: f64 = 0.01;
+
 /// Of what there is, what gets a span.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sampling {
@@ -14,6 +18,10 @@ pub(super) struct Sampling {
     pub(super) commands: Share,
     pub(super) messages: Share,
     pub(super) datagrams: Share,
+    /// Of messages and datagrams, those whose processing is timed, with a span or without one.
+    pub(super) timed: Share,
+    /// Of TCP sessions, those whose round-trip time is measured.
+    pub(super) round_trips: Share,
     pub(super) reads: Share,
     pub(super) changes: Share,
     /// Whether a caller's decision is ours too.
@@ -31,6 +39,8 @@ impl Sampling {
             commands: share(settings.sample_commands),
             messages: share(settings.sample_messages),
             datagrams: share(settings.sample_datagrams),
+            timed: Share::new(TIMED),
+            round_trips: Share::new(settings.sample_tcp_rtt),
             reads: share(settings.sample_reads),
             changes: share(1.0),
             heeds_callers: plan.heeds_callers,
@@ -47,6 +57,8 @@ impl Sampling {
             commands: share,
             messages: share,
             datagrams: share,
+            timed: share,
+            round_trips: share,
             reads: share,
             changes: share,
             heeds_callers: true,
@@ -68,7 +80,12 @@ impl Share {
 
     /// Whether this event is one of them.
     pub(super) fn hit(self) -> bool {
-        self.0 != 0 && random() <= self.0
+        self.0 != 0 && self.holds(random())
+    }
+
+    /// Whether the event that this was drawn for is one of them: of two shares, the smaller is part of the larger.
+    pub(super) fn holds(self, draw: u64) -> bool {
+        self.0 != 0 && draw <= self.0
     }
 }
 

@@ -21,7 +21,7 @@ mod queue;
 pub(super) use queue::Queue;
 
 use super::Error;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, points};
 use super::settings::{Plan, Signal};
 use encode::Origin;
 use lane::{Lane, Leaving};
@@ -129,7 +129,7 @@ impl Pipeline {
     }
 
     async fn send_spans(&self, mut lane: Lane, delay: Duration) {
-        let losses = &self.metrics.losses.spans;
+        let passage = &self.metrics.passage;
         let mut due = every(delay);
         loop {
             tokio::select! {
@@ -144,8 +144,11 @@ impl Pipeline {
                     break;
                 }
                 let count = batch.len() as u64;
+                passage.spans_sent.begin(count);
                 let rejected = lane.send(self.origin.traces(batch)).await;
-                losses.fetch_add(rejected.unwrap_or(count), Ordering::Relaxed);
+                passage.spans_sent.end(count, rejected);
+                let lost = rejected.unwrap_or(count);
+                passage.spans.fetch_add(lost, Ordering::Relaxed);
                 if rejected.is_none() {
                     break;
                 }
@@ -157,7 +160,7 @@ impl Pipeline {
     }
 
     async fn send_metrics(&self, mut lane: Lane, interval: Duration) {
-        let losses = &self.metrics.losses.metrics;
+        let passage = &self.metrics.passage;
         let mut due = every(interval);
         loop {
             tokio::select! {
@@ -167,9 +170,13 @@ impl Pipeline {
             lane.rest().await;
             let left = lane.is_leaving();
             for part in encode::parts(self.metrics.otlp()) {
-                if lane.send(self.origin.metrics(part)).await != Some(0) {
+                let count = points(&part);
+                passage.points_sent.begin(count);
+                let rejected = lane.send(self.origin.metrics(part)).await;
+                passage.points_sent.end(count, rejected);
+                if rejected != Some(0) {
                     // Whatever part of it: one export has not come through as it was.
-                    losses.fetch_add(1, Ordering::Relaxed);
+                    passage.metrics.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
             }

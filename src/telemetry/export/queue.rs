@@ -1,6 +1,6 @@
 //! Finished spans that wait for export: so many and no more, and nobody ever waits for room.
 
-use super::super::metrics::Losses;
+use super::super::metrics::Passage;
 use opentelemetry::Context;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
@@ -19,18 +19,20 @@ struct Waiting {
     most: usize,
     batch: usize,
     is_batch: Notify,
-    losses: Arc<Losses>,
+    passage: Arc<Passage>,
 }
 
 impl Queue {
     /// At most `most` spans wait; whoever takes them is woken when `batch` do.
-    pub(in super::super) fn new(most: usize, batch: usize, losses: Arc<Losses>) -> Self {
+    pub(in super::super) fn new(most: usize, batch: usize, passage: Arc<Passage>) -> Self {
+        let capacity = u64::try_from(most).unwrap_or(u64::MAX);
+        passage.queue.capacity.store(capacity, Ordering::Relaxed);
         Self(Arc::new(Waiting {
             spans: Mutex::default(),
             most,
             batch,
             is_batch: Notify::new(),
-            losses,
+            passage,
         }))
     }
 
@@ -38,7 +40,14 @@ impl Queue {
     pub(in super::super) fn take(&self) -> Vec<SpanData> {
         let mut spans = self.spans();
         let count = spans.len().min(self.0.batch);
-        spans.drain(..count).collect()
+        let batch = spans.drain(..count).collect();
+        self.tell_size(&spans);
+        batch
+    }
+
+    fn tell_size(&self, spans: &VecDeque<SpanData>) {
+        let size = &self.0.passage.queue.size;
+        size.store(spans.len() as u64, Ordering::Relaxed);
     }
 
     /// Resolves when there may be a batch.
@@ -57,10 +66,16 @@ impl SpanProcessor for Queue {
     fn on_end(&self, span: SpanData) {
         let mut spans = self.spans();
         if spans.len() >= self.0.most {
-            self.0.losses.spans.fetch_add(1, Ordering::Relaxed);
+            let refused = &self.0.passage.queue.refused;
+            for count in [&self.0.passage.spans, refused] {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
             return;
         }
         spans.push_back(span);
+        self.tell_size(&spans);
+        let entered = &self.0.passage.queue.entered;
+        entered.fetch_add(1, Ordering::Relaxed);
         if spans.len() == self.0.batch {
             self.0.is_batch.notify_one();
         }

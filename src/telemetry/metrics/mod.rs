@@ -7,6 +7,7 @@
 
 mod distribution;
 mod otlp;
+mod passage;
 mod process;
 mod recording;
 mod snapshot;
@@ -15,18 +16,20 @@ mod text;
 pub use snapshot::Series;
 pub use text::Exposition;
 
+pub(super) use otlp::points;
+pub(super) use passage::Passage;
 pub(super) use recording::Recorded;
 #[cfg(test)]
 pub(super) use text::{name, series_name};
 
 use super::Labels;
-use super::instruments::{Instrument, Scope};
+use super::instruments::{ERROR_TYPE, Instrument, Scope};
 use super::logs::Writer;
 use distribution::{Distribution, Family, Values};
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_sdk::Resource;
 use process::Switches;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -53,15 +56,8 @@ pub trait Sink {
     fn recorded(&mut self, labels: &Labels);
 }
 
-/// What passed on the way out, and what was lost.
-#[derive(Debug, Default)]
-pub(super) struct Losses {
-    pub(super) spans: AtomicU64,
-    pub(super) metrics: AtomicU64,
-}
-
 pub(super) struct Metrics {
-    pub(super) losses: Arc<Losses>,
+    pub(super) passage: Arc<Passage>,
     calls: Family,
     sources: Mutex<Vec<Weak<dyn Source>>>,
     switches: Mutex<Switches>,
@@ -105,6 +101,26 @@ impl Points {
         let all = Instrument::ALL.iter().zip(&self.of);
         all.filter(|(_, points)| !points.is_empty())
             .map(|(instrument, points)| (*instrument, &**points))
+    }
+
+    /// Has what the process refuses there at 0 before it does, where the words for it are known: what comes up first
+    /// with a count has not grown, for whoever looks at rates.
+    fn zeros(&mut self) {
+        for &instrument in Instrument::ALL {
+            let definition = instrument.definition();
+            let [errors] = definition.attributes else {
+                continue;
+            };
+            if definition.scope != Scope::Process || errors.key != ERROR_TYPE {
+                continue;
+            }
+            for &word in errors.values {
+                let points = &self.of[instrument as usize];
+                if points.iter().all(|point| point.values[0] != word) {
+                    self.observe(instrument, None, Some(word), 0.0);
+                }
+            }
+        }
     }
 
     fn distributions(&mut self, labels: Option<&Labels>, family: &Family) {
@@ -185,7 +201,7 @@ fn is_defined(
 impl Metrics {
     pub(super) fn new(resource: Resource, logs: Option<Writer>) -> Self {
         Self {
-            losses: Arc::default(),
+            passage: Arc::default(),
             calls: Family::new(Instrument::CallDuration),
             sources: Mutex::default(),
             switches: Mutex::default(),
@@ -230,6 +246,7 @@ impl Metrics {
         }
         points.distributions(None, &self.calls);
         self.own(&mut points);
+        points.zeros();
         points
     }
 
@@ -240,14 +257,17 @@ impl Metrics {
             process::observe(points, self.began.elapsed(), &mut switches);
         }
         let lost = [
-            ("traces", self.losses.spans.load(Ordering::Relaxed)),
-            ("metrics", self.losses.metrics.load(Ordering::Relaxed)),
+            ("traces", self.passage.spans.load(Ordering::Relaxed)),
+            ("metrics", self.passage.metrics.load(Ordering::Relaxed)),
             ("logs", self.logs.as_ref().map_or(0, Writer::lost)),
         ];
         for (signal, lost) in lost {
             let dropped = Instrument::TelemetryDropped;
             points.observe(dropped, None, Some(signal), lost as f64);
         }
+        let suppressed = self.logs.as_ref().map_or(0, Writer::suppressed);
+        points.observe(Instrument::LogSuppressed, None, None, suppressed as f64);
+        self.passage.observe(points);
     }
 }
 

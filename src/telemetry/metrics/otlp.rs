@@ -25,6 +25,17 @@ pub(super) fn metrics(points: &Points) -> Vec<Metric> {
     all.collect()
 }
 
+/// How many points they hold.
+pub(in super::super) fn points(metrics: &[Metric]) -> u64 {
+    let count = |metric: &Metric| match &metric.data {
+        Some(metric::Data::Gauge(gauge)) => gauge.data_points.len(),
+        Some(metric::Data::Sum(sum)) => sum.data_points.len(),
+        Some(metric::Data::Histogram(histogram)) => histogram.data_points.len(),
+        _ => 0,
+    };
+    metrics.iter().map(|metric| count(metric) as u64).sum()
+}
+
 fn data(instrument: Instrument, of: &[Point], points: &Points) -> metric::Data {
     let cumulative = AggregationTemporality::Cumulative.into();
     let numbers = || {

@@ -7,18 +7,18 @@
 
 mod call;
 mod command;
+mod message;
 
 pub(super) use call::is_server_fault;
 pub use call::{Call, Concerns};
 pub use command::{Command, CommandEnd, Outcome};
+pub use message::Message;
 
 use super::Labels;
-use super::instruments::{ERROR_TYPE, RPC_METHOD, RPC_SYSTEM, listener_attributes};
-use super::sampling::Sampling;
+use super::instruments::{RPC_METHOD, RPC_SYSTEM, listener_attributes};
+use super::sampling::{Sampling, random};
 use super::trace::{Trace, remote_parent};
-use opentelemetry::trace::{
-    Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer,
-};
+use opentelemetry::trace::{Link, SpanBuilder, SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 use std::time::{Duration, SystemTime};
@@ -56,15 +56,17 @@ impl Spans {
     }
 
     pub(super) fn message(&self, labels: &Labels, parent: &Trace) -> Option<Message> {
-        let tracer = self.tracer.as_ref()?;
         let (name, share) = match labels.transport {
             "udp" => ("datagram", self.sampling.datagrams),
             _ => ("message", self.sampling.messages),
         };
-        share.hit().then(|| {
-            let builder = linked(name, labels, parent);
-            Message(Box::new(root(tracer, builder)))
-        })
+        let draw = random();
+        if !share.holds(draw) && !self.sampling.timed.holds(draw) {
+            return None;
+        }
+        let tracer = self.tracer.as_ref().filter(|_| share.holds(draw));
+        let span = tracer.map(|tracer| root(tracer, linked(name, labels, parent)));
+        Some(Message::new(labels, span))
     }
 
     pub(super) fn call(
@@ -100,26 +102,6 @@ impl Spans {
     }
 }
 
-/// A sampled message. Ended by [`finish`](Self::finish), or when dropped.
-#[derive(Debug)]
-pub struct Message(Box<Span>);
-
-impl Message {
-    /// It was handed on; to so many recipients, when that means something.
-    pub fn finish(mut self, recipients: Option<usize>) {
-        if let Some(count) = recipients.and_then(|count| i64::try_from(count).ok()) {
-            let count = KeyValue::new("switchboard.message.recipients", count);
-            self.0.set_attribute(count);
-        }
-    }
-
-    /// It was not served, for the reason that refusals are counted by.
-    pub fn refused(mut self, reason: &'static str) {
-        self.0.set_attribute(KeyValue::new(ERROR_TYPE, reason));
-        self.0.set_status(Status::error(""));
-    }
-}
-
 /// A span of a trace of its own, whatever context the calling thread is in.
 fn root(tracer: &SdkTracer, builder: SpanBuilder) -> Span {
     tracer.build_with_context(builder, &Context::new())
@@ -144,12 +126,13 @@ fn ulid(id: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::export::Queue;
+    use super::super::instruments::ERROR_TYPE;
     use super::super::instruments::RPC_STATUS;
     use super::super::sampling::Share;
     use super::super::tracer;
     use super::call::MOST_LINKS;
     use super::*;
-    use opentelemetry::trace::SpanId;
+    use opentelemetry::trace::{SpanId, Status};
     use opentelemetry_sdk::trace::SpanData;
     use std::sync::Arc;
 
@@ -162,6 +145,7 @@ mod tests {
             sampling: Sampling {
                 messages: Share::new(messages),
                 reads: Share::new(reads),
+                timed: Share::new(0.0),
                 ..Sampling::all(1.0)
             },
             node: "local".to_owned(),
@@ -380,7 +364,7 @@ mod tests {
             spans.command(&labels(), &setup),
         );
         assert_ne!(one.trace(), two.trace());
-        assert!(spans.message(&labels(), &setup).is_none());
+        assert!(!spans.message(&labels(), &setup).unwrap().is_traced());
         let call = spans.call("s.S/Get", (Some(PARENT), None), false);
         assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(
