@@ -208,6 +208,8 @@ instruments! {
         "Spans that an export has under way.";
     SpansExported = Process Counter "otel.sdk.exporter.span.exported", "{span}", [ERROR],
         "Spans that the collector took; with error.type, those that it did not and why.";
+    PointsInflight = Process UpDownCounter "otel.sdk.exporter.metric_data_point.inflight", "{data_point}", [],
+        "Points of metrics that an export has under way.";
     PointsExported = Process Counter "otel.sdk.exporter.metric_data_point.exported", "{data_point}", [ERROR],
         "Points of metrics that the collector took; with error.type, those that it did not and why.";
 }
