@@ -41,9 +41,6 @@ const CALLS_GRACE: Duration = Duration::from_secs(1);
 /// has. A disk and a collector that both hang are waited for together, and not one after the other.
 const LAST: Duration = Duration::from_millis(1_900);
 
-/// How long the service manager may take to hear the last that there is to say.
-const LAST_WORD: Duration = Duration::from_millis(100);
-
 /// What a process is started with: the places of its configuration, what stood there, and what that means.
 pub struct Start {
     /// Where a reload looks.
@@ -176,14 +173,12 @@ impl App {
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(owner.clone().resume_in_time(still.clone()));
         owned.spawn(signals.reload_at_each(owner, notify.clone(), still.clone()));
+        owned.spawn(notify.attend(supervisor.clone(), still.clone(), disown.clone()));
         let counted = measured.doors.calls.clone();
         let calls = tokio::spawn(grpc::serve(grpc, control, counted, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());
         let pages = http::serve(http, scraped, told, stop.clone(), insist.clone());
         let pages = tokio::spawn(pages);
-        let gone = CancellationToken::new();
-        let attend = notify.attend(supervisor.clone(), still.clone(), gone.clone());
-        let attend = tokio::spawn(attend);
         let (first, deadline) = end::asked(&mut signals, &leaving, &supervisor).await;
         still.cancel();
         let cut = insist.child_token();
@@ -215,9 +210,6 @@ impl App {
         disown.cancel();
         finish(&owned, over).await;
         info!("stopped");
-        gone.cancel();
-        // What it says last is said; a manager that does not listen is not waited for.
-        let _ = tokio::time::timeout(LAST_WORD, attend).await;
         // 7. What is left to keep and to tell goes.
         hand_over(store, telemetry, over).await;
     }

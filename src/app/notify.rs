@@ -31,9 +31,9 @@ const DRAINING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_s
 
 /// The way to the manager, if there is one. A cheap handle.
 #[derive(Clone)]
-pub(super) struct Notify(Option<Arc<Manager>>);
+pub(super) struct Notify(Option<Arc<Channel>>);
 
-struct Manager {
+struct Channel {
     socket: UnixDatagram,
     /// How long it waits for a sign of life.
     watchdog: Option<Duration>,
@@ -47,11 +47,11 @@ impl Notify {
             return Self(None);
         };
         let watchdog = watchdog(std::process::id(), variable);
-        let manager = connect(&place).map(|socket| Arc::new(Manager { socket, watchdog }));
-        if let Err(error) = &manager {
+        let channel = connect(&place).map(|socket| Arc::new(Channel { socket, watchdog }));
+        if let Err(error) = &channel {
             warn!(%error, place, "the service manager cannot be told anything");
         }
-        Self(manager.ok())
+        Self(channel.ok())
     }
 
     /// Says that it serves, and from then on how it fares, until `leaving`; then that it goes on leaving, until `over`.
@@ -61,35 +61,42 @@ impl Notify {
         leaving: CancellationToken,
         over: CancellationToken,
     ) {
-        let Some(manager) = self.0 else { return };
-        manager
-            .say(&format!("READY=1\n{}", status("", &supervisor)))
-            .await;
-        leaving
-            .run_until_cancelled(manager.keep_told(&supervisor))
-            .await;
-        let told = format!("STOPPING=1\n{}", status("draining: ", &supervisor));
-        manager.say(&told).await;
-        over.run_until_cancelled(manager.keep_told_of_drain(&supervisor))
-            .await;
+        let Some(channel) = self.0 else { return };
+        let serves = async {
+            let told = format!("READY=1\n{}", status("", &supervisor));
+            channel.say(&told).await;
+            channel.keep_told(&supervisor).await;
+        };
+        leaving.run_until_cancelled(serves).await;
+        let drained = async {
+            let told = format!("STOPPING=1\n{}", status("draining: ", &supervisor));
+            channel.say(&told).await;
+            channel.keep_told_of_drain(&supervisor).await;
+        };
+        tokio::select! {
+            // First, for it is said even if all is over at once; a manager that does not listen is not waited for.
+            biased;
+            () = drained => {}
+            () = over.cancelled() => {}
+        }
     }
 
     /// Does `work` between saying that the process reloads and that it is ready again.
     pub(super) async fn reloading<T>(&self, work: impl Future<Output = T>) -> T {
-        let Some(manager) = &self.0 else {
+        let Some(channel) = &self.0 else {
             return work.await;
         };
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         let began = format!("RELOADING=1\nMONOTONIC_USEC={micros}");
-        manager.say(&began).await;
+        channel.say(&began).await;
         let done = work.await;
-        manager.say("READY=1").await;
+        channel.say("READY=1").await;
         done
     }
 }
 
-impl Manager {
+impl Channel {
     async fn say(&self, what: &str) {
         let said = timeout(PATIENCE, self.socket.send(what.as_bytes())).await;
         if !matches!(said, Ok(Ok(_))) {

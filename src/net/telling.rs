@@ -9,6 +9,7 @@ use super::close::CloseReason;
 use super::counters::Totals;
 use super::door::Door;
 use super::session::Session;
+use crate::telemetry::event;
 
 impl Door {
     /// Tells of an end.
@@ -21,7 +22,7 @@ impl Door {
         rtt: Option<Duration>,
     ) {
         debug!(
-            event = "switchboard.session.end",
+            event = event::SESSION_END,
             listener = %self.labels.listener, session = %session.id, reason = reason.word(),
             received_messages = totals.received_messages, sent_messages = totals.sent_messages,
             received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
@@ -34,7 +35,7 @@ impl Door {
     pub(super) fn tell_checkpoint(&self, session: &Session) {
         let totals = session.traffic.totals();
         debug!(
-            event = "switchboard.session.checkpoint",
+            event = event::SESSION_CHECKPOINT,
             listener = %self.labels.listener, session = %session.id,
             received_messages = totals.received_messages, sent_messages = totals.sent_messages,
             received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
@@ -43,10 +44,15 @@ impl Door {
         );
     }
 
-    /// The round-trip time of a session whose end will be told; the kernel is not asked when it will not.
-    pub(super) fn last_round_trip(session: &Session) -> Option<Duration> {
-        let told = Self::tells_of_sessions().then(|| round_trip(session));
-        told.flatten()
+    /// The round-trip time of a session whose end will be told, or that is measured; the kernel is not asked otherwise.
+    pub(super) fn last_round_trip(&self, session: &Session) -> Option<Duration> {
+        let is_sampled = self.telemetry.samples_round_trip();
+        let wanted = is_sampled || Self::tells_of_sessions();
+        let rtt = wanted.then(|| round_trip(session)).flatten()?;
+        if is_sampled {
+            self.telemetry.round_trip(&self.labels, rtt, &session.trace);
+        }
+        Some(rtt)
     }
 
     /// Whether the log has what becomes of sessions.

@@ -22,6 +22,7 @@ mod measure;
 mod preview;
 mod sessions;
 mod spec;
+mod state_change;
 mod tap;
 mod thin;
 mod view;

@@ -4,6 +4,7 @@ import gzip
 import http.server
 import sys
 import threading
+import time
 
 from harness import PACKAGES, eventually
 
@@ -55,8 +56,28 @@ class Received:
         return self.metrics(self.of("metrics")[before + 1])
 
 
+def field(number, value):
+    """A field of a message that is bytes, shorter than 128."""
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def later(milliseconds):
+    """A google.rpc.Status with its RetryInfo, of less than a second."""
+    nanos, duration = milliseconds * 10**6, b"\x10"
+    while nanos > 127:
+        duration, nanos = duration + bytes([nanos & 127 | 128]), nanos >> 7
+    retry = field(1, duration + bytes([nanos]))
+    detail = field(1, b"type.googleapis.com/google.rpc.RetryInfo") + field(2, retry)
+    return b"\x08\x0e" + field(2, b"later") + field(3, detail)
+
+
 class OverGrpc(Received, trace_service_pb2_grpc.TraceServiceServicer):
     PROTOCOL = "grpc"
+
+    def __init__(self, postponed=()):
+        """The first exports of traces are to come again after so many milliseconds each, the last of them first."""
+        super().__init__()
+        self.postponed, self.tries = list(postponed), []
 
     def __enter__(self):
         outer = self
@@ -74,6 +95,11 @@ class OverGrpc(Received, trace_service_pb2_grpc.TraceServiceServicer):
         return self
 
     def Export(self, request, context):
+        if self.postponed:
+            self.tries.append(time.monotonic())
+            delay = self.postponed.pop()
+            context.set_trailing_metadata([("grpc-status-details-bin", later(delay))])
+            context.abort(grpc.StatusCode.UNAVAILABLE, "later")
         self.keep("traces", request, context.invocation_metadata())
         return trace_service_pb2.ExportTraceServiceResponse()
 

@@ -102,6 +102,8 @@ class Told:
         self.assertNotEqual(command.trace_id, setup.trace_id)
         self.assertEqual(self.linked(command), [(setup.trace_id, setup.span_id)])
         self.assertEqual(command.status.code, trace_pb2.Status.STATUS_CODE_ERROR)
+        (row,) = self.service.ask("audit", "commands", "--filter", f'trace_id = "{header["trace_id"]}"')["commands"]
+        self.assertEqual(row["command"], "false")
         process = self.find("false", lambda s: s.trace_id == command.trace_id)
         self.assertEqual((process.kind, process.parent_span_id), (CLIENT, command.span_id))
         told = attributes(process)
@@ -280,6 +282,22 @@ class AsIsSet(unittest.TestCase):
             it.stop()
             self.assertEqual(len(told.spans("switchboard.v1.ListenerService/PauseListener")), 1)
             self.assertIn("switchboard.listener.status", told.metrics())
+
+    def test_what_a_collector_postpones_comes_when_it_says_and_once(self):
+        with OverGrpc([300, 300, 300]) as told, service(told) as it:
+            it.ask("listener", "pause", "ack")
+            told.await_spans("switchboard.v1.ListenerService/PauseListener")
+            came = time.monotonic()
+            it.ask("listener", "resume", "ack")
+            told.await_spans("switchboard.v1.ListenerService/ResumeListener")
+            dropped = told.next_metrics()["switchboard.telemetry.dropped"].sum.data_points
+        names = [span.name for span in told.spans()]
+        self.assertEqual(len(names), len(set(names)), names)
+        tries = [*told.tries, came]
+        self.assertEqual(len(tries), 4)
+        for one, next_one in zip(tries, tries[1:]):
+            self.assertGreaterEqual(next_one - one, 0.3)
+        self.assertEqual({attributes(p)["switchboard.telemetry.signal"]: p.as_double for p in dropped}["traces"], 0)
 
     def test_what_cannot_be_obeyed_is_said_once_and_no_secret_is(self):
         odd = {"OTEL_PROPAGATORS": "b3", "OTEL_TRACES_SAMPLER": "xray", "OTEL_BSP_MAX_QUEUE_SIZE": "many",

@@ -44,10 +44,10 @@ impl Lane {
             },
             head: head(&route, version),
             connection: Connection::new(&route),
+            outage: Outage::new(signal.word(), &route),
             route,
             leaving,
             not_before: Instant::now(),
-            outage: Outage::new(signal.word()),
         }
     }
 
@@ -179,28 +179,35 @@ fn jittered(pause: Duration) -> Duration {
 /// Says once that exports began to fail and once that they work again.
 struct Outage {
     signal: &'static str,
+    /// The collector's host and port; the rest of the address may hold a secret.
+    collector: String,
     failing: bool,
 }
 
 impl Outage {
-    fn new(signal: &'static str) -> Self {
+    fn new(signal: &'static str, route: &Route) -> Self {
+        let collector = route.uri.authority().map(ToString::to_string);
         Self {
             signal,
+            collector: collector.unwrap_or_default(),
             failing: false,
         }
     }
 
     fn note(&mut self, problem: Option<String>) {
-        let signal = self.signal;
+        let (signal, collector) = (self.signal, &self.collector);
         match &problem {
             Some(error) if !self.failing => {
                 tracing::warn!(
                     signal,
+                    collector,
                     error,
                     "telemetry export fails; what is not sent is dropped and counted"
                 );
             }
-            None if self.failing => tracing::info!(signal, "telemetry export works again"),
+            None if self.failing => {
+                tracing::info!(signal, collector, "telemetry export works again");
+            }
             _ => {}
         }
         self.failing = problem.is_some();
@@ -213,7 +220,11 @@ mod tests {
 
     #[test]
     fn an_outage_ends_with_the_first_success() {
-        let mut outage = Outage::new("traces");
+        let mut outage = Outage {
+            signal: "traces",
+            collector: "c:1".to_owned(),
+            failing: false,
+        };
         outage.note(None);
         assert!(!outage.failing);
         outage.note(Some("away".to_owned()));

@@ -61,6 +61,7 @@ pub(super) const TURNED_AWAY: Attribute = of(
         "descriptors",
     ],
 );
+pub(super) const NO_ROOM: Attribute = of(ERROR_TYPE, &["request_rate", "max_calls", "max_streams"]);
 pub(super) const CLOSE_REASON: Attribute = of(
     "switchboard.session.close_reason",
     &[

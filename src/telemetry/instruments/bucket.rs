@@ -13,10 +13,8 @@ pub(super) const SESSION: &[f64] = &[
     0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0, 3600.0,
     21600.0, 86400.0,
 ];
-pub(super) const SETUP: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05,
-    0.25, 1.0,
-];
+/// Few, because every listener has them all the time: 200 listeners are to fit into a scrape of 1 MiB.
+pub(super) const SETUP: &[f64] = &[0.000_025, 0.000_1, 0.000_5, 0.0025, 0.01, 0.05, 0.25, 1.0];
 /// A message takes microseconds; a full desk, a queue or a busy processor takes more.
 pub(super) const MESSAGE: &[f64] = &[
     0.000_001,
@@ -28,6 +26,10 @@ pub(super) const MESSAGE: &[f64] = &[
     0.001,
     0.01,
     0.1,
+];
+/// From loopback to the other side of the world by satellite.
+pub(super) const ROUND_TRIP: &[f64] = &[
+    0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ];
 pub(super) const DRAIN: &[f64] = &[
     0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,

@@ -23,7 +23,7 @@ pub(super) use recording::Recorded;
 pub(super) use text::{name, series_name};
 
 use super::Labels;
-use super::instruments::{Instrument, Scope};
+use super::instruments::{ERROR_TYPE, Instrument, Scope};
 use super::logs::Writer;
 use distribution::{Distribution, Family, Values};
 use opentelemetry_proto::tonic::metrics::v1::Metric;
@@ -101,6 +101,26 @@ impl Points {
         let all = Instrument::ALL.iter().zip(&self.of);
         all.filter(|(_, points)| !points.is_empty())
             .map(|(instrument, points)| (*instrument, &**points))
+    }
+
+    /// Has what the process refuses there at 0 before it does, where the words for it are known: what comes up first
+    /// with a count has not grown, for whoever looks at rates.
+    fn zeros(&mut self) {
+        for &instrument in Instrument::ALL {
+            let definition = instrument.definition();
+            let [errors] = definition.attributes else {
+                continue;
+            };
+            if definition.scope != Scope::Process || errors.key != ERROR_TYPE {
+                continue;
+            }
+            for &word in errors.values {
+                let points = &self.of[instrument as usize];
+                if points.iter().all(|point| point.values[0] != word) {
+                    self.observe(instrument, None, Some(word), 0.0);
+                }
+            }
+        }
     }
 
     fn distributions(&mut self, labels: Option<&Labels>, family: &Family) {
@@ -226,6 +246,7 @@ impl Metrics {
         }
         points.distributions(None, &self.calls);
         self.own(&mut points);
+        points.zeros();
         points
     }
 

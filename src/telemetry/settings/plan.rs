@@ -61,7 +61,7 @@ impl Plan {
         let interval = environment.millis("OTEL_METRIC_EXPORT_INTERVAL");
         let (share, heeds_callers) = sampler(&mut environment);
         let attributes = environment.pairs(&["OTEL_RESOURCE_ATTRIBUTES".to_owned()]);
-        temporality(&mut environment);
+        fixed(&mut environment);
         Ok(Self {
             traces,
             metrics,
@@ -135,14 +135,37 @@ fn propagates(environment: &mut Environment<'_>) -> bool {
     words.into_iter().any(|word| word == "tracecontext")
 }
 
-fn temporality(environment: &mut Environment<'_>) {
-    let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-    let said = environment.text(name).map(|text| text.to_ascii_lowercase());
-    if let Some(text) = said.filter(|text| text != "cumulative") {
-        environment.doubt(
-            name,
-            format!("{text:?} is ignored; every metric is cumulative"),
-        );
+/// What can be asked for elsewhere, and is always one way here.
+const FIXED: [(&str, &str); 4] = [
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "cumulative",
+    ),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        "explicit_bucket_histogram",
+    ),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based"),
+    ("OTEL_LOGS_EXPORTER", "none"),
+];
+
+fn fixed(environment: &mut Environment<'_>) {
+    for option in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
+        for name in ["", "TRACES_", "METRICS_"].map(|of| format!("OTEL_EXPORTER_OTLP_{of}{option}"))
+        {
+            if environment.text(&name).is_some() {
+                environment.doubt(&name, "it is ignored; https is not built in");
+            }
+        }
+    }
+    for (name, only) in FIXED {
+        let said = environment.text(name);
+        if let Some(text) = said.filter(|text| !text.eq_ignore_ascii_case(only)) {
+            environment.doubt(
+                name,
+                format!("{text:?} is ignored; it is always {only} here"),
+            );
+        }
     }
 }
 
@@ -171,6 +194,7 @@ mod tests {
             ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
             ("OTEL_PROPAGATORS", "b3,baggage"),
             ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "trace_based"),
             ("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=a%20b"),
             ("OTEL_SERVICE_NAME", "desk"),
         ]);
