@@ -25,7 +25,7 @@ use crate::net::{self, UnixSocket, web};
 use crate::settings::{self, Configured};
 use crate::store::{Options, Store};
 use crate::supervisor::{self, Supervisor};
-use crate::telemetry::{Identity, Telemetry};
+use crate::telemetry::{self, Identity, Telemetry};
 use crate::{configuration, grpc, http};
 use measure::Measured;
 use signals::Signals;
@@ -232,6 +232,7 @@ fn telemetry(
     };
     let telemetry =
         Telemetry::start(&settings.telemetry, &identity).map_err(StartError::Telemetry)?;
+    telemetry::log_panics();
     let facts = grpc::Facts {
         instance_id,
         started,

@@ -38,6 +38,7 @@ use crate::grpc::{
     Update, Verb, Warning, Wish,
 };
 use crate::supervisor::{Error, View};
+use crate::telemetry::{current_trace, traced};
 use state::State;
 
 /// Changes that wait for their turn; whoever comes then waits for a place.
@@ -91,11 +92,12 @@ impl Owner {
         work: impl for<'s> FnOnce(&'s mut State) -> Working<'s, T> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
+        let trace = current_trace();
         let turn: Turn = Box::new(move |state| {
-            Box::pin(async move {
+            Box::pin(traced(trace, async move {
                 // Whoever asked may have left; what was done is done.
                 let _ = answer.send(work(state).await);
-            })
+            }))
         });
         self.turns.send(turn).await.map_err(|_| Error::Stopping)?;
         answered.await.map_err(|_| Error::Stopping)

@@ -69,6 +69,12 @@ impl Control {
         resource: &str,
         mutation: impl Future<Output = Result<A, Status>>,
     ) -> Result<A, Status> {
+        if let Some(caller) = &caller {
+            // Now, as it may be gone afterwards.
+            caller
+                .concerns
+                .add_found(|| self.supervisor.trace_of(resource));
+        }
         mutation.await.inspect_err(|status| {
             if let Some(caller) = caller {
                 self.store.note(caller.event(resource, word(status.code())));

@@ -1,5 +1,5 @@
-//! What surrounds every call: a span in its caller's trace, a duration in the metrics, and a panic
-//! that ends the call with INTERNAL instead of its connection.
+//! What surrounds every call: a span in its caller's trace, a duration in the metrics (both told by `ending`), and a
+//! panic that ends the call with INTERNAL instead of its connection.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -8,18 +8,19 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
 use prost::Message;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tower::Service;
 
 use super::api;
+use super::ending::Ending;
 use super::load::Load;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Concerns, Telemetry, traced};
 
 /// All services, with what surrounds their calls.
 #[derive(Clone)]
@@ -64,7 +65,6 @@ impl Service<http::Request<Incoming>> for Layered {
         };
         let (mut routes, telemetry) = (self.routes.clone(), self.telemetry.clone());
         Box::pin(async move {
-            let began = Instant::now();
             let header = |name| {
                 request
                     .headers()
@@ -73,19 +73,26 @@ impl Service<http::Request<Incoming>> for Layered {
             };
             let (parent, state) = (header("traceparent"), header("tracestate"));
             let span = telemetry.call(method, parent, state, is_mutation(method));
-            // The trail says where a change was traced.
-            request.extensions_mut().insert(span.trace());
-            let answering = AssertUnwindSafe(turn.take(async move { routes.call(request).await }));
+            // The trail says where a change was traced, and who answers which sessions it is about.
+            let trace = span.trace();
+            request.extensions_mut().insert(trace);
+            request.extensions_mut().insert(span.concerns());
+            let answering = AssertUnwindSafe(
+                turn.take(traced(trace, async move { routes.call(request).await })),
+            );
+            let ending = Ending::new(telemetry, method, span);
             let mut answer = Caught(Box::pin(answering)).await;
-            let code = code(&answer);
             if let Some(bare) = without_reason(&answer) {
-                answer = super::status::explained(&bare, word(code)).into_http();
+                answer = super::status::explained(&bare, word(bare.code())).into_http();
             }
-            telemetry.call_ended(method, word(code), began.elapsed());
-            span.finish(word(code));
-            Ok(answer)
+            Ok(ending.of(answer))
         })
     }
+}
+
+/// Where to say which sessions a call is about.
+pub(super) fn concerns<T>(request: &Request<T>) -> Concerns {
+    request.extensions().get().cloned().unwrap_or_default()
 }
 
 /// How long what a refused call says may still be under way.
@@ -183,11 +190,6 @@ fn is_mutation(method: &str) -> bool {
         "Watch",
     ];
     !reads.iter().any(|read| name.starts_with(read))
-}
-
-/// The code of an answer; that of a stream still to come is told as OK.
-fn code(answer: &http::Response<Body>) -> Code {
-    Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code())
 }
 
 /// The status of an answer that is nothing but a status, and says no more than its message.

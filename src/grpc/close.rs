@@ -12,6 +12,7 @@ use super::sessions::parent;
 use super::status::{invalid, invalid_field, status, with_reason};
 use super::{Caller, Control, api, page};
 use crate::supervisor::{Closing, Supervisor, Violation, Visit};
+use crate::telemetry::Concerns;
 
 /// Names that are told of all that match.
 const SAMPLE: usize = 100;
@@ -27,11 +28,12 @@ impl Control {
         caller: Caller,
     ) -> Result<api::CloseSessionsResponse, Status> {
         let why = caller.reason.as_str().into();
+        let concerns = caller.concerns.clone();
         if !asked.force {
-            return self.close_matching(&asked, why).await;
+            return self.close_matching(&asked, why, &concerns).await;
         }
         let resource = format!("{}/sessions", listener_name(bare_name(&asked.parent)));
-        let close = self.close_matching(&asked, why);
+        let close = self.close_matching(&asked, why, &concerns);
         self.audited(caller, &resource, close).await
     }
 
@@ -39,6 +41,7 @@ impl Control {
         &self,
         asked: &api::CloseSessionsRequest,
         why: Arc<str>,
+        concerns: &Concerns,
     ) -> Result<api::CloseSessionsResponse, Status> {
         let listener = parent(&asked.parent)?;
         let filter = selection(&asked.filter)?;
@@ -61,6 +64,7 @@ impl Control {
         }
         let name = |visit: &Visit| {
             let view = visit.view();
+            concerns.add(&view.trace);
             session_name(
                 view.listener.as_str(),
                 &self.supervisor.session_label(view.id),

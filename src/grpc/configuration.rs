@@ -11,7 +11,7 @@ use crate::config::{Format, Origin, Problems, Scope, Shadow, to_value};
 use crate::net::PauseMode;
 use crate::store::Answer;
 use crate::supervisor::{Asked, Desired, Drain, Error, ListenerName, Moment, Spec, View};
-use crate::telemetry::Trace;
+use crate::telemetry::{Concerns, Trace};
 
 /// Changes what should be, and tells it. Every change is made by one owner, one after the other, wholly or not at all,
 /// whether or not its caller still waits.
@@ -66,6 +66,8 @@ pub struct Caller {
     pub reason: String,
     /// Where the call is traced; [`Trace::default`] when it is not.
     pub trace: Trace,
+    /// Where to say which sessions the call is about.
+    pub concerns: Concerns,
     /// What is kept with the change, so that a call which gave itself an id makes it once.
     pub done: Option<Answer>,
 }

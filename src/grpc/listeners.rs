@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::call::concerns;
 use super::convert::{bare_name, listener, listener_name, scope, warning};
 use super::filter::Filter;
 use super::order::{Order, Place};
@@ -281,6 +282,7 @@ pub(super) fn caller<T>(request: &Request<T>, method: &'static str, reason: &str
         method,
         reason: crate::supervisor::shown(reason),
         trace: request.extensions().get().copied().unwrap_or_default(),
+        concerns: concerns(request),
         done: None,
     }
 }

@@ -14,6 +14,7 @@ mod configuration;
 mod convert;
 mod desk;
 mod detail;
+mod ending;
 mod filter;
 mod health;
 mod leaving;

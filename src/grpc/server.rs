@@ -12,12 +12,9 @@ use super::status::{invalid_field, precondition, status, with_reason};
 use super::{Control, api, spec};
 use crate::cage::Offer;
 use crate::protocol::{Protocol, shell};
-use crate::telemetry::{Error, LogOverride, escape};
+use crate::telemetry::{Error, LogOverride, SCHEMA_URL, escape};
 
 type Answer<T> = Result<Response<T>, Status>;
-
-/// The conventions that names of metrics, spans and attributes follow.
-const SEMCONV: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// The longest that what is logged may be another than the configuration says by itself, and that a process may take
 /// to leave.
@@ -43,7 +40,7 @@ impl api::server_service_server::ServerService for Control {
             capabilities: capabilities(self.store.keeps()),
             file_descriptors_used: used,
             file_descriptors_limit: limit,
-            semconv_schema_url: SEMCONV.into(),
+            semconv_schema_url: SCHEMA_URL.into(),
             isolation,
             isolation_missing,
         }))

@@ -3,6 +3,7 @@
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::call::concerns;
 use super::convert::{bare_name, session};
 use super::detail::{self, Detail};
 use super::listeners::{caller, grace, refused};
@@ -18,9 +19,11 @@ impl api::session_service_server::SessionService for Control {
         &self,
         request: Request<api::GetSessionRequest>,
     ) -> Answer<api::GetSessionResponse> {
+        let concerns = concerns(&request);
         let asked = request.into_inner();
         let detail = Detail::read(asked.view)?;
         let mut view = self.supervisor.session(&asked.name).map_err(refused)?;
+        concerns.add(&view.trace);
         let live = detail.kept(&mut view);
         let session = Some(detail::with_facts(session(view, &self.supervisor), live));
         Ok(Response::new(api::GetSessionResponse { session }))

@@ -1,10 +1,16 @@
 //! The HTTP side for scrapers and probes: `/metrics`, `/healthz`, `/readyz`.
 
+mod accept;
+
+use std::io::{self, Write};
+
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -73,27 +79,39 @@ pub async fn serve(
     web::serve(site, web::Version::Http1, routes, stop, insist).await;
 }
 
-async fn metrics(State(speaker): State<Speaker>) -> Response {
+async fn metrics(State(speaker): State<Speaker>, headers: HeaderMap) -> Response {
+    let (exposition, gzip) = (accept::exposition(&headers), accept::gzip(&headers));
     // A collection walks every session.
-    let text = tokio::task::spawn_blocking(move || speaker.telemetry.prometheus()).await;
-    match text {
-        Ok(Ok(text)) => (
-            [(
-                header::CONTENT_TYPE,
-                "text/plain; version=0.0.4; charset=utf-8",
-            )],
-            text,
-        )
-            .into_response(),
-        failed => {
-            tracing::error!(?failed, "metrics cannot be collected");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "metrics cannot be collected; see the log\n",
-            )
-                .into_response()
+    let read = tokio::task::spawn_blocking(move || {
+        let text = speaker.telemetry.exposition(exposition);
+        match gzip {
+            true => compressed(text.as_bytes()),
+            false => Ok(text.into_bytes()),
         }
+    });
+    let body = match read.await.map_err(io::Error::other).and_then(|read| read) {
+        Ok(body) => body,
+        Err(failed) => {
+            tracing::error!(%failed, "metrics cannot be collected");
+            let words = "metrics cannot be collected; see the log\n";
+            return (StatusCode::INTERNAL_SERVER_ERROR, words).into_response();
+        }
+    };
+    let head = [
+        (header::CONTENT_TYPE, exposition.content_type()),
+        (header::VARY, "Accept, Accept-Encoding"),
+    ];
+    match gzip {
+        true => (head, [(header::CONTENT_ENCODING, "gzip")], body).into_response(),
+        false => (head, body).into_response(),
     }
+}
+
+/// As gzip, at the least effort: a scrape is made of repetitions.
+fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text)?;
+    encoder.finish()
 }
 
 /// Ready while it serves. Listeners that have failed or are ailing are named, and do not keep the others from

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -162,7 +162,10 @@ impl Door {
             });
         match &allowed {
             Ok(session) => {
-                debug!(listener = %self.labels.listener, session = %session.id, peer = %peer, "session opened");
+                debug!(
+                    listener = %self.labels.listener, session = %session.id, peer = %peer,
+                    trace_id = %session.trace, "session opened"
+                );
             }
             Err(reason) => {
                 self.counters.refuse(reason);
@@ -229,6 +232,11 @@ impl Door {
 
     /// Takes a session off the books. Of several callers only the first one's reason counts.
     pub fn end(&self, session: &Session, reason: CloseReason) {
+        self.end_after(session, reason, None);
+    }
+
+    /// The same, when its round-trip time was asked for before its connection was closed.
+    pub(super) fn end_after(&self, session: &Session, reason: CloseReason, rtt: Option<Duration>) {
         let left = self.sessions.leave(session, |detail| {
             let closed = Closed::new(session, reason, detail);
             let name = &self.labels.listener;
@@ -244,14 +252,39 @@ impl Door {
         session.end_taps();
         let open_for = session.since.elapsed();
         self.telemetry
-            .session_ended(&self.labels, reason.word(), open_for);
+            .session_ended(&self.labels, reason.word(), open_for, &session.trace);
         debug!(
+            event = "switchboard.session.end",
             listener = %self.labels.listener, session = %session.id, reason = reason.word(),
             received_messages = totals.received_messages, sent_messages = totals.sent_messages,
             received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
-            open_ms = u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX),
-            trace_id = %session.trace, "session ended"
+            stalls = session.stalls(), rtt_us = rtt.map(micros),
+            open_ms = millis(open_for), trace_id = %session.trace, "session ended"
         );
+    }
+
+    /// Tells how a session fares that is still there.
+    pub(super) fn tell_checkpoint(&self, session: &Session) {
+        let totals = session.traffic.totals();
+        debug!(
+            event = "switchboard.session.checkpoint",
+            listener = %self.labels.listener, session = %session.id,
+            received_messages = totals.received_messages, sent_messages = totals.sent_messages,
+            received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
+            stalls = session.stalls(), rtt_us = round_trip(session).map(micros),
+            open_ms = millis(session.since.elapsed()), trace_id = %session.trace, "session goes on"
+        );
+    }
+
+    /// The round-trip time of a session whose end will be told; the kernel is not asked when it will not.
+    pub(super) fn last_round_trip(session: &Session) -> Option<Duration> {
+        let told = Self::tells_of_sessions().then(|| round_trip(session));
+        told.flatten()
+    }
+
+    /// Whether the log has what becomes of sessions.
+    pub(super) fn tells_of_sessions() -> bool {
+        tracing::enabled!(tracing::Level::DEBUG)
     }
 
     fn opened(&self, session: &Session) -> SessionEvent {
@@ -277,6 +310,18 @@ impl Door {
     pub fn session(&self, id: SessionId) -> Option<Arc<Session>> {
         self.sessions.get(id)
     }
+}
+
+fn round_trip(session: &Session) -> Option<Duration> {
+    Some(session.tcp_info()?.round_trip_time)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// An IPv4 peer is the same peer on an IPv6 socket. The scope of a link-local address stays: it is

@@ -202,6 +202,7 @@ impl Entrance {
                 door: self.door.clone(),
                 session,
                 reason: CloseReason::Internal,
+                rtt: None,
             };
             self.tasks.spawn(visit.serve(tcp, terms));
         }
@@ -241,6 +242,8 @@ struct Visit {
     door: Arc<Door>,
     session: Arc<Session>,
     reason: CloseReason,
+    /// Of its connection, once that is to be closed.
+    rtt: Option<Duration>,
 }
 
 impl Visit {
@@ -251,6 +254,7 @@ impl Visit {
         let mut stream = Stream::new(tcp, self.door.clone(), terms.clone(), self.session.clone());
         let reason = handler.serve(&mut stream).await;
         self.session.note_ending(reason);
+        self.rtt = Door::last_round_trip(&self.session);
         self.reason = stream.close(reason).await;
     }
 }
@@ -258,11 +262,11 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         if self.reason == CloseReason::Internal {
-            error!(listener = %self.door.labels.listener, session = %self.session.id, "session ended by a fault of ours");
+            error!(listener = %self.door.labels.listener, session = %self.session.id, trace_id = %self.session.trace, "session ended by a fault of ours");
         }
         // After a panic too: nobody must wait for its task any more.
         self.session.note_ending(self.reason);
-        self.door.end(&self.session, self.reason);
+        self.door.end_after(&self.session, self.reason, self.rtt);
     }
 }
 

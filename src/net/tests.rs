@@ -73,12 +73,7 @@ impl Listener {
             ),
         };
         let door = Door::new(DoorParts {
-            labels: Labels {
-                listener: "a".into(),
-                protocol: "says",
-                transport: "tcp",
-                network: "ipv4",
-            },
+            labels: Labels::new("a".into(), "says", "tcp", "ipv4"),
             bounds,
             handler,
             bans: Bans::default(),

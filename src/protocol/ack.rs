@@ -129,10 +129,10 @@ impl Ack {
         loop {
             match stream.next().await {
                 Event::Message => {
+                    let (door, session) = (stream.door(), stream.session());
+                    let span = door.telemetry.message(&door.labels, &session.trace);
                     stream.send(&self.reply);
-                    let door = stream.door();
-                    door.telemetry
-                        .message(&door.labels, &stream.session().trace);
+                    drop(span);
                     if self.once {
                         return CloseReason::Completed;
                     }

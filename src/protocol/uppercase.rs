@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Fault;
 use crate::config::Scope;
 use crate::net::{Batch, DatagramHandler, Door, Handler, MAX_DATAGRAM};
+use crate::telemetry::Trace;
 
 /// What an uppercase listener is told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -80,12 +81,16 @@ impl DatagramHandler for Uppercase {
             if !door.passes(batch, &datagram) {
                 continue;
             }
+            let span = door.telemetry.message(&door.labels, &Trace::default());
             batch
                 .answers
                 .push(&datagram, |out| match self.answer(datagram.data, out) {
                     Ok(()) => true,
                     Err(reason) => {
                         door.counters.refuse(reason);
+                        if let Some(span) = span {
+                            span.refused(reason);
+                        }
                         false
                     }
                 });

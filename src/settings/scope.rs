@@ -21,8 +21,12 @@ const SCOPES: &[(&str, Scope)] = &[
     ("telemetry.log", Scope::Live),
     ("telemetry.log_format", Scope::Restart),
     ("telemetry.otlp_endpoint", Scope::Restart),
+    ("telemetry.otlp_protocol", Scope::Restart),
+    ("telemetry.sample_commands", Scope::Restart),
+    ("telemetry.sample_datagrams", Scope::Restart),
     ("telemetry.sample_messages", Scope::Restart),
     ("telemetry.sample_reads", Scope::Restart),
+    ("telemetry.sample_sessions", Scope::Restart),
 ];
 
 /// The name of the listener that a key is about.
@@ -113,7 +117,8 @@ mod tests {
             "shutdown": { "grace": "1s" },
             "telemetry": {
                 "log": "debug", "log_format": "json", "otlp_endpoint": "http://127.0.0.1:3",
-                "sample_messages": 0.5, "sample_reads": 0.25,
+                "otlp_protocol": "http/protobuf", "sample_sessions": 0.5, "sample_commands": 0.5,
+                "sample_messages": 0.5, "sample_datagrams": 0.5, "sample_reads": 0.25,
             },
         });
         let sources = crate::config::Sources {

@@ -136,7 +136,7 @@ impl Supervisor {
             (Action::Bind, _) => {}
             _ if rebind => {}
             _ => {
-                listener.life = life;
+                listener.enter(life);
                 self.obey_terms(listener);
                 return self.turn(listener);
             }
@@ -146,7 +146,7 @@ impl Supervisor {
             Socket::None if listener.life.state == State::Failed => {
                 // It goes on trying to be what is wanted now.
                 if let Ok((life, _)) = listener.life.step(Input::BindFailed(desired)) {
-                    listener.life = life;
+                    listener.enter(life);
                 }
                 return;
             }

@@ -51,7 +51,7 @@ impl Supervisor {
         listener.failures_in_a_row = 0;
         listener.leave_off();
         if let Ok((life, _)) = listener.life.step(Input::Define(wanted)) {
-            listener.life = life;
+            listener.enter(life);
         }
         self.tend(listener);
         Ok(())
@@ -70,7 +70,7 @@ impl Supervisor {
         self.let_rest(listener);
         let wanted = listener.spec.desired_state;
         if let Ok((life, _)) = listener.life.step(Input::BindFailed(wanted)) {
-            listener.life = life;
+            listener.enter(life);
         }
         let (supervisor, name, uid) = (self.clone(), listener.name.clone(), listener.uid.clone());
         listener.tries += 1;

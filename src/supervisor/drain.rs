@@ -12,6 +12,7 @@ use super::listener::{Listener, Retiring, over};
 use super::view::{Draining, LONGEST_GRACE};
 use super::{ListenerName, Supervisor};
 use crate::net::Running;
+use crate::telemetry::{current_trace, traced};
 
 /// How a whole drain went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Supervisor {
         } else if let Some(grace) = grace {
             self.hasten(listener, grace);
         }
-        listener.life = life;
+        listener.enter(life);
         if let Some(failure) = &mut listener.failure {
             failure.next_try = None;
         }
@@ -69,9 +70,8 @@ impl Supervisor {
         let cut = draining.cut.clone();
         listener.draining = Some(draining);
         let whose = (listener.name.clone(), listener.uid.clone());
-        self.0
-            .tasks
-            .spawn(self.clone().stop(whose, running, cut, deadline));
+        let stop = self.clone().stop(whose, running, cut, deadline);
+        self.0.tasks.spawn(traced(current_trace(), stop));
     }
 
     /// Has a run of a listener end beside the one that takes its place.
@@ -158,7 +158,7 @@ impl Supervisor {
     /// The step out of a drain, with what it came to.
     pub(super) fn end_of_drain(&self, listener: &mut Listener) {
         if let Ok((life, _)) = listener.life.step(Input::Drained) {
-            listener.life = life;
+            listener.enter(life);
         }
         if listener.life.state == State::Stopped {
             self.let_rest(listener);

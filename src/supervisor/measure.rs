@@ -71,6 +71,7 @@ fn measure(listener: &Listener, most_sessions: usize, sink: &mut dyn Sink) {
         put(instrument, Some("transmit"), sent as f64);
     }
     of_its_protocol(listener, put);
+    sink.recorded(&listener.labels);
 }
 
 /// What only listeners of one protocol have.

@@ -140,6 +140,13 @@ impl Supervisor {
         found.ok_or_else(|| Error::NoSession(name.to_owned()))
     }
 
+    /// Where the set-up of the session was traced that a name is about: its own, or that of its conversation. None when
+    /// nothing is known of it, or it is the name of something else.
+    pub fn trace_of(&self, name: &str) -> Option<Trace> {
+        let name = name.replacen("/conversations/", "/sessions/", 1);
+        self.session(&name).ok().map(|view| view.trace)
+    }
+
     pub(super) fn locate(&self, name: &str) -> Result<(String, SessionId), Error> {
         let missing = || Error::NoSession(name.to_owned());
         let (listener, label) = split_session_name(name).ok_or_else(missing)?;

@@ -14,6 +14,7 @@ use super::listener::{Listener, over};
 use super::view::Draining;
 use super::{ListenerName, Supervisor};
 use crate::net::{Ask, CloseReason, Gate, Pace, Running, Session, Why};
+use crate::telemetry::{current_trace, traced};
 
 /// How long sessions that were cut may take to leave.
 const CUT_PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ impl Supervisor {
         let Ok((life, _)) = listener.life.step(Input::Drain { to }) else {
             return;
         };
-        listener.life = life;
+        listener.enter(life);
         listener.leave_off();
         let Some(running) = listener.running.clone() else {
             return;
@@ -50,7 +51,8 @@ impl Supervisor {
             draining,
             deadline: after(drain.deadline),
         };
-        self.0.tasks.spawn(self.clone().thin(thinning));
+        let thin = self.clone().thin(thinning);
+        self.0.tasks.spawn(traced(current_trace(), thin));
     }
 
     async fn thin(self, thinning: Thinning) {

@@ -7,23 +7,21 @@
 mod escape;
 mod export;
 mod instruments;
+mod labels;
 mod logs;
 mod metrics;
-mod process;
-mod recording;
 mod sampling;
 mod settings;
-mod snapshot;
 mod spans;
 mod trace;
 
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
-pub use logs::Override as LogOverride;
-pub use metrics::{Sink, Source};
-pub use settings::{LogFormat, REDACTED, Settings, without_password};
-pub use snapshot::Series;
-pub use spans::{Call, Command, CommandEnd, Message, Outcome};
+pub use labels::Labels;
+pub use logs::{Override as LogOverride, current_trace, log_panics, traced};
+pub use metrics::{Exposition, Series, Sink, Source};
+pub use settings::{LogFormat, Protocol, REDACTED, Settings, without_password};
+pub use spans::{Call, Command, CommandEnd, Concerns, Message, Outcome};
 pub use trace::Trace;
 
 use export::{Exporter, Queue};
@@ -31,15 +29,17 @@ use metrics::Metrics;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
-use recording::Names;
-use sampling::Share;
-use settings::Endpoints;
+use sampling::Sampling;
+use settings::Plan;
 use spans::Spans;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{env, fmt, io};
+
+/// Schema of the OpenTelemetry semantic conventions that the names of metrics, spans and their attributes follow.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// Who is reporting.
 #[derive(Debug, Clone)]
@@ -52,26 +52,12 @@ pub struct Identity {
     pub instance_id: String,
 }
 
-/// The listener that something belongs to, as metrics and spans name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels {
-    /// The listener's name.
-    pub listener: Arc<str>,
-    /// What is spoken there: `ack`, `shell`, `uppercase`, `chat`.
-    pub protocol: &'static str,
-    /// `tcp` or `udp`.
-    pub transport: &'static str,
-    /// `ipv4` or `ipv6`: of the address that it is bound to.
-    pub network: &'static str,
-}
-
 /// The handle.
 #[derive(Clone)]
 pub struct Telemetry(Arc<Inner>);
 
 struct Inner {
     metrics: Arc<Metrics>,
-    names: Names,
     spans: Spans,
     exporter: Option<Exporter>,
     logs: Option<logs::Writer>,
@@ -93,31 +79,26 @@ impl Telemetry {
     /// When the log directives or an endpoint cannot be understood, or a thread cannot be started.
     pub fn start(settings: &Settings, identity: &Identity) -> Result<Self, Error> {
         let variable = |name: &str| env::var(name).ok();
-        let endpoints = Endpoints::resolve(settings.otlp_endpoint.as_deref(), variable)
-            .map_err(Error::Endpoint)?;
+        let plan = Plan::of(settings, &variable).map_err(Error::Endpoint)?;
         let logs = logs::install(&settings.log, settings.log_format)?;
-        let resource = resource(identity);
-        let metrics = Arc::new(Metrics::new(resource.clone(), Some(logs.clone()))?);
-        let queue = Queue::new(metrics.losses.clone());
-        let traced = endpoints.traces.is_some();
-        let exporter = if endpoints == Endpoints::default() {
+        for doubt in &plan.doubts {
+            tracing::warn!(doubt, "a variable is not obeyed as it stands");
+        }
+        let resource = resource(identity, &plan);
+        let metrics = Arc::new(Metrics::new(resource.clone(), Some(logs.clone())));
+        let queue = Queue::new(plan.queue, plan.batch, metrics.passage.clone());
+        let exporter = if plan.traces.is_none() && plan.metrics.is_none() {
             None
         } else {
             let (queue, metrics) = (queue.clone(), metrics.clone());
-            Some(Exporter::start(
-                endpoints,
-                resource.clone(),
-                queue,
-                metrics,
-            )?)
+            let origin = (&resource, identity.version);
+            Some(Exporter::start(&plan, origin, queue, metrics)?)
         };
         Ok(Self(Arc::new(Inner {
             metrics,
-            names: Names::default(),
             spans: Spans {
-                tracer: traced.then(|| tracer(queue, resource)),
-                messages: Share::new(settings.sample_messages),
-                reads: Share::new(settings.sample_reads),
+                tracer: plan.traces.is_some().then(|| tracer(queue)),
+                sampling: Sampling::new(settings, &plan),
                 node: identity.node.clone(),
             },
             exporter,
@@ -130,12 +111,9 @@ impl Telemetry {
         self.0.metrics.observe(source);
     }
 
-    /// All metrics as Prometheus text exposition 0.0.4. Blocks for the milliseconds that a collection takes.
-    ///
-    /// # Errors
-    /// When the text cannot be encoded.
-    pub fn prometheus(&self) -> Result<String, Error> {
-        self.0.metrics.prometheus()
+    /// All metrics as a scraper reads them. Blocks for the milliseconds that a collection takes.
+    pub fn exposition(&self, exposition: Exposition) -> String {
+        self.0.metrics.exposition(exposition)
     }
 
     /// The same by their OpenTelemetry names, sorted; a histogram as `.count` and `.sum`. Blocks likewise.
@@ -159,7 +137,7 @@ impl Telemetry {
         logs::set_aside(directives)
     }
 
-    /// Sends and writes what waits, but returns after `deadline` whatever the collector does.
+    /// Sends and writes what waits, for the last time, but returns after `deadline` whatever the collector does.
     /// Blocks: an asynchronous caller uses `spawn_blocking`.
     pub fn flush(&self, deadline: Duration) {
         let deadline = Instant::now() + deadline;
@@ -172,8 +150,10 @@ impl Telemetry {
     }
 }
 
-/// What every signal says of its origin; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` have the last word.
-fn resource(identity: &Identity) -> Resource {
+/// What every signal says of its origin; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` have the last word. Of the
+/// command line only the program's name is told: the rest may hold anything.
+fn resource(identity: &Identity, plan: &Plan) -> Resource {
+    let told = plan.attributes.iter().cloned();
     let resource = Resource::builder_empty()
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_service_name("switchboard")
@@ -181,20 +161,34 @@ fn resource(identity: &Identity) -> Resource {
             KeyValue::new("service.version", identity.version),
             KeyValue::new("service.instance.id", identity.instance_id.clone()),
             KeyValue::new("switchboard.node", identity.node.clone()),
+            KeyValue::new("process.pid", i64::from(std::process::id())),
+            KeyValue::new("os.type", env::consts::OS),
         ])
-        .with_detector(Box::new(EnvResourceDetector::new()));
-    match env::var("OTEL_SERVICE_NAME") {
-        Ok(name) if !name.is_empty() => resource.with_service_name(name).build(),
-        _ => resource.build(),
+        .with_attributes(host().map(|host| KeyValue::new("host.name", host)))
+        .with_attributes(executable().map(|name| KeyValue::new("process.executable.name", name)))
+        .with_attributes(told.map(|(key, value)| KeyValue::new(key, value)));
+    match &plan.service {
+        Some(name) => resource.with_service_name(name.clone()).build(),
+        None => resource.build(),
     }
 }
 
-/// The SDK samples everything, because whoever asks it for a span has decided.
-fn tracer(queue: Queue, resource: Resource) -> SdkTracer {
+fn host() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+fn executable() -> Option<String> {
+    let path = env::current_exe().ok()?;
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
+/// The SDK samples everything, because whoever asks it for a span has decided. The exporter names resource and scope.
+fn tracer(queue: Queue) -> SdkTracer {
     SdkTracerProvider::builder()
         .with_sampler(Sampler::AlwaysOn)
         .with_span_processor(queue)
-        .with_resource(resource)
+        .with_resource(Resource::builder_empty().build())
         .build()
         .tracer("switchboard")
 }
@@ -208,8 +202,6 @@ pub enum Error {
     NoLog,
     /// An endpoint, or another variable of the exporters, cannot be used.
     Endpoint(String),
-    /// A collection failed.
-    Metrics(String),
     /// A thread or its runtime cannot be started.
     Thread(io::Error),
 }
@@ -220,7 +212,6 @@ impl fmt::Display for Error {
             Self::Filter(problem) => write!(f, "log directives: {problem}"),
             Self::NoLog => f.write_str("the log stream is not this program's to change"),
             Self::Endpoint(problem) => write!(f, "telemetry endpoint: {problem}"),
-            Self::Metrics(problem) => write!(f, "metrics: {problem}"),
             Self::Thread(error) => write!(f, "telemetry thread: {error}"),
         }
     }
@@ -232,14 +223,12 @@ impl std::error::Error for Error {}
 impl Telemetry {
     /// Metrics that only this handle can read; no log stream, no exporters, no spans.
     pub fn quiet() -> Self {
-        let metrics = Metrics::new(Resource::builder_empty().build(), None).unwrap();
+        let metrics = Metrics::new(Resource::builder_empty().build(), None);
         Self(Arc::new(Inner {
             metrics: Arc::new(metrics),
-            names: Names::default(),
             spans: Spans {
                 tracer: None,
-                messages: Share::new(1.0),
-                reads: Share::new(1.0),
+                sampling: Sampling::all(1.0),
                 node: "test".to_owned(),
             },
             exporter: None,
@@ -271,12 +260,7 @@ mod tests {
     }
 
     fn labels() -> Labels {
-        Labels {
-            listener: "front".into(),
-            protocol: "ack",
-            transport: "tcp",
-            network: "ipv4",
-        }
+        Labels::new("front".into(), "ack", "tcp", "ipv4")
     }
 
     fn dropped(telemetry: &Telemetry, signal: &str) -> f64 {
@@ -324,6 +308,14 @@ mod tests {
         telemetry.flush(Duration::from_secs(10));
         assert_eq!(dropped(&telemetry, "traces"), 1.0);
         assert_eq!(dropped(&telemetry, "metrics"), 1.0);
+    }
+
+    struct Listener(Labels);
+
+    impl Source for Listener {
+        fn collect(&self, sink: &mut dyn Sink) {
+            sink.recorded(&self.0);
+        }
     }
 
     /// Answers an export with an empty message.
@@ -377,7 +369,10 @@ mod tests {
     fn a_working_collector_gets_both_signals_with_their_origin() {
         let (endpoint, bodies) = collector();
         let telemetry = started(endpoint);
-        let trace = telemetry.session_setup(&labels(), 7, Duration::from_micros(50));
+        let listener = Arc::new(Listener(labels()));
+        let source: Arc<dyn Source> = listener.clone();
+        telemetry.observe(Arc::downgrade(&source));
+        let trace = telemetry.session_setup(&listener.0, 7, Duration::from_micros(50));
         assert!(trace.is_sampled());
         let before = Instant::now();
         telemetry.flush(Duration::from_secs(10));
@@ -393,9 +388,14 @@ mod tests {
                 assert!(text.contains(part), "no {part} in {text:?}");
             }
         }
-        assert!(texts[0].contains("session setup front"));
-        assert!(texts[0].contains("local-00000000000000000000000007"));
-        assert!(texts[1].contains("switchboard.session.setup.duration"));
+        // The two go their own ways.
+        let (traces, metrics) = match texts[0].contains("session setup front") {
+            true => (&texts[0], &texts[1]),
+            false => (&texts[1], &texts[0]),
+        };
+        assert!(traces.contains("session setup front"));
+        assert!(traces.contains("local-00000000000000000000000007"));
+        assert!(metrics.contains("switchboard.session.setup.duration"));
         drop(texts);
         assert_eq!(dropped(&telemetry, "traces"), 0.0);
         assert_eq!(dropped(&telemetry, "metrics"), 0.0);
@@ -420,9 +420,9 @@ mod tests {
     #[test]
     fn a_quiet_handle_still_counts() {
         let telemetry = Telemetry::quiet();
-        telemetry.session_ended(&labels(), "idle", Duration::from_secs(2));
-        let text = telemetry.prometheus().unwrap();
-        let line = "switchboard_session_duration_seconds_count{switchboard_listener_name=\"front\",switchboard_session_close_reason=\"idle\"} 1";
+        telemetry.call_ended("a/B", "OK", Duration::from_secs(2), &Trace::default());
+        let text = telemetry.exposition(Exposition::Prometheus);
+        let line = "rpc_server_call_duration_seconds_count{rpc_method=\"a/B\",rpc_response_status_code=\"OK\",rpc_system_name=\"grpc\"} 1";
         assert!(text.contains(line), "{text}");
         telemetry.flush(Duration::from_secs(1));
     }

@@ -45,6 +45,11 @@ impl Trace {
         self.sampled
     }
 
+    /// The trace's id and the span's.
+    pub(super) fn ids(&self) -> ([u8; 16], [u8; 8]) {
+        (self.trace_id, self.span_id)
+    }
+
     /// What another span's link to this one holds; none when no span was made.
     pub(super) fn link(&self) -> Option<SpanContext> {
         self.sampled.then(|| {

@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
 """What telemetry costs: throughput with everything told, against throughput with nothing told.
 
-    telemetry.py --binary target/release/switchboard --load PATH [--rounds 15] [--seconds 2] [--lock FILE] [SUITE ...]
+    telemetry.py --binary target/release/switchboard --load PATH [--rounds 15] [--seconds 2] [--lock FILE]
+                 [--collector up|down|hang|slow|garbage|all] [SUITE ...]
 
 Suites: udp tcp-64 room. A round runs each suite twice, once with telemetry and once without, and the order of the two
 changes from round to round, so that what drifts meets both. Told: spans and metrics go to a collector on loopback, sampled
-as by default, and /metrics is read every second. Prints of each suite the medians, and the median of the rounds' ratios
-told/silent; and what the collector got. PATH is a load generator that takes `udp|tcp|room HOST PORT SECONDS ...` and
+as by default, and /metrics is read every second. The collector takes all (up), does not listen (down), never answers (hang),
+answers a byte a second (slow) or what is no HTTP (garbage); `all` is each of them in turn. Prints of each collector and suite
+the medians, and the median of the rounds' ratios told/silent; how much memory the service had more when it told; and what
+the collector got. PATH is a load generator that takes `udp|tcp|room HOST PORT SECONDS ...` and
 prints `ops_per_s=N`. The service has the first core, all else the second. --lock is held during a round, for machines on
 which others measure too.
 
-Exit 0 when every such ratio is at least 0.97, 1 when one is below, 2 when something did not run. Needs Linux and two cores.
+Exit 0 when every such ratio is at least 0.97, or 0.98 when the collector is not up, 1 when one is below, 2 when something did
+not run. Needs Linux and two cores.
 """
 import argparse, contextlib, fcntl, os, pathlib, re, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.request
 
-LEAST = 0.97
+# What telemetry may cost, and what a collector that misbehaves may.
+LEAST, LEAST_IN_TROUBLE = 0.97, 0.98
 CONFIGURATION = """
 [grpc]
 address = "127.0.0.1:0"
@@ -23,7 +28,7 @@ address = "127.0.0.1:0"
 [store]
 path = ":memory:"
 [telemetry]
-log = "warn"
+log = "error"
 [listeners.udp]
 protocol = "uppercase"
 bind = "127.0.0.1:0"
@@ -48,21 +53,44 @@ SUITES = {
 
 
 class Collector:
-    """Takes OTLP over gRPC, answers that all is well and throws it away: as much of HTTP/2 as one client needs."""
+    """Takes OTLP over gRPC, answers that all is well and throws it away: as much of HTTP/2 as one client needs. Or
+    behaves as its manner says."""
 
+    MANNERS = ("up", "down", "hang", "slow", "garbage")
     DATA, HEADERS, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 4, 6, 8
     END_STREAM, END_HEADERS, ACK = 1, 4, 1
 
-    def __init__(self):
-        self.calls = self.bytes = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, manner):
+        self.manner, self.calls, self.bytes = manner, 0, 0
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
         self.endpoint = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        if manner != "down":
+            self.listener.listen()
+            threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
+        serve = {"up": self._serve, "hang": self._hang, "slow": self._crawl, "garbage": self._babble}[self.manner]
         while True:
             connection, _ = self.listener.accept()
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    def _hang(self, connection):
+        with contextlib.suppress(ConnectionError), connection:
+            while got := connection.recv(65536):
+                self.bytes += len(got)
+
+    def _crawl(self, connection):
+        with contextlib.suppress(ConnectionError), connection:
+            self.bytes += len(connection.recv(65536))
+            for byte in self._frame(self.SETTINGS, 0, 0, b"") * 1000:
+                connection.sendall(bytes([byte]))
+                time.sleep(1)
+
+    def _babble(self, connection):
+        with contextlib.suppress(ConnectionError), connection:
+            self.bytes += len(connection.recv(65536))
+            connection.sendall(os.urandom(65536))
 
     def _serve(self, connection):
         with contextlib.suppress(ConnectionError), connection, connection.makefile("rb") as frames:
@@ -114,6 +142,10 @@ class Service:
             if said := re.fullmatch(r"(\w+) +\w+ +(?:tcp|udp) +127\.0\.0\.1:(\d+)\n", line):
                 self.ports[said[1]] = int(said[2])
 
+    def memory(self):
+        """KiB that were in memory at most."""
+        return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{self.process.pid}/status").read_text())[1])
+
     def __enter__(self):
         return self
 
@@ -146,7 +178,7 @@ def scraping(port):
 
 
 def run(options, suite, configuration, collector):
-    """Messages a second."""
+    """Messages a second, and the service's memory in KiB."""
     listener, kind, rest = SUITES[suite]
     with Service(options.binary, configuration, collector) as service:
         command = ["taskset", "-c", "1", options.load, kind, "127.0.0.1", service.ports[listener], options.seconds, *rest]
@@ -155,7 +187,7 @@ def run(options, suite, configuration, collector):
         said = re.search(r"ops_per_s=(\d+)", ended.stdout)
         if ended.returncode or not said or not int(said[1]):
             sys.exit(f"{suite}: the load failed: {ended.stdout}{ended.stderr}")
-        return int(said[1])
+        return int(said[1]), service.memory()
 
 
 @contextlib.contextmanager
@@ -173,32 +205,40 @@ def main():
     arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--seconds", type=float, default=2)
     arguments.add_argument("--lock", type=pathlib.Path)
+    arguments.add_argument("--collector", choices=[*Collector.MANNERS, "all"], default="up")
     arguments.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(SUITES))
     options = arguments.parse_args()
     if unknown := set(options.suites) - set(SUITES):
         arguments.error(f"no suite is called {', '.join(sorted(unknown))}: there are {', '.join(SUITES)}")
     os.sched_setaffinity(0, {1})
-    suites, collector = options.suites or [*SUITES], Collector()
-    taken = {suite: {"silent": [], "told": []} for suite in suites}
+    suites, slow = options.suites or [*SUITES], False
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as configuration:
         configuration.write(CONFIGURATION)
         configuration.flush()
-        for number in range(options.rounds):
-            with alone(options.lock) if options.lock else contextlib.nullcontext():
-                for suite in suites:
-                    for how in ("silent", "told") if number % 2 else ("told", "silent"):
-                        rate = run(options, suite, configuration.name, collector if how == "told" else None)
-                        taken[suite][how].append(rate)
-    if not collector.calls:
-        sys.exit("nothing came to the collector")
-    slow = False
-    for suite, rates in taken.items():
-        silent, told = (statistics.median(rates[how]) for how in ("silent", "told"))
-        ratio = statistics.median(told / silent for told, silent in zip(rates["told"], rates["silent"]))
-        slow |= ratio < LEAST
-        print(f"{suite:7} silent={silent:.0f}/s told={told:.0f}/s ratio={ratio:.3f}")
-    print(f"collector: {collector.calls} exports of {collector.bytes} bytes in all")
+        for manner in Collector.MANNERS if options.collector == "all" else [options.collector]:
+            slow |= compare(options, suites, configuration.name, Collector(manner))
     return 1 if slow else 0
+
+
+def compare(options, suites, configuration, collector):
+    """Prints what a collector costs each suite; whether that is too much."""
+    taken = {suite: {"silent": [], "told": []} for suite in suites}
+    for number in range(options.rounds):
+        with alone(options.lock) if options.lock else contextlib.nullcontext():
+            for suite in suites:
+                for how in ("silent", "told") if number % 2 else ("told", "silent"):
+                    taken[suite][how].append(run(options, suite, configuration, collector if how == "told" else None))
+    if collector.manner == "up" and not collector.calls:
+        sys.exit("nothing came to the collector")
+    slow, least = False, LEAST if collector.manner == "up" else LEAST_IN_TROUBLE
+    for suite, runs in taken.items():
+        (silent, lean), (told, fat) = (map(statistics.median, zip(*runs[how])) for how in ("silent", "told"))
+        ratio = statistics.median(told / silent for (told, _), (silent, _) in zip(runs["told"], runs["silent"]))
+        slow |= ratio < least
+        print(f"{collector.manner:7} {suite:7} silent={silent:.0f}/s told={told:.0f}/s ratio={ratio:.3f} "
+              f"memory={(fat - lean) / 1024:+.1f}MiB")
+    print(f"{collector.manner:7} collector: {collector.calls} exports answered, {collector.bytes} bytes in all", flush=True)
+    return slow
 
 
 if __name__ == "__main__":

@@ -54,10 +54,11 @@ def environment():
     return {k: v for k, v in os.environ.items() if not k.startswith(("SWITCHBOARD", "OTEL_"))}
 
 
-def switchboard(*args, stdin=None, seconds=30):
+def switchboard(*args, stdin=None, seconds=30, variables=None):
     """Runs the program once; stdin, stdout and stderr are bytes."""
     return subprocess.run(
-        [binary(), *map(str, args)], input=stdin or b"", capture_output=True, env=environment(), timeout=seconds
+        [binary(), *map(str, args)], input=stdin or b"", capture_output=True, timeout=seconds,
+        env=environment() | (variables or {}),
     )
 
 
@@ -74,6 +75,8 @@ class Service:
     def __init__(self, grace="2s", **listeners):
         self.names = [name.replace("_", "-") for name in listeners]
         table = {"protocol": "ack", "bind": "127.0.0.1:0"}
+        # What its environment has besides.
+        self.variables = {}
         self.config = {
             "grpc": {"address": "127.0.0.1:0"},
             "http": {"address": "127.0.0.1:0"},
@@ -92,7 +95,8 @@ class Service:
             self.log = stack.enter_context(open(self.folder / "stderr", "w+", errors="replace"))
             self.process = subprocess.Popen(
                 [binary(), "serve", "--config", file],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment(),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True,
+                env=environment() | self.variables,
             )
             stack.callback(self.stop)
             self.read_addresses()

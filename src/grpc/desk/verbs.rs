@@ -138,6 +138,8 @@ impl Control {
         };
         let attempted = self.attempted(Some(caller.clone()), &asked.name, claim);
         let (conversation, taken_from) = attempted.await?;
+        let concerned = || self.supervisor.trace_of(&conversation.name);
+        caller.concerns.add_found(concerned);
         let mut event = caller.event(&conversation.name, "OK");
         if let Some(from) = taken_from {
             event.reason = format!("{}, taken from {}", event.reason, escape(&from));

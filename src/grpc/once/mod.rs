@@ -16,6 +16,7 @@ use super::load::held;
 use super::status::{internal, status, with_reason};
 use super::{Caller, Control};
 use crate::store::Answer;
+use crate::telemetry::{current_trace, traced};
 pub use answers::Answers;
 use answers::{BROKE_OFF, Said, outcome};
 
@@ -46,10 +47,10 @@ impl Control {
         let tasks = self.answers.tasks();
         // Who leaves in the middle leaves the room taken: what it has begun is still under way.
         let (room, mutation) = (held(), Box::pin(mutation));
-        let mutation = async move {
+        let mutation = traced(current_trace(), async move {
             let _room = room;
             mutation.await
-        };
+        });
         if request_id.is_empty() {
             let done = tasks.spawn(mutation).await;
             let done = done.unwrap_or_else(|_| Err(internal(BROKE_OFF)));

@@ -50,7 +50,9 @@ impl Desk {
             };
         };
         if let Some(since) = released.first_response {
-            door.telemetry.first_response(&door.labels, since.elapsed());
+            let took = since.elapsed();
+            door.telemetry
+                .first_response(&door.labels, took, &session.trace);
         }
         // What is released answers one message each; an unasked one answers none.
         let answers = released.ready.iter().filter(|m| m.in_reply_to > 0).count();

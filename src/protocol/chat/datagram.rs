@@ -79,8 +79,12 @@ impl DatagramHandler for Visits {
                 continue;
             };
             session.receive_datagram(datagram.data);
+            let span = door.telemetry.message(&door.labels, &session.trace);
             if !self.desk.hear(&session, door, datagram.data) {
                 door.counters.refuse("too_many_unanswered");
+                if let Some(span) = span {
+                    span.refused("too_many_unanswered");
+                }
             }
             self.desk.table.note(&session, false, batch.now);
             if door.session(session.id).is_none() {
@@ -88,7 +92,6 @@ impl DatagramHandler for Visits {
                 self.desk.table.leave(&session);
                 self.desk.close(session.id);
             }
-            door.telemetry.message(&door.labels, &session.trace);
         }
     }
 

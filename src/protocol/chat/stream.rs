@@ -72,11 +72,14 @@ impl Visits {
         } else {
             message.into()
         };
+        let span = door.telemetry.message(&door.labels, &session.trace);
         // A line end alone is not something to answer for people.
         let heard = (self.free && message.is_empty()) || self.desk.hear(session, door, &message);
-        door.telemetry.message(&door.labels, &session.trace);
         if !heard {
             door.counters.refuse("too_many_unanswered");
+            if let Some(span) = span {
+                span.refused("too_many_unanswered");
+            }
         }
         heard
     }

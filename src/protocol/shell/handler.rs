@@ -120,7 +120,8 @@ impl Shell {
         // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
         // by the turns and not by the sessions.
         let _turn = turn.filter(|_| answer.outcome.len() > SHORT_ANSWER);
-        let trace_id = span.trace().to_string();
+        let trace = span.trace();
+        let trace_id = trace.to_string();
         self.transcode(&mut answer.outcome).await;
         let Answer { outcome, entry } = answer;
         // Before a peer that may take its time to read it.
@@ -134,7 +135,7 @@ impl Shell {
         let end = end(&outcome);
         span.finish(&end);
         door.telemetry
-            .command_ended(&door.labels, &end, outcome.duration);
+            .command_ended(&door.labels, &end, outcome.duration, &trace);
         sent
     }
 

@@ -92,10 +92,11 @@ fn words(text: &str) -> Vec<Word<'_>> {
 }
 
 /// Keys that are not there where nobody sets them.
-const WITHOUT_DEFAULT: [&str; 3] = [
+const WITHOUT_DEFAULT: [&str; 4] = [
     "listeners.ack.resume_time",
     "listeners.shell.sandbox.isolation",
     "telemetry.otlp_endpoint",
+    "telemetry.otlp_protocol",
 ];
 
 #[test]
@@ -131,6 +132,7 @@ fn every_key_that_there_is_stands_in_the_file() {
         ..Settings::default()
     };
     settings.telemetry.otlp_endpoint = Some("http://127.0.0.1:4317".to_owned());
+    settings.telemetry.otlp_protocol = Some(crate::telemetry::Protocol::Grpc);
     let protocol = |listener: &str| {
         let found = settings
             .listeners

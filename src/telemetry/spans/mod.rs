@@ -5,13 +5,20 @@
 //! set-up. Without an exporter no span is made; ids are still given, so that logs and the audit trail can be joined.
 //! No attribute ever holds the text of a command or of a message.
 
+mod call;
+mod command;
+mod message;
+
+pub(super) use call::is_server_fault;
+pub use call::{Call, Concerns};
+pub use command::{Command, CommandEnd, Outcome};
+pub use message::Message;
+
 use super::Labels;
-use super::instruments::{ERROR_TYPE, RPC_METHOD, RPC_STATUS, RPC_SYSTEM, listener_attributes};
-use super::sampling::Share;
+use super::instruments::{RPC_METHOD, RPC_SYSTEM, listener_attributes};
+use super::sampling::{Sampling, random};
 use super::trace::{Trace, remote_parent};
-use opentelemetry::trace::{
-    Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer,
-};
+use opentelemetry::trace::{Link, SpanBuilder, SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 use std::time::{Duration, SystemTime};
@@ -19,48 +26,14 @@ use std::time::{Duration, SystemTime};
 /// Makes spans, or only ids when there is no tracer.
 pub(super) struct Spans {
     pub(super) tracer: Option<SdkTracer>,
-    pub(super) messages: Share,
-    pub(super) reads: Share,
+    pub(super) sampling: Sampling,
     pub(super) node: String,
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It ran to its end, with this exit code.
-    Exited(i32),
-    /// A signal of this number ended it.
-    Signaled(i32),
-    /// It was refused, could not be started or was ended by the service: one word of a closed set, such as `timed_out`.
-    Failed(&'static str),
-}
-
-/// What is told of a command that ended; never its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommandEnd {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Bytes that it wrote, both streams together.
-    pub output_bytes: u64,
-    /// Whether its output was cut.
-    pub truncated: bool,
-}
-
-impl Outcome {
-    /// The word for `error.type`, when this is one.
-    pub(super) fn error(self) -> Option<&'static str> {
-        match self {
-            Self::Exited(0) => None,
-            Self::Exited(_) => Some("exit_code"),
-            Self::Signaled(_) => Some("signal"),
-            Self::Failed(reason) => Some(reason),
-        }
-    }
 }
 
 impl Spans {
     pub(super) fn session_setup(&self, labels: &Labels, session_id: u128, took: Duration) -> Trace {
-        let Some(tracer) = &self.tracer else {
+        let sampled = |_: &&SdkTracer| self.sampling.sessions.hit();
+        let Some(tracer) = self.tracer.as_ref().filter(sampled) else {
             return Trace::unsampled(session_id);
         };
         let mut attributes = listener_attributes(labels).to_vec();
@@ -74,29 +47,26 @@ impl Spans {
     }
 
     pub(super) fn command(&self, labels: &Labels, parent: &Trace) -> Command {
-        let Some(tracer) = &self.tracer else {
-            return Command {
-                trace: Trace::random(),
-                live: None,
-            };
+        let sampled = |_: &&SdkTracer| self.sampling.commands.hit();
+        let Some(tracer) = self.tracer.as_ref().filter(sampled) else {
+            return Command::unsampled();
         };
         let span = root(tracer, linked("shell command", labels, parent));
-        Command {
-            trace: Trace::of(&span),
-            live: Some(Box::new(LiveCommand {
-                process: None,
-                span,
-                tracer: tracer.clone(),
-            })),
-        }
+        Command::new(span, tracer.clone())
     }
 
     pub(super) fn message(&self, labels: &Labels, parent: &Trace) -> Option<Message> {
-        let tracer = self.tracer.as_ref()?;
-        self.messages.hit().then(|| {
-            let builder = linked("message", labels, parent);
-            Message(Box::new(root(tracer, builder)))
-        })
+        let (name, share) = match labels.transport {
+            "udp" => ("datagram", self.sampling.datagrams),
+            _ => ("message", self.sampling.messages),
+        };
+        let draw = random();
+        if !share.holds(draw) && !self.sampling.timed.holds(draw) {
+            return None;
+        }
+        let tracer = self.tracer.as_ref().filter(|_| share.holds(draw));
+        let span = tracer.map(|tracer| root(tracer, linked(name, labels, parent)));
+        Some(Message::new(labels, span))
     }
 
     pub(super) fn call(
@@ -105,19 +75,20 @@ impl Spans {
         (traceparent, tracestate): (Option<&str>, Option<&str>),
         mutation: bool,
     ) -> Call {
+        let traceparent = traceparent.filter(|_| self.sampling.continues);
         let parent = traceparent.and_then(|header| remote_parent(header, tracestate));
-        let Some(tracer) = &self.tracer else {
-            let trace = parent.map_or_else(Trace::default, |parent| Trace::from(&parent));
-            return Call { trace, span: None };
+        let share = if mutation {
+            self.sampling.changes
+        } else {
+            self.sampling.reads
         };
-        let wanted = match &parent {
-            Some(parent) => parent.is_sampled(),
-            None => mutation || self.reads.hit(),
+        let sampled = |_: &&SdkTracer| match &parent {
+            Some(parent) if self.sampling.heeds_callers => parent.is_sampled(),
+            _ => share.hit(),
         };
-        if !wanted {
-            let trace = parent.map_or_else(Trace::default, |parent| Trace::from(&parent));
-            return Call { trace, span: None };
-        }
+        let Some(tracer) = self.tracer.as_ref().filter(sampled) else {
+            return Call::unsampled(parent.as_ref().map(Trace::from).unwrap_or_default());
+        };
         let builder = SpanBuilder::from_name(method.to_owned())
             .with_kind(SpanKind::Server)
             .with_attributes([
@@ -127,137 +98,8 @@ impl Spans {
         let above = parent.map_or_else(Context::new, |parent| {
             Context::new().with_remote_span_context(parent)
         });
-        let span = tracer.build_with_context(builder, &above);
-        Call {
-            trace: Trace::of(&span),
-            span: Some(Box::new(span)),
-        }
+        Call::new(tracer.build_with_context(builder, &above))
     }
-}
-
-/// A command that runs. Dropped unfinished, its span ends without an outcome.
-#[derive(Debug)]
-pub struct Command {
-    trace: Trace,
-    live: Option<Box<LiveCommand>>,
-}
-
-#[derive(Debug)]
-struct LiveCommand {
-    // First, so that it is dropped, and thereby ended, before its parent.
-    process: Option<Span>,
-    span: Span,
-    tracer: SdkTracer,
-}
-
-impl Command {
-    /// Its own trace.
-    pub fn trace(&self) -> Trace {
-        self.trace
-    }
-
-    /// A process is started for it: `program`, of which only the base name is kept. Its number is nobody's business: it
-    /// is one of another namespace.
-    pub fn spawned(&mut self, program: &str) {
-        let Some(live) = &mut self.live else {
-            return;
-        };
-        let name = program.rsplit('/').next().unwrap_or(program).to_owned();
-        let builder = SpanBuilder::from_name(name.clone())
-            .with_kind(SpanKind::Internal)
-            .with_attributes([KeyValue::new("process.executable.name", name)]);
-        let above = Context::new().with_remote_span_context(live.span.span_context().clone());
-        live.process = Some(live.tracer.build_with_context(builder, &above));
-    }
-
-    /// Ends its spans with what became of it.
-    pub fn finish(self, end: &CommandEnd) {
-        let Some(mut live) = self.live else {
-            return;
-        };
-        if let Some(process) = &mut live.process {
-            describe(process, end.outcome);
-        }
-        describe(&mut live.span, end.outcome);
-        let bytes = i64::try_from(end.output_bytes).unwrap_or(i64::MAX);
-        live.span
-            .set_attribute(KeyValue::new("switchboard.command.output", bytes));
-        let truncated = KeyValue::new(super::instruments::COMMAND_TRUNCATED, end.truncated);
-        live.span.set_attribute(truncated);
-    }
-}
-
-/// The outcome, by the conventions for command line programs.
-fn describe(span: &mut Span, outcome: Outcome) {
-    match outcome {
-        Outcome::Exited(code) => {
-            span.set_attribute(KeyValue::new("process.exit.code", i64::from(code)));
-        }
-        Outcome::Signaled(signal) => {
-            span.set_attribute(KeyValue::new(
-                "switchboard.command.signal",
-                i64::from(signal),
-            ));
-        }
-        Outcome::Failed(_) => {}
-    }
-    if let Some(error) = outcome.error() {
-        span.set_attribute(KeyValue::new(ERROR_TYPE, error));
-        span.set_status(Status::error(""));
-    }
-}
-
-/// A sampled message. Ended by [`finish`](Self::finish), or when dropped.
-#[derive(Debug)]
-pub struct Message(Box<Span>);
-
-impl Message {
-    /// It was handed on; to so many recipients, when that means something.
-    pub fn finish(mut self, recipients: Option<usize>) {
-        if let Some(count) = recipients.and_then(|count| i64::try_from(count).ok()) {
-            let count = KeyValue::new("switchboard.message.recipients", count);
-            self.0.set_attribute(count);
-        }
-    }
-}
-
-/// A control call that runs. Dropped unfinished (the caller went away), its span ends without a code.
-#[derive(Debug)]
-pub struct Call {
-    trace: Trace,
-    span: Option<Box<Span>>,
-}
-
-impl Call {
-    /// The caller's trace when it sent one, otherwise its own; none when it is not traced.
-    pub fn trace(&self) -> Trace {
-        self.trace
-    }
-
-    /// Ends its span with the gRPC status code's name, such as `OK` or `NOT_FOUND`.
-    pub fn finish(self, code: &'static str) {
-        let Some(mut span) = self.span else {
-            return;
-        };
-        span.set_attribute(KeyValue::new(RPC_STATUS, code));
-        if is_server_fault(code) {
-            span.set_attribute(KeyValue::new(ERROR_TYPE, code));
-            span.set_status(Status::error(""));
-        }
-    }
-}
-
-/// The codes that the conventions hold a server responsible for; the rest are the caller's.
-pub(super) fn is_server_fault(code: &str) -> bool {
-    matches!(
-        code,
-        "UNKNOWN"
-            | "DEADLINE_EXCEEDED"
-            | "UNIMPLEMENTED"
-            | "INTERNAL"
-            | "UNAVAILABLE"
-            | "DATA_LOSS"
-    )
 }
 
 /// A span of a trace of its own, whatever context the calling thread is in.
@@ -284,20 +126,28 @@ fn ulid(id: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::export::Queue;
+    use super::super::instruments::ERROR_TYPE;
+    use super::super::instruments::RPC_STATUS;
+    use super::super::sampling::Share;
     use super::super::tracer;
+    use super::call::MOST_LINKS;
     use super::*;
-    use opentelemetry::trace::SpanId;
-    use opentelemetry_sdk::Resource;
+    use opentelemetry::trace::{SpanId, Status};
     use opentelemetry_sdk::trace::SpanData;
+    use std::sync::Arc;
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn spans(messages: f64, reads: f64) -> (Spans, Queue) {
-        let queue = Queue::default();
+        let queue = Queue::new(4096, 4096, Arc::default());
         let spans = Spans {
-            tracer: Some(tracer(queue.clone(), Resource::builder_empty().build())),
-            messages: Share::new(messages),
-            reads: Share::new(reads),
+            tracer: Some(tracer(queue.clone())),
+            sampling: Sampling {
+                messages: Share::new(messages),
+                reads: Share::new(reads),
+                timed: Share::new(0.0),
+                ..Sampling::all(1.0)
+            },
             node: "local".to_owned(),
         };
         (spans, queue)
@@ -311,12 +161,7 @@ mod tests {
     }
 
     fn labels() -> Labels {
-        Labels {
-            listener: "front".into(),
-            protocol: "shell",
-            transport: "tcp",
-            network: "ipv4",
-        }
+        Labels::new("front".into(), "shell", "tcp", "ipv4")
     }
 
     fn attribute(span: &SpanData, key: &str) -> Option<String> {
@@ -371,6 +216,7 @@ mod tests {
         assert_eq!(command.status, Status::error(""));
 
         assert_eq!(process.name, "uname");
+        assert_eq!(process.span_kind, SpanKind::Client);
         assert_eq!(process.parent_span_id, command.span_context.span_id());
         assert!(!process.parent_span_is_remote);
         let name = attribute(process, "process.executable.name");
@@ -436,6 +282,65 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_linked_to_the_sessions_that_it_is_about() {
+        let (spans, queue) = spans(0.0, 0.0);
+        let setups: Vec<_> = (0..200)
+            .map(|id| spans.session_setup(&labels(), id, Duration::ZERO))
+            .collect();
+        queue.take();
+        let call = spans.call("s.S/CloseSession", (None, None), true);
+        let concerns = call.concerns();
+        concerns.add(&setups[0]);
+        concerns.add(&setups[0]);
+        concerns.add(&Trace::unsampled(7));
+        call.finish("OK");
+        let links = queue.take().remove(0).links.links;
+        let linked: Vec<_> = links.iter().map(|l| Trace::from(&l.span_context)).collect();
+        assert_eq!(linked, [setups[0]]);
+
+        let call = spans.call("s.S/CloseSessions", (None, None), true);
+        setups.iter().for_each(|setup| call.concerns().add(setup));
+        call.finish("OK");
+        assert_eq!(queue.take().remove(0).links.len(), MOST_LINKS);
+        let unsampled = spans.call("s.S/GetSession", (None, None), false);
+        unsampled.concerns().add(&setups[0]);
+    }
+
+    #[test]
+    fn each_kind_has_its_share() {
+        let (mut all, queue) = spans(1.0, 0.0);
+        all.sampling.datagrams = Share::new(0.0);
+        let udp = Labels {
+            transport: "udp",
+            ..labels()
+        };
+        assert!(all.message(&udp, &Trace::default()).is_none());
+        all.message(&labels(), &Trace::default())
+            .unwrap()
+            .refused("busy");
+        let refused = queue.take().remove(0);
+        assert_eq!(attribute(&refused, ERROR_TYPE).as_deref(), Some("busy"));
+        all.sampling = Sampling::all(0.0);
+        let setup = all.session_setup(&labels(), 7, Duration::ZERO);
+        assert!(!setup.is_sampled());
+        let command = all.command(&labels(), &setup);
+        assert_ne!(command.trace(), Trace::default());
+        drop(command);
+        all.call("s.S/Set", (None, None), true).finish("OK");
+        assert!(queue.take().is_empty());
+        all.call("s.S/Get", (Some(PARENT), None), false)
+            .finish("OK");
+        assert_eq!(queue.take().len(), 1);
+        all.sampling.heeds_callers = false;
+        all.call("s.S/Get", (Some(PARENT), None), false)
+            .finish("OK");
+        all.sampling.continues = false;
+        let call = all.call("s.S/Get", (Some(PARENT), None), false);
+        assert_eq!(call.trace(), Trace::default());
+        assert!(queue.take().is_empty());
+    }
+
+    #[test]
     fn what_is_given_up_still_ends() {
         let (spans, queue) = spans(1.0, 1.0);
         let mut command = spans.command(&labels(), &Trace::default());
@@ -459,7 +364,7 @@ mod tests {
             spans.command(&labels(), &setup),
         );
         assert_ne!(one.trace(), two.trace());
-        assert!(spans.message(&labels(), &setup).is_none());
+        assert!(!spans.message(&labels(), &setup).unwrap().is_traced());
         let call = spans.call("s.S/Get", (Some(PARENT), None), false);
         assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(
