@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use tracing::warn;
 
+use crate::net;
 use crate::protocol::Protocol;
 use crate::protocol::chat::Mode;
 use crate::supervisor::{Supervisor, View};
@@ -42,6 +43,17 @@ fn place(view: &View) -> String {
         (None, Some(failure)) => format!("FAILED, trying again: {}", failure.message),
         (None, None) if view.why.is_empty() => "stopped".to_owned(),
         (None, None) => format!("stopped: {}", view.why),
+    }
+}
+
+/// Sockets that were passed and are nobody's: whoever connects to one waits for ever.
+pub(super) fn warn_of_unused_sockets() {
+    for (name, socket) in net::unused_passed() {
+        warn!(
+            name,
+            socket,
+            "a socket that was passed is not used; one is taken by the listener of its name, or by the one bound to its address"
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 mod announce;
 mod end;
 mod measure;
+mod notify;
 mod signals;
 mod sites;
 mod start_error;
@@ -28,6 +29,7 @@ use crate::supervisor::{self, Supervisor};
 use crate::telemetry::{self, Identity, Telemetry};
 use crate::{configuration, grpc, http};
 use measure::Measured;
+use notify::Notify;
 use signals::Signals;
 use sites::sites;
 
@@ -55,6 +57,7 @@ pub struct App {
     grpc: web::Site,
     http: web::Site,
     signals: Signals,
+    notify: Notify,
     owner: Owner,
     /// The owner of the configuration, and when it ends.
     owning: (TaskTracker, CancellationToken),
@@ -102,6 +105,7 @@ impl App {
         let owner = Owner::start(parts, &owning.0, owning.1.clone());
         supervisor.forget_bans_of_none();
         announce::warn_of_doubts(&supervisor, store.keeps());
+        announce::warn_of_unused_sockets();
         let control = grpc::Control {
             supervisor,
             watches: grpc::Watches::new(&telemetry),
@@ -119,6 +123,7 @@ impl App {
             grpc,
             http,
             signals,
+            notify: Notify::from_environment(),
             owner,
             owning,
             store,
@@ -155,6 +160,7 @@ impl App {
             grpc,
             http,
             mut signals,
+            notify,
             owner,
             owning: (owned, disown),
             store,
@@ -166,7 +172,8 @@ impl App {
         let still = CancellationToken::new();
         owned.spawn(owner.clone().watch(still.clone()));
         owned.spawn(owner.clone().resume_in_time(still.clone()));
-        owned.spawn(signals.reload_at_each(owner, still.clone()));
+        owned.spawn(signals.reload_at_each(owner, notify.clone(), still.clone()));
+        owned.spawn(notify.attend(supervisor.clone(), still.clone(), disown.clone()));
         let counted = measured.doors.calls.clone();
         let calls = tokio::spawn(grpc::serve(grpc, control, counted, insist.clone()));
         let (scraped, told) = (supervisor.clone(), telemetry.clone());

@@ -5,6 +5,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::notify::Notify;
 use crate::configuration::Owner;
 use crate::grpc::{Configuration, ReloadOptions};
 
@@ -37,6 +38,7 @@ impl Signals {
     pub(super) fn reload_at_each(
         &mut self,
         owner: Owner,
+        notify: Notify,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let hangup = self.hangup.take();
@@ -45,7 +47,9 @@ impl Signals {
                 return;
             };
             while let Some(Some(())) = stop.run_until_cancelled(hangup.recv()).await {
-                let _ = owner.reload(ReloadOptions::default()).await;
+                let _ = notify
+                    .reloading(owner.reload(ReloadOptions::default()))
+                    .await;
             }
         }
     }

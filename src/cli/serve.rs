@@ -8,10 +8,13 @@ use super::check::complain_of;
 use super::exit::{BAD_CONFIGURATION, ERROR, OK, complain};
 use crate::app::{App, Start};
 use crate::config::{Layers, Problems};
+use crate::net::take_over_passed;
 use crate::settings;
 
 /// Runs until a signal; the exit code.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    // Before anything is opened that could be taken for one of them.
+    take_over_passed();
     let start = match read(args) {
         Ok(start) => start,
         Err(problems) => {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
+use super::passed::is_passed;
 use super::{gate, kernel};
 
 /// `host:port`, where host is an IP address or `localhost`; port 0 asks the kernel to choose.
@@ -215,6 +216,8 @@ fn datagram_socket(address: SocketAddr, shares: bool) -> io::Result<Socket> {
 /// processes of the same user may have a part of it, but only those that ask to share. Where there cannot be so many
 /// (for want of descriptors, say) there are fewer.
 pub(super) fn share(first: UdpSocket, count: usize) -> Vec<UdpSocket> {
+    // Beside one that another user has bound there can be none.
+    let count = if is_passed(&first) { 1 } else { count };
     let mut sockets = vec![first];
     while sockets.len() < count {
         match datagram_socket_beside(&sockets[0]) {
@@ -247,16 +250,22 @@ fn unbound_datagram_socket(address: SocketAddr) -> io::Result<Socket> {
         // Dual stack would make `[::]:p` and `0.0.0.0:p` exclude each other.
         socket.set_only_v6(true)?;
     }
+    prepare_datagram(&socket, address)?;
+    Ok(socket)
+}
+
+/// Gives a socket room for bursts, and has it tell the address that each datagram was sent to.
+pub(super) fn prepare_datagram(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     // Whoever may have more than the system's limit has it.
-    if sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
+    if sockopt::set_socket_recv_buffer_size_force(socket, BUFFER).is_err() {
         socket.set_recv_buffer_size(BUFFER)?;
     }
     socket.set_send_buffer_size(BUFFER)?;
     if address.ip().is_unspecified() {
-        kernel::tell_destination(&socket, address.is_ipv6())?;
+        kernel::tell_destination(socket, address.is_ipv6())?;
     }
-    Ok(socket)
+    Ok(())
 }
 
 /// Asked for each way; without a privilege the kernel gives at most `net.core.rmem_max` and `wmem_max`.

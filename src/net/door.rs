@@ -253,38 +253,7 @@ impl Door {
         let open_for = session.since.elapsed();
         self.telemetry
             .session_ended(&self.labels, reason.word(), open_for, &session.trace);
-        debug!(
-            event = "switchboard.session.end",
-            listener = %self.labels.listener, session = %session.id, reason = reason.word(),
-            received_messages = totals.received_messages, sent_messages = totals.sent_messages,
-            received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
-            stalls = session.stalls(), rtt_us = rtt.map(micros),
-            open_ms = millis(open_for), trace_id = %session.trace, "session ended"
-        );
-    }
-
-    /// Tells how a session fares that is still there.
-    pub(super) fn tell_checkpoint(&self, session: &Session) {
-        let totals = session.traffic.totals();
-        debug!(
-            event = "switchboard.session.checkpoint",
-            listener = %self.labels.listener, session = %session.id,
-            received_messages = totals.received_messages, sent_messages = totals.sent_messages,
-            received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
-            stalls = session.stalls(), rtt_us = round_trip(session).map(micros),
-            open_ms = millis(session.since.elapsed()), trace_id = %session.trace, "session goes on"
-        );
-    }
-
-    /// The round-trip time of a session whose end will be told; the kernel is not asked when it will not.
-    pub(super) fn last_round_trip(session: &Session) -> Option<Duration> {
-        let told = Self::tells_of_sessions().then(|| round_trip(session));
-        told.flatten()
-    }
-
-    /// Whether the log has what becomes of sessions.
-    pub(super) fn tells_of_sessions() -> bool {
-        tracing::enabled!(tracing::Level::DEBUG)
+        self.tell_end(session, reason, &totals, open_for, rtt);
     }
 
     fn opened(&self, session: &Session) -> SessionEvent {
@@ -310,18 +279,6 @@ impl Door {
     pub fn session(&self, id: SessionId) -> Option<Arc<Session>> {
         self.sessions.get(id)
     }
-}
-
-fn round_trip(session: &Session) -> Option<Duration> {
-    Some(session.tcp_info()?.round_trip_time)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// An IPv4 peer is the same peer on an IPv6 socket. The scope of a link-local address stays: it is

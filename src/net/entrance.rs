@@ -254,7 +254,7 @@ impl Visit {
         let mut stream = Stream::new(tcp, self.door.clone(), terms.clone(), self.session.clone());
         let reason = handler.serve(&mut stream).await;
         self.session.note_ending(reason);
-        self.rtt = Door::last_round_trip(&self.session);
+        self.rtt = self.door.last_round_trip(&self.session);
         self.reason = stream.close(reason).await;
     }
 }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
+use super::passed::{cannot_refuse, is_passed};
+
 /// How new peers are kept away while a listener is paused, or drains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -105,6 +107,9 @@ pub(super) fn reserve(address: SocketAddr) -> io::Result<Socket> {
 /// Puts a socket that does not listen in the place of one that does. What waits in that one's queue is still the
 /// caller's to take.
 pub(super) fn reserve_beside(listener: &impl std::os::fd::AsFd) -> io::Result<Socket> {
+    if is_passed(listener) {
+        return Err(cannot_refuse());
+    }
     let listening = socket2::SockRef::from(listener);
     let address = local(&listening)?;
     let reserved = socket(address)?;

@@ -98,7 +98,7 @@ mod tests {
             let looks: Vec<_> = (0..=3_000).step_by(step).collect();
             let told = looks.windows(2);
             let told = told.filter(|look| passes_checkpoint(since, at(look[0]), at(look[1])));
-            let last = looks[looks.len() - 1] as u64;
+            let last = looks[looks.len() - 1];
             assert_eq!(told.count() as u64, last / 600, "every {step} s");
         }
         assert!(!passes_checkpoint(at(100), at(0), at(50)));

@@ -14,6 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::warn;
 
 use super::accept::Listening;
+use super::passed::passed_unix;
 
 /// The longest path that the kernel takes, in bytes.
 const LONGEST: usize = 107;
@@ -26,8 +27,9 @@ const BACKLOG: i32 = 1_024;
 pub struct UnixSocket {
     listener: tokio::net::UnixListener,
     path: PathBuf,
-    /// Device and inode: what stands at the path may be another's by the time this one ends.
-    file: (u64, u64),
+    /// Device and inode: what stands at the path may be another's by the time this one ends. None where it is another's
+    /// from the beginning.
+    file: Option<(u64, u64)>,
 }
 
 /// Why a socket could not be had at a path.
@@ -80,13 +82,30 @@ impl UnixSocket {
             Ok(Self {
                 listener: tokio::net::UnixListener::from_std(UnixListener::from(socket))?,
                 path: path.to_owned(),
-                file: (file.dev(), file.ino()),
+                file: Some((file.dev(), file.ino())),
             })
         };
         bound().map_err(|source| UnixError {
             path: path.to_owned(),
             source,
         })
+    }
+
+    /// The one that was passed to this process under this name, or for this path, if one was. Who may connect is for
+    /// whoever made its file. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn passed(name: &str, path: &Path) -> Option<Result<Self, UnixError>> {
+        let passed = passed_unix(name, path)?.and_then(|(listener, path)| {
+            Ok(Self {
+                listener: tokio::net::UnixListener::from_std(listener)?,
+                path,
+                file: None,
+            })
+        });
+        let path = path.to_owned();
+        Some(passed.map_err(|source| UnixError { path, source }))
     }
 
     /// Where it is.
@@ -123,7 +142,7 @@ impl Listening for UnixSocket {
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         let stands = std::fs::symlink_metadata(&self.path).map(|file| (file.dev(), file.ino()));
-        if stands.is_ok_and(|file| file == self.file)
+        if stands.is_ok_and(|file| self.file == Some(file))
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             warn!(path = %self.path.display(), %error, "the socket's file cannot be removed");

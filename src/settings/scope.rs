@@ -27,6 +27,7 @@ const SCOPES: &[(&str, Scope)] = &[
     ("telemetry.sample_messages", Scope::Restart),
     ("telemetry.sample_reads", Scope::Restart),
     ("telemetry.sample_sessions", Scope::Restart),
+    ("telemetry.sample_tcp_rtt", Scope::Restart),
 ];
 
 /// The name of the listener that a key is about.
@@ -118,7 +119,7 @@ mod tests {
             "telemetry": {
                 "log": "debug", "log_format": "json", "otlp_endpoint": "http://127.0.0.1:3",
                 "otlp_protocol": "http/protobuf", "sample_sessions": 0.5, "sample_commands": 0.5,
-                "sample_messages": 0.5, "sample_datagrams": 0.5, "sample_reads": 0.25,
+                "sample_messages": 0.5, "sample_datagrams": 0.5, "sample_reads": 0.25, "sample_tcp_rtt": 0.5,
             },
         });
         let sources = crate::config::Sources {

@@ -1,9 +1,10 @@
 //! The socket of a listener: what it obeys, and how it begins.
 
 use super::lifecycle::Desired;
-use super::spec::Spec;
+use super::spec::{ListenerName, Spec};
 use crate::net::{
     BindError, Bounds, Gate, PauseMode, Transport, Why, bind_datagram, bind_reserved, bind_stream,
+    passed,
 };
 
 /// What is obeyed: never more sessions than there are descriptors.
@@ -36,10 +37,18 @@ pub(super) fn gate(spec: &Spec) -> Gate {
     }
 }
 
-/// Binds as `spec` asks.
-pub(super) fn bind(spec: &Spec, bounds: &Bounds) -> Result<crate::net::Bound, BindError> {
+/// Binds as `spec` asks, or takes what was passed to the process for the listener of this name.
+pub(super) fn bind(
+    name: &ListenerName,
+    spec: &Spec,
+    bounds: &Bounds,
+) -> Result<crate::net::Bound, BindError> {
+    let transport = spec.protocol.transport();
+    if let Some(passed) = passed(name.as_str(), spec.bind, transport, bounds.accept_backlog) {
+        return passed;
+    }
     let refuses = matches!(gate(spec), Gate::Shut(PauseMode::Refuse, _));
-    match spec.protocol.transport() {
+    match transport {
         Transport::Tcp if refuses => bind_reserved(spec.bind),
         Transport::Tcp => bind_stream(spec.bind, bounds.accept_backlog),
         Transport::Udp => bind_datagram(spec.bind),

@@ -152,7 +152,7 @@ impl Supervisor {
             }
             Socket::Later | Socket::None => {
                 let bounds = listener.bounds(self.0.most_sessions);
-                bind::bind(&listener.spec, &bounds)
+                bind::bind(&listener.name, &listener.spec, &bounds)
             }
         };
         self.serve_anew(listener, bound, end);

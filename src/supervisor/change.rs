@@ -130,7 +130,7 @@ impl Supervisor {
         }
         let bounds = bind::bounds(&target.spec, self.0.most_sessions);
         let wanted = (target.spec.protocol.transport(), target.spec.bind);
-        match bind::bind(&target.spec, &bounds) {
+        match bind::bind(&change.name, &target.spec, &bounds) {
             Ok(bound) => Ok(Socket::Bound(bound)),
             Err(error) if error.is_in_use() && overlaps(wanted, released) => Ok(Socket::Later),
             Err(error) if vital => Err(Error::Bind(error)),

@@ -31,8 +31,8 @@ impl Supervisor {
     /// Binds and serves; what cannot is tried again.
     pub(super) fn bring_up(&self, listener: &mut Listener) {
         let bounds = listener.bounds(self.0.most_sessions);
-        let served =
-            bind::bind(&listener.spec, &bounds).and_then(|bound| self.serve(listener, bound));
+        let served = bind::bind(&listener.name, &listener.spec, &bounds)
+            .and_then(|bound| self.serve(listener, bound));
         if let Err(error) = served {
             self.give_up_for_now(listener, error.reason(), error.to_string());
         }

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::bind;
 use super::cage::Followed;
@@ -112,19 +111,6 @@ impl Listener {
             created,
             updated: updated.unwrap_or(now),
             started: None,
-        }
-    }
-
-    /// Enters a step of its life, and tells of it when it led somewhere else.
-    pub(super) fn enter(&mut self, life: Life) {
-        let before = std::mem::replace(&mut self.life, life);
-        if before.state != life.state {
-            info!(
-                event = "switchboard.listener.state_change", listener = %self.name,
-                from = before.state.word(), to = life.state.word(), desired = ?life.desired,
-                sessions = self.runs().map(|run| run.door.sessions.count()).sum::<usize>(),
-                "listener changed its state"
-            );
         }
     }
 

@@ -22,6 +22,7 @@ mod measure;
 mod preview;
 mod sessions;
 mod spec;
+mod state_change;
 mod tap;
 mod thin;
 mod view;
@@ -47,7 +48,7 @@ pub use listener::{Target, etag, fresh_uid};
 pub use listing::SessionPage;
 pub use sessions::{SessionView, split_session_name};
 pub use spec::{ListenerName, Moment, SCOPES, Spec, Violation, shown};
-pub use view::{Draining, Failure, Status, TURNED_AWAY, View};
+pub use view::{Draining, Failure, Status, TURNED_AWAY, Tally, View};
 
 use crate::net::Taps;
 use crate::protocol::Ground;
@@ -142,6 +143,19 @@ impl Supervisor {
             .values()
             .map(|listener| listener.view(self.0.most_sessions))
             .collect()
+    }
+
+    /// How many there are, counted under the lock: who gets an answer knows that listeners can be changed.
+    pub fn tally(&self) -> Tally {
+        let listeners = self.lock();
+        let mut tally = Tally::default();
+        for listener in listeners.values() {
+            tally.listeners += 1;
+            tally.serving += usize::from(listener.life.state == State::Active);
+            let sessions = listener.runs().map(|run| run.door.sessions.count());
+            tally.sessions += sessions.sum::<usize>();
+        }
+        tally
     }
 
     /// One listener.

@@ -12,6 +12,17 @@ use crate::cage::Offer;
 use crate::config::Origin;
 use crate::net::{AcceptQueue, PauseMode, Totals};
 
+/// How many there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Listeners, whatever becomes of them.
+    pub listeners: usize,
+    /// Those that let peers in.
+    pub serving: usize,
+    /// Sessions of all of them.
+    pub sessions: usize,
+}
+
 /// The last drain of a listener, until that takes peers again.
 #[derive(Debug, Clone)]
 pub struct Draining {

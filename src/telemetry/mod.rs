@@ -18,7 +18,7 @@ mod trace;
 pub use escape::{escape, escape_bytes};
 pub use instruments::{Instrument, Kind};
 pub use labels::Labels;
-pub use logs::{Override as LogOverride, current_trace, log_panics, traced};
+pub use logs::{Override as LogOverride, current_trace, event, log_panics, traced};
 pub use metrics::{Exposition, Series, Sink, Source};
 pub use settings::{LogFormat, Protocol, REDACTED, Settings, without_password};
 pub use spans::{Call, Command, CommandEnd, Concerns, Message, Outcome};

@@ -20,6 +20,8 @@ pub(super) struct Sampling {
     pub(super) datagrams: Share,
     /// Of messages and datagrams, those whose processing is timed, with a span or without one.
     pub(super) timed: Share,
+    /// Of TCP sessions, those whose round-trip time is measured.
+    pub(super) round_trips: Share,
     pub(super) reads: Share,
     pub(super) changes: Share,
     /// Whether a caller's decision is ours too.
@@ -38,6 +40,7 @@ impl Sampling {
             messages: share(settings.sample_messages),
             datagrams: share(settings.sample_datagrams),
             timed: Share::new(TIMED),
+            round_trips: Share::new(settings.sample_tcp_rtt),
             reads: share(settings.sample_reads),
             changes: share(1.0),
             heeds_callers: plan.heeds_callers,
@@ -55,6 +58,7 @@ impl Sampling {
             messages: share,
             datagrams: share,
             timed: share,
+            round_trips: share,
             reads: share,
             changes: share,
             heeds_callers: true,

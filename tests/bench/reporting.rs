@@ -1,6 +1,7 @@
 //! What telemetry costs for a message.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use switchboard::telemetry::{Identity, Labels, Settings, Telemetry, Trace};
@@ -28,6 +29,16 @@ fn message_without_a_collector(bencher: Bencher<'_, '_>) {
     let timed = (0..10_000).filter_map(|_| telemetry.message(&labels, &Trace::default()));
     assert!((20..500).contains(&timed.count()));
     bencher.bench_local(|| telemetry.message(black_box(&labels), &Trace::default()));
+}
+
+#[divan::bench]
+fn a_session_that_ends(bencher: Bencher<'_, '_>) {
+    let (telemetry, labels) = (telemetry(&Settings::default()), labels());
+    let open_for = Duration::from_secs(3);
+    bencher.bench_local(|| {
+        let labels = black_box(&labels);
+        telemetry.session_ended(labels, "client_closed", open_for, &Trace::default());
+    });
 }
 
 /// The median is a message without a span, and the mean has its share of those with one. Nobody takes what is exported.

@@ -37,6 +37,7 @@ mod leave;
 mod life;
 mod limits;
 mod lists;
+mod logs;
 mod loris;
 mod metrics;
 mod mutations;

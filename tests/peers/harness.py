@@ -93,15 +93,17 @@ class Service:
             file = self.folder / "switchboard.toml"
             file.write_text(toml([], self.config))
             self.log = stack.enter_context(open(self.folder / "stderr", "w+", errors="replace"))
-            self.process = subprocess.Popen(
-                [binary(), "serve", "--config", file],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True,
-                env=environment() | self.variables,
-            )
+            self.process = self.launch([binary(), "serve", "--config", file])
             stack.callback(self.stop)
             self.read_addresses()
             self.stack = stack.pop_all()
         return self
+
+    def launch(self, command, **more):
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            **{"env": environment() | self.variables, **more},
+        )
 
     def __exit__(self, *_):
         self.stack.close()

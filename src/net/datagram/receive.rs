@@ -20,6 +20,7 @@ use crate::net::door::Door;
 use crate::net::gate::{Gate, PauseMode};
 use crate::net::handler::Handler;
 use crate::net::kernel::{self, Arrival, BATCH, SLOT};
+use crate::net::passed::{cannot_refuse, is_passed};
 use crate::net::udp::DatagramSocket;
 
 /// After a failure to receive.
@@ -126,6 +127,9 @@ impl Receiver {
     fn refuse(&mut self, refuses: bool) -> io::Result<()> {
         if refuses == self.refuses {
             return Ok(());
+        }
+        if refuses && is_passed(&*self.socket) {
+            return Err(cannot_refuse());
         }
         if refuses {
             rustix::net::connect(&*self.socket, &self.socket.place.address())?;

@@ -27,6 +27,10 @@ pub(super) const MESSAGE: &[f64] = &[
     0.01,
     0.1,
 ];
+/// From loopback to the other side of the world by satellite.
+pub(super) const ROUND_TRIP: &[f64] = &[
+    0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+];
 pub(super) const DRAIN: &[f64] = &[
     0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
 ];

@@ -19,7 +19,7 @@ use attribute::{
     CLOSE_REASON, COMMAND_EXIT, CPU_MODE, DIRECTION, DRAIN_OUTCOME, ERROR, FAULT, METHOD, NO_ROOM,
     SIGNAL, STATE, STATUS, SWITCH, SYSTEM, TRUNCATED, TURNED_AWAY,
 };
-use bucket::{CALL, COMMAND, DRAIN, MESSAGE, OUTPUT, RESPONSE, SESSION, SETUP};
+use bucket::{CALL, COMMAND, DRAIN, MESSAGE, OUTPUT, RESPONSE, ROUND_TRIP, SESSION, SETUP};
 
 /// How a series' values relate to one another in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,8 @@ instruments! {
         "Bytes that wait for peers to read, over all sessions.";
     SendQueueLimit = Listener UpDownCounter "switchboard.session.send_queue.limit", "By", [],
         "Bytes that may wait for peers to read, over all sessions.";
+    RoundTrip = Name Histogram(ROUND_TRIP) "switchboard.connection.tcp.rtt", "s", [],
+        "Round-trip time that the kernel knew when a session ended, of the share in telemetry.sample_tcp_rtt.";
     Stalls = Listener Counter "switchboard.session.stalls", "{stall}", [],
         "Times that a peer did not read and its queue had to wait.";
     MessageDuration = Name Histogram(MESSAGE) "switchboard.message.process.duration", "s", [ERROR],
@@ -208,6 +210,8 @@ instruments! {
         "Spans that an export has under way.";
     SpansExported = Process Counter "otel.sdk.exporter.span.exported", "{span}", [ERROR],
         "Spans that the collector took; with error.type, those that it did not and why.";
+    PointsInflight = Process UpDownCounter "otel.sdk.exporter.metric_data_point.inflight", "{data_point}", [],
+        "Points of metrics that an export has under way.";
     PointsExported = Process Counter "otel.sdk.exporter.metric_data_point.exported", "{data_point}", [ERROR],
         "Points of metrics that the collector took; with error.type, those that it did not and why.";
 }

@@ -6,6 +6,7 @@
 //! installs it and later ones share it.
 
 mod directives;
+pub mod event;
 mod line;
 mod pace;
 mod scope;
@@ -343,7 +344,7 @@ mod tests {
                         tracing::info!("inside");
                         tracing::info!(trace_id = "its own", "named");
                         let handed = tokio::spawn(traced(current_trace(), async {
-                            tracing::info!("handed on")
+                            tracing::info!("handed on");
                         }));
                         handed.await.unwrap();
                     };

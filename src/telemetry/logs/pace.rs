@@ -81,7 +81,7 @@ impl Pace {
         let first = key >> 4;
         let row = |step: usize| &self.sites[(first + step) % SITES];
         let own = (0..SITES).map(row).find(|site| site.is_of(key));
-        own.unwrap_or(row(0))
+        own.unwrap_or_else(|| row(0))
     }
 }
 

@@ -18,6 +18,9 @@ const MAX_BYTES: usize = 4 << 20;
 /// Lines are gathered up to this size, so that a burst costs few system calls.
 const BATCH_BYTES: usize = 64 << 10;
 
+/// A reader that takes nothing for so long is not waited for at the end.
+const STUCK: Duration = Duration::from_millis(250);
+
 /// Where formatted events go.
 #[derive(Clone)]
 pub(in crate::telemetry) struct Writer {
@@ -61,9 +64,17 @@ impl Writer {
         self.pace.suppressed()
     }
 
-    /// Waits until what was logged so far is written, or the deadline.
+    /// Waits until what was logged so far is written, or the deadline; or until nothing has been written for [`STUCK`].
     pub(in crate::telemetry) fn flush(&self, deadline: Instant) {
-        while self.counts.waiting.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        let (mut last, mut moved) = (0, Instant::now());
+        loop {
+            let (waiting, now) = (self.counts.waiting.load(Ordering::Acquire), Instant::now());
+            if waiting != last {
+                (last, moved) = (waiting, now);
+            }
+            if waiting == 0 || now >= deadline || now - moved > STUCK {
+                return;
+            }
             thread::sleep(Duration::from_millis(1));
         }
     }

@@ -162,6 +162,7 @@ impl Distribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
     use std::sync::atomic::AtomicBool;
     use std::thread;
 
@@ -218,23 +219,24 @@ mod tests {
 
     #[test]
     fn recording_and_reading_at_once_loses_nothing_and_never_counts_back() {
-        const EACH: u64 = 20_000;
+        const EACH: u64 = 300_000;
         const THREADS: u64 = 4;
         let family = Family::new(Instrument::CommandDuration);
-        let done = AtomicBool::new(false);
+        let (done, together) = (AtomicBool::new(false), Barrier::new(THREADS as usize));
         let words: [Values; 3] = [IDLE, LEFT, ["0", "", "", ""]];
         thread::scope(|scope| {
             let recording: Vec<_> = (0..THREADS)
-                .map(|thread| {
-                    let (family, words) = (&family, &words);
+                .map(|_| {
+                    let (family, words, together) = (&family, &words, &together);
                     scope.spawn(move || {
+                        together.wait();
                         for n in 0..EACH {
                             let trace = if n % 64 == 0 {
                                 sampled()
                             } else {
                                 Trace::default()
                             };
-                            family.record(words[((n + thread) % 3) as usize], 1.0, &trace);
+                            family.record(words[(n / 1_000 % 3) as usize], 1.0, &trace);
                         }
                     })
                 })

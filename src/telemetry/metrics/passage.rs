@@ -83,6 +83,7 @@ impl Passage {
                 &queue.refused,
             ),
             (Instrument::SpansInflight, None, &self.spans_sent.inflight),
+            (Instrument::PointsInflight, None, &self.points_sent.inflight),
         ] {
             sink.observe(what, None, error, count.load(Relaxed) as f64);
         }

@@ -17,6 +17,7 @@ pub(in super::super) struct Recorded {
     session_duration: Family,
     session_setup: Family,
     message_duration: Family,
+    round_trip: Family,
     command_duration: Family,
     command_output: Family,
     drain_duration: Family,
@@ -30,6 +31,7 @@ impl Default for Recorded {
             session_duration: Family::new(Instrument::SessionDuration),
             session_setup: Family::new(Instrument::SessionSetup),
             message_duration: Family::new(Instrument::MessageDuration),
+            round_trip: Family::new(Instrument::RoundTrip),
             command_duration: Family::new(Instrument::CommandDuration),
             command_output: Family::new(Instrument::CommandOutput),
             drain_duration: Family::new(Instrument::DrainDuration),
@@ -54,11 +56,12 @@ impl Recorded {
     }
 
     /// Every family, recorded or not.
-    pub(super) fn families(&self) -> [&Family; 7] {
+    pub(super) fn families(&self) -> [&Family; 8] {
         [
             &self.session_duration,
             &self.session_setup,
             &self.message_duration,
+            &self.round_trip,
             &self.command_duration,
             &self.command_output,
             &self.drain_duration,
@@ -85,6 +88,17 @@ impl Telemetry {
         let values = values(reason, is_failure(reason).then_some(reason));
         let duration = &labels.recorded.session_duration;
         duration.record(values, open_for.as_secs_f64(), trace);
+    }
+
+    /// Whether the round-trip time of a session that ends is to be measured.
+    pub fn samples_round_trip(&self) -> bool {
+        self.0.spans.sampling.round_trips.hit()
+    }
+
+    /// It was; `trace` is the session's set-up's.
+    pub fn round_trip(&self, labels: &Labels, rtt: Duration, trace: &Trace) {
+        let round_trip = &labels.recorded.round_trip;
+        round_trip.record(Values::default(), rtt.as_secs_f64(), trace);
     }
 
     /// A command ended or was refused.

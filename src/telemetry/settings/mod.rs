@@ -35,13 +35,15 @@ pub struct Settings {
     pub sample_datagrams: f64,
     /// The share of reading control calls (List, Get) that get a span, 0 to 1. Changes always get one.
     pub sample_reads: f64,
+    /// The share of TCP sessions whose round-trip time is measured, at their end, 0 to 1.
+    pub sample_tcp_rtt: f64,
 }
 
 /// How a log line is written.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
+    /// Text on a terminal and in systemd's journal, JSON otherwise.
     #[default]
     Auto,
     /// For people.
@@ -73,6 +75,7 @@ impl Default for Settings {
             sample_messages: 0.01,
             sample_datagrams: 0.0,
             sample_reads: 0.05,
+            sample_tcp_rtt: 0.0,
         }
     }
 }
@@ -95,6 +98,7 @@ impl Settings {
             ("sample_messages", ratio(self.sample_messages)),
             ("sample_datagrams", ratio(self.sample_datagrams)),
             ("sample_reads", ratio(self.sample_reads)),
+            ("sample_tcp_rtt", ratio(self.sample_tcp_rtt)),
         ]
         .into_iter()
         .filter_map(|(key, problem)| Some((key, problem?)))

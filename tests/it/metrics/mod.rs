@@ -4,10 +4,9 @@ mod numbers;
 mod reference;
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -211,31 +210,28 @@ fn no_value_of_the_environment_breaks_out_of_its_quotes() {
 }
 
 /// Prometheus' own checker, where there is one.
-fn promtool() -> Option<PathBuf> {
-    let tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/promtool");
-    let found = tools.is_file().then_some(tools);
-    if found.is_none() {
-        println!("skipped: no promtool in target/tools/bin");
+fn promtool(arguments: &[&str]) -> Option<Child> {
+    let mut promtool = Command::new("promtool");
+    promtool.args(arguments).stdin(Stdio::piped());
+    promtool.stdout(Stdio::piped()).stderr(Stdio::piped());
+    match promtool.spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("skipped: no promtool on the path");
+            None
+        }
+        started => Some(started.unwrap()),
     }
-    found
 }
 
 #[test]
 fn prometheus_own_checker_finds_nothing() {
-    let Some(promtool) = promtool() else {
+    let Some(mut check) = promtool(&["check", "metrics"]) else {
         return;
     };
     let service = Service::start_with(reference::EVERYTHING, &[], &[]);
     reference::use_everything(&service);
     let (_, text) = scrape(&service, "");
-    let mut check = Command::new(promtool)
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut check.stdin.take().unwrap(), &text).unwrap();
+    check.stdin.take().unwrap().write_all(&text).unwrap();
     let checked = check.wait_with_output().unwrap();
     let told = [checked.stdout, checked.stderr].concat();
     let told = String::from_utf8(told).unwrap();

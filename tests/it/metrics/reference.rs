@@ -13,6 +13,7 @@ use super::series;
 pub(super) const EVERYTHING: &str = r#"
     [telemetry]
     sample_messages = 1.0
+    sample_tcp_rtt = 1.0
     [listeners.ack]
     protocol = "ack"
     bind = "127.0.0.1:0"
