@@ -62,12 +62,12 @@ impl Notify {
         over: CancellationToken,
     ) {
         let Some(channel) = self.0 else { return };
-        channel
-            .say(&format!("READY=1\n{}", status("", &supervisor)))
-            .await;
-        leaving
-            .run_until_cancelled(channel.keep_told(&supervisor))
-            .await;
+        let serves = async {
+            let told = format!("READY=1\n{}", status("", &supervisor));
+            channel.say(&told).await;
+            channel.keep_told(&supervisor).await;
+        };
+        leaving.run_until_cancelled(serves).await;
         let drained = async {
             let told = format!("STOPPING=1\n{}", status("draining: ", &supervisor));
             channel.say(&told).await;

@@ -44,8 +44,8 @@ fn every_line_that_a_call_brings_about_bears_the_trace_of_its_caller() {
         "4bf92f3577b34da6a3ce929d0e0e4736",
         "0af7651916cd43dd8448eb211c80319c",
     );
-    let spec = json!({ "bind": "127.0.0.1:0", "ack": {} });
-    let request = json!({ "listenerId": "front", "listener": { "spec": spec } });
+    let listener = json!({ "bind": "127.0.0.1:0", "ack": {} });
+    let request = json!({ "listener_id": "front", "listener": listener });
     call_in(&service, made, "ListenerService/CreateListener", &request);
     let named = json!({ "name": "listeners/front" });
     call_in(&service, stopped, "ListenerService/StopListener", &named);
