@@ -127,7 +127,7 @@ class Scraped(unittest.TestCase):
             alone={"protocol": "chat", "unattended_after": "100ms"},
         )
         # Nobody takes what is sent there, and that may not matter; but what is sampled has traces.
-        cls.service.config["telemetry"] |= {"otlp_endpoint": "http://127.0.0.1:1", "sample_messages": 1.0}
+        cls.service.config["telemetry"] |= {"otlp_endpoint": "http://127.0.0.1:1", "sample_messages": 1.0, "sample_tcp_rtt": 1.0}
         cls.service.during(cls)
         cls.prometheus = Prometheus(f"127.0.0.1:{cls.service.port('http')}")
         cls.addClassCleanup(cls.prometheus.__enter__().__exit__, None, None, None)
