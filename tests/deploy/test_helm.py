@@ -13,7 +13,7 @@ packages()
 import kubernetes_validate  # noqa: E402
 import yaml  # noqa: E402
 from cloudcoil.models.prometheus_operator import v1 as operator  # noqa: E402
-from harness import Service, binary, environment, eventually, toml  # noqa: E402
+from harness import Service, binary, environment, eventually, switchboard, toml  # noqa: E402
 
 CHART = DEPLOY / "helm/switchboard"
 # The oldest that Chart.yaml takes, and the newest that there is a schema for.
@@ -206,6 +206,14 @@ class Chart(unittest.TestCase):
             for version, said in (("..2", "second"), ("..3", "third")):
                 bring(version, said)
                 eventually(lambda: reply() == said.encode(), f"{version} is taken over")
+
+    def test_what_helm_test_runs_tells_a_listener_from_none(self):
+        pods = {c: m["spec"]["containers"][0]["args"] for c, m in self.each("Pod")}
+        self.assertEqual(pods["defaults"], ["connect", "ack", "sb-switchboard-tcp:8080"])
+        with Service(chat={"protocol": "chat"}) as service:
+            port = service.port("chat")
+            self.assertEqual(switchboard(*pods["defaults"][:2], f"localhost:{port}").returncode, 0)
+        self.assertNotEqual(switchboard(*pods["defaults"][:2], f"localhost:{port}").returncode, 0)
 
     def test_values_that_cannot_be_are_refused_with_what_would_be_right(self):
         for values, said in (
