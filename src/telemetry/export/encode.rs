@@ -69,6 +69,26 @@ impl Origin {
     }
 }
 
+/// Bytes of metrics that are sent at once, about: a collector takes 4 MiB unless it is told otherwise.
+const AT_ONCE: usize = 1 << 20;
+
+/// In parts that a collector takes; a metric stays whole.
+pub(super) fn parts(metrics: Vec<Metric>) -> Vec<Vec<Metric>> {
+    let (mut parts, mut size) = (Vec::new(), 0);
+    for metric in metrics {
+        let more = metric.encoded_len();
+        match parts.last_mut() {
+            Some(part) if size + more <= AT_ONCE => Vec::push(part, metric),
+            _ => {
+                parts.push(vec![metric]);
+                size = 0;
+            }
+        }
+        size += more;
+    }
+    parts
+}
+
 /// The body of a request: compressed if the route says so, and for gRPC with that and the length in front.
 pub(super) fn body(route: &Route, message: Vec<u8>) -> Bytes {
     let message = match route.gzip {
@@ -93,4 +113,29 @@ fn gzip(message: &[u8]) -> Vec<u8> {
     // Writing to memory does not fail.
     let _ = encoder.write_all(message);
     encoder.finish().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_is_more_than_a_collector_takes() {
+        let metric = |size: usize| Metric {
+            name: "m".repeat(size),
+            ..Metric::default()
+        };
+        let sizes = |metrics: Vec<Metric>| {
+            let parts = parts(metrics);
+            parts.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert!(parts(Vec::new()).is_empty());
+        assert_eq!(sizes(vec![metric(10); 3]), [3]);
+        let half = AT_ONCE / 2 - 10;
+        assert_eq!(sizes(vec![metric(half); 5]), [2, 2, 1]);
+        assert_eq!(
+            sizes(vec![metric(1), metric(3 * AT_ONCE), metric(1)]),
+            [1, 1, 1]
+        );
+    }
 }

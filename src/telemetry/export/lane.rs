@@ -206,7 +206,7 @@ impl Outage {
                 );
             }
             None if self.failing => {
-                tracing::info!(signal, collector, "telemetry export works again")
+                tracing::info!(signal, collector, "telemetry export works again");
             }
             _ => {}
         }

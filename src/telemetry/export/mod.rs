@@ -169,19 +169,16 @@ impl Pipeline {
             }
             lane.rest().await;
             let left = lane.is_leaving();
-            let sent = match self.metrics.otlp() {
-                metrics if metrics.is_empty() => Some(0),
-                metrics => {
-                    let count = points(&metrics);
-                    passage.points_sent.begin(count);
-                    let rejected = lane.send(self.origin.metrics(metrics)).await;
-                    passage.points_sent.end(count, rejected);
-                    rejected
+            for part in encode::parts(self.metrics.otlp()) {
+                let count = points(&part);
+                passage.points_sent.begin(count);
+                let rejected = lane.send(self.origin.metrics(part)).await;
+                passage.points_sent.end(count, rejected);
+                if rejected != Some(0) {
+                    // Whatever part of it: one export has not come through as it was.
+                    passage.metrics.fetch_add(1, Ordering::Relaxed);
+                    break;
                 }
-            };
-            // Whatever part of it: one export has not come through as it was.
-            if sent != Some(0) {
-                passage.metrics.fetch_add(1, Ordering::Relaxed);
             }
             if left {
                 return;

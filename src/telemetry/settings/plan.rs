@@ -150,6 +150,14 @@ const FIXED: [(&str, &str); 4] = [
 ];
 
 fn fixed(environment: &mut Environment<'_>) {
+    for option in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
+        for name in ["", "TRACES_", "METRICS_"].map(|of| format!("OTEL_EXPORTER_OTLP_{of}{option}"))
+        {
+            if environment.text(&name).is_some() {
+                environment.doubt(&name, "it is ignored; https is not built in");
+            }
+        }
+    }
     for (name, only) in FIXED {
         let said = environment.text(name);
         if let Some(text) = said.filter(|text| !text.eq_ignore_ascii_case(only)) {
