@@ -188,6 +188,8 @@ instruments! {
         "Threads.";
     ProcessOpenFiles = Process UpDownCounter "process.unix.file_descriptor.count", "{file_descriptor}", [],
         "Open file descriptors.";
+    ProcessOpenFilesLimit = Process UpDownCounter "switchboard.process.file_descriptor.limit", "{file_descriptor}", [],
+        "File descriptors that may be open.";
     ProcessUptime = Process Gauge "process.uptime", "s", [],
         "Time since telemetry started.";
     ProcessContextSwitches = Process Counter "process.context_switches", "{context_switch}", [SWITCH],

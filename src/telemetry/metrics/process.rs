@@ -4,6 +4,7 @@
 
 use super::super::instruments::Instrument;
 use super::Sink;
+use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
@@ -29,6 +30,9 @@ pub(super) fn observe(sink: &mut dyn Sink, uptime: Duration, switches: &mut Swit
         // One of them is the directory that is being read.
         let open = entries.count().saturating_sub(1);
         put(Instrument::ProcessOpenFiles, None, open as f64);
+    }
+    if let Some(most) = getrlimit(Resource::Nofile).current {
+        put(Instrument::ProcessOpenFilesLimit, None, most as f64);
     }
     if let Some([voluntary, involuntary]) = switches.read() {
         let what = Instrument::ProcessContextSwitches;
