@@ -145,6 +145,14 @@ impl Top {
                 }
             }
             News::Lists(lists) => {
+                // Too soon after a sample there would be no rate worth its name.
+                let before = self
+                    .before
+                    .time
+                    .and_then(|time| now.duration_since(time).ok());
+                if before.is_none_or(|before| before >= self.seat.interval / 2) {
+                    self.measure(&lists, now);
+                }
                 if let Some(sample) = self.sample.as_mut() {
                     sample.lists = *lists;
                 }
@@ -187,7 +195,9 @@ impl Top {
         let bytes = bytes.map(|s| (s.name.clone(), [s.received_bytes, s.sent_bytes]));
         let bytes: BTreeMap<_, _> = bytes.collect();
         self.session_paces.clear();
-        if passed > 0.0 {
+        // Over a longer time than between two samples it would be no rate of now.
+        let longest = self.seat.interval.as_secs_f64() * 3.0 + 1.0;
+        if passed > 0.0 && passed <= longest {
             for (name, now) in &bytes {
                 let Some(before) = self.before.bytes.get(name) else {
                     continue;

@@ -87,8 +87,8 @@ pub(super) const LISTENERS: [Column; 11] = [
     number("REJ", 5),
     number("DROP", 6),
     text("PROTO", 4),
-    text("BIND", 4),
-    text("NOTE", 3),
+    text("BIND", 3),
+    text("NOTE", 2),
 ];
 
 /// Of the sessions: those that the service can sort by.
@@ -109,7 +109,7 @@ pub(super) const SESSIONS: [Column; 11] = [
         ["send_queue_bytes desc", "send_queue_bytes"],
     ),
     ordered(text("STATE", 5), ["state", "state desc"]),
-    text("ID", 1),
+    text("ID", 4),
 ];
 
 /// Of the conversations.

@@ -87,15 +87,17 @@ pub(super) fn figures(top: &Top, theme: Theme, at: Rect, buffer: &mut Buffer) {
         (format!(" cpu {:.0}%", figures.processors * 100.0), plain),
         (format!("  memory {}", bytes(figures.memory)), plain),
         (format!("  fds {}", count(figures.descriptors)), plain),
+        (format!("  workers {}", count(figures.workers)), plain),
         (format!("  sessions {}", count(sum.into())), plain),
-        (format!("  listeners {}", sample.listeners.len()), plain),
+        ("  listeners".to_owned(), plain),
     ];
+    // The worst first: it is what must not be cut.
     let states = [
-        (State::Active, "active", theme.well()),
-        (State::Paused, "paused", theme.waiting()),
-        (State::Draining, "draining", theme.waiting()),
-        (State::Stopped, "stopped", theme.faint()),
         (State::Failed, "failed", theme.error()),
+        (State::Draining, "draining", theme.waiting()),
+        (State::Paused, "paused", theme.waiting()),
+        (State::Stopped, "stopped", theme.faint()),
+        (State::Active, "active", theme.well()),
     ];
     for (state, word, style) in states {
         let those = sample
@@ -131,13 +133,12 @@ fn passing(top: &Top, theme: Theme) -> Vec<(String, Style)> {
         (format!(" {}/s", bytes(pace.received_bytes)), plain),
         (format!("  out {} msg/s", count(pace.sent_messages)), plain),
         (format!(" {}/s", bytes(pace.sent_bytes)), plain),
-        (format!("  workers {}", count(figures.workers)), plain),
     ];
     let waiting = count(figures.waiting);
     pieces.push(if figures.waiting > 0.0 {
         let longest = std::time::Duration::from_secs(figures.longest_wait as u64);
         (
-            format!("  waiting {waiting}, longest {}", span(longest)),
+            format!("  waiting {waiting} ({})", span(longest)),
             theme.waiting(),
         )
     } else {
