@@ -83,7 +83,7 @@ class Top(unittest.TestCase):
             for _ in range(3):
                 stack.enter_context(self.service.connect("ack"))
             view.shows("by NAME", " ack ")
-            order = lambda: [l.split()[0] for l in view.text().split("\n")[5:13]]
+            order = lambda: [(l.split() or [""])[0] for l in view.text().split("\n")[5:13]]
             view.until(lambda: order()[:2] == ["ack", "busy"], "in order of name")
             view.press("S")
             view.shows("by NAME reversed")
@@ -156,13 +156,13 @@ class Top(unittest.TestCase):
             view.press("P")
             view.shows("start listener gone?")
             # Its definition changes meanwhile.
-            self.assertEqual(self.service.cli("listener", "update", "gone", "labels.a=b").returncode, 0)
+            self.assertEqual(self.service.cli("listener", "update", "gone", "--set", "labels.a=b").returncode, 0)
             view.press("y")
             view.shows("(ETAG_MISMATCH)", "switchboard listener start gone")
             self.assertEqual(self.state("gone"), "STATE_STOPPED")
 
     def test_a_session_is_closed(self):
-        with self.service.connect("coming") as peer, top(self.service, columns=100) as view:
+        with self.service.connect("coming") as peer, top(self.service, columns=130) as view:
             view.shows(" coming ")
             view.press("2/coming\r")
             view.shows("127.0.0.1:%d" % peer.getsockname()[1])
@@ -210,11 +210,11 @@ class Top(unittest.TestCase):
             view.press("\r")
             view.shows("unansweredMessages: 1")
             view.press("x")
-            self.service.cli("listener", "update", "hostile", f"labels.team={HOSTILE}")
+            self.service.cli("listener", "update", "hostile", "--set", f"display_name={HOSTILE}")
             view.press("1/hostile\r")
             view.shows("1 of 8")
             view.press("\r")
-            view.shows("team:", "owned")
+            view.shows("displayName:", "owned")
             view.press("q")
             view.press("q")
             self.assertEqual(view.end(), 0)
