@@ -223,12 +223,18 @@ class Top(unittest.TestCase):
     def test_every_size_is_filled_and_no_more(self):
         with top(self.service) as view:
             view.shows("? keys · q quit")
-            for columns, rows in [(132, 43), (40, 12), (20, 5), (5, 2), (80, 24)]:
-                view.resize(columns, rows)
-                view.until(lambda: view.screen.buffer[0][0].data is not None and view.text().strip(), "something")
-            view.shows("? keys · q quit", " ack ")
+            rows = lambda: view.text().split("\n")
+            for columns, height in [(132, 43), (40, 12), (20, 5)]:
+                view.resize(columns, height)
+                view.until(lambda: rows()[0].startswith(" switch") and rows()[-1].startswith("Enter deta"), "all of it")
+                view.until(lambda: any(row.startswith(" ack") for row in rows()), "the listeners")
+            view.resize(5, 2)
+            view.until(lambda: rows() == [" NAME", " ack"], "what there is room for")
+            view.resize(80, 24)
+            view.shows("? keys · q quit", " ack ", " switchboard local")
+            before = len(view.raw)
             view.press("\x0c")
-            view.shows("? keys · q quit")
+            view.until(lambda: b" switchboard local" in view.raw[before:], "it is painted anew")
 
     def test_without_colours_all_is_said_in_words(self):
         with top(self.service, NO_COLOR="1") as view:

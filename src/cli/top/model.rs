@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use super::super::mutation::fresh_id;
-use super::super::name::ANY_LISTENER;
+use super::super::name::{ANY_LISTENER, id};
 use super::act::{Act, Asked};
 use super::happening::Happening;
 use super::link::News;
@@ -280,10 +280,10 @@ impl Top {
                 (pane.sorted(rows.collect()), page.total)
             }
             _ => {
-                let paces = &sample.figures.paces;
+                let figures = &sample.figures;
                 let pace = |of: &api::Listener| {
-                    let id = super::super::name::id(&of.name);
-                    paces.get(id).copied().unwrap_or_default()
+                    let pace = figures.paces.get(id(&of.name)).copied();
+                    figures.has_rates.then(|| pace.unwrap_or_default())
                 };
                 let rows = sample.listeners.iter();
                 let mut rows: Vec<_> = rows.map(|of| of_listener(of, pace(of), now)).collect();

@@ -135,6 +135,9 @@ fn status(top: &Top, theme: Theme, now: SystemTime, at: Rect, area: Rect, buffer
         }
         _ => "Enter details · s S sort · / filter · p freeze · ? keys · q quit",
     };
+    let is_hint = top.notice(now).is_none()
+        && top.acting().is_none()
+        && !matches!(top.connection, Connection::Lost { .. });
     let (text, style) = match (top.notice(now), top.acting(), &top.connection) {
         (_, Some(act), _) => (
             format!("… {}", act.command(&top.seat.endpoint)),
@@ -145,19 +148,17 @@ fn status(top: &Top, theme: Theme, now: SystemTime, at: Rect, area: Rect, buffer
         (.., Connection::Lost { why, .. }) => (why.clone(), theme.error()),
         _ => (keys.to_owned(), theme.faint()),
     };
-    // What is long goes on above, over the last rows: nothing of a command may be missing.
-    let lines = wrapped(&text, usize::from(at.width).max(2));
+    // What is long goes on above, over the last rows: nothing of a command may be missing. Hints may be.
+    let mut lines = wrapped(&text, usize::from(at.width).max(2));
+    if is_hint {
+        lines.truncate(1);
+    }
     let first = at
         .bottom()
         .saturating_sub(u16::try_from(lines.len()).unwrap_or(1));
     for (y, line) in (first.max(area.y)..at.bottom()).zip(&lines) {
-        put(
-            buffer,
-            (at.x, y),
-            at.width,
-            &" ".repeat(usize::from(at.width)),
-            Style::reset(),
-        );
+        let blank = " ".repeat(usize::from(at.width));
+        put(buffer, (at.x, y), at.width, &blank, Style::reset());
         put(buffer, (at.x, y), at.width, line, style);
     }
 }
