@@ -151,3 +151,6 @@ fn interval(text: &str) -> Result<Duration, String> {
         false => Err("it is at least 500ms and at most 1h".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use super::super::mutation::fresh_id;
-use super::super::name::ANY_LISTENER;
+use super::super::name::{ANY_LISTENER, id};
 use super::act::{Act, Asked};
 use super::happening::Happening;
 use super::link::News;
@@ -145,6 +145,14 @@ impl Top {
                 }
             }
             News::Lists(lists) => {
+                // Too soon after a sample there would be no rate worth its name.
+                let before = self
+                    .before
+                    .time
+                    .and_then(|time| now.duration_since(time).ok());
+                if before.is_none_or(|before| before >= self.seat.interval / 2) {
+                    self.measure(&lists, now);
+                }
                 if let Some(sample) = self.sample.as_mut() {
                     sample.lists = *lists;
                 }
@@ -187,7 +195,9 @@ impl Top {
         let bytes = bytes.map(|s| (s.name.clone(), [s.received_bytes, s.sent_bytes]));
         let bytes: BTreeMap<_, _> = bytes.collect();
         self.session_paces.clear();
-        if passed > 0.0 {
+        // Over a longer time than between two samples it would be no rate of now.
+        let longest = self.seat.interval.as_secs_f64() * 3.0 + 1.0;
+        if passed > 0.0 && passed <= longest {
             for (name, now) in &bytes {
                 let Some(before) = self.before.bytes.get(name) else {
                     continue;
@@ -270,10 +280,10 @@ impl Top {
                 (pane.sorted(rows.collect()), page.total)
             }
             _ => {
-                let paces = &sample.figures.paces;
+                let figures = &sample.figures;
                 let pace = |of: &api::Listener| {
-                    let id = super::super::name::id(&of.name);
-                    paces.get(id).copied().unwrap_or_default()
+                    let pace = figures.paces.get(id(&of.name)).copied();
+                    figures.has_rates.then(|| pace.unwrap_or_default())
                 };
                 let rows = sample.listeners.iter();
                 let mut rows: Vec<_> = rows.map(|of| of_listener(of, pace(of), now)).collect();

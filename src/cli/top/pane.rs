@@ -149,7 +149,7 @@ impl Pane {
         let last = rows.len().checked_sub(1)?;
         let selected = self.selected.as_ref();
         let found = rows.iter().position(|row| Some(&row.name) == selected);
-        Some(found.unwrap_or(self.at.min(last)))
+        Some(found.unwrap_or_else(|| self.at.min(last)))
     }
 
     /// Selects another row, so many farther down.

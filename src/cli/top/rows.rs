@@ -87,8 +87,8 @@ pub(super) const LISTENERS: [Column; 11] = [
     number("REJ", 5),
     number("DROP", 6),
     text("PROTO", 4),
-    text("BIND", 4),
-    text("NOTE", 3),
+    text("BIND", 3),
+    text("NOTE", 2),
 ];
 
 /// Of the sessions: those that the service can sort by.
@@ -109,7 +109,7 @@ pub(super) const SESSIONS: [Column; 11] = [
         ["send_queue_bytes desc", "send_queue_bytes"],
     ),
     ordered(text("STATE", 5), ["state", "state desc"]),
-    text("ID", 1),
+    text("ID", 4),
 ];
 
 /// Of the conversations.
@@ -171,8 +171,8 @@ fn sized(number: f64) -> Cell {
     weighed(bytes(number), number)
 }
 
-/// A listener, given how much passes.
-pub(super) fn of_listener(of: &api::Listener, pace: Pace, now: SystemTime) -> Row {
+/// A listener, given how much passes where that is known.
+pub(super) fn of_listener(of: &api::Listener, pace: Option<Pace>, now: SystemTime) -> Row {
     let status = of.status.clone().unwrap_or_default();
     let state = word(of.state().as_str_name(), "STATE_");
     let protocol = match of.protocol {
@@ -206,9 +206,9 @@ pub(super) fn of_listener(of: &api::Listener, pace: Pace, now: SystemTime) -> Ro
             plain(id(&of.name)),
             plain(state),
             sessions,
-            counted(pace.received_messages),
-            sized(pace.received_bytes),
-            sized(pace.sent_bytes),
+            pace.map_or_else(Cell::default, |pace| counted(pace.received_messages)),
+            pace.map_or_else(Cell::default, |pace| sized(pace.received_bytes)),
+            pace.map_or_else(Cell::default, |pace| sized(pace.sent_bytes)),
             counted(of.rejected() as f64),
             counted(dropped as f64),
             plain(format!("{protocol}/{transport}")),
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn a_row_has_a_cell_for_each_column() {
         let now = SystemTime::now();
-        let listener = of_listener(&api::Listener::default(), Pace::default(), now);
+        let listener = of_listener(&api::Listener::default(), None, now);
         assert_eq!(listener.cells.len(), LISTENERS.len());
         let session = of_session(&api::Session::default(), None, now);
         assert_eq!(session.cells.len(), SESSIONS.len());

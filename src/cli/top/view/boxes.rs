@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::super::super::stage::{Theme, put, wrapped};
+use super::super::super::stage::{Theme, columns, put, wrapped};
 use super::super::model::Top;
 
 /// What the keys do, for `?`.
@@ -22,7 +22,7 @@ const HELP: [(&str, &str); 11] = [
     ("q, Ctrl-C", "leave"),
 ];
 
-/// The widest box.
+/// The widest box, unless a command is longer.
 const WIDEST: u16 = 76;
 
 /// What the keys do.
@@ -36,7 +36,7 @@ pub(super) fn help(top: &Top, theme: Theme, area: Rect, buffer: &mut Buffer) {
         .chain(lines)
         .chain(["any key closes this".to_owned()])
         .collect();
-    over(&lines, theme, area, buffer);
+    over(&lines, WIDEST, theme, area, buffer);
 }
 
 /// What is about to be done, and the command that does the same.
@@ -48,18 +48,21 @@ pub(super) fn confirm(
     area: Rect,
     buffer: &mut Buffer,
 ) {
-    let room = usize::from(area.width.min(WIDEST)).saturating_sub(2).max(2);
+    // A command is copied best from one line.
+    let widest = u16::try_from(columns(command) + 2).unwrap_or(u16::MAX);
+    let width = area.width.min(widest.max(WIDEST));
+    let room = usize::from(width).saturating_sub(2).max(2);
     let mut lines = vec![question.to_owned()];
     lines.extend(wrapped(effect, room));
     lines.push("The command that does the same:".to_owned());
     lines.extend(wrapped(command, room));
     lines.push("y does it · any other key does nothing".to_owned());
-    over(&lines, theme, area, buffer);
+    over(&lines, width, theme, area, buffer);
 }
 
 /// Lines in the middle of everything, the last of them always to be seen.
-fn over(lines: &[String], theme: Theme, area: Rect, buffer: &mut Buffer) {
-    let width = area.width.min(WIDEST);
+fn over(lines: &[String], width: u16, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    let width = area.width.min(width);
     let shown = lines.len().min(usize::from(area.height));
     let height = u16::try_from(shown).unwrap_or(area.height);
     let (x, y) = (

@@ -8,6 +8,7 @@ use ratatui::style::Style;
 
 use super::super::super::stage::{Theme, columns, put};
 use super::super::super::table::{age, span};
+use super::super::figures::Figures;
 use super::super::model::{Connection, Top};
 use super::super::rows::{bytes, count};
 use super::pieces;
@@ -77,25 +78,27 @@ pub(super) fn figures(top: &Top, theme: Theme, at: Rect, buffer: &mut Buffer) {
     }
     let figures = &sample.figures;
     let plain = Style::new();
-    let sum: u32 = sample
+    let sum: u64 = sample
         .listeners
         .iter()
         .filter_map(|l| l.status.as_ref())
-        .map(|s| s.active_sessions)
+        .map(|s| u64::from(s.active_sessions))
         .sum();
     let mut first = vec![
-        (format!(" cpu {:.0}%", figures.processors * 100.0), plain),
+        (format!(" cpu {}", busy(figures)), plain),
         (format!("  memory {}", bytes(figures.memory)), plain),
         (format!("  fds {}", count(figures.descriptors)), plain),
-        (format!("  sessions {}", count(sum.into())), plain),
-        (format!("  listeners {}", sample.listeners.len()), plain),
+        (format!("  workers {}", count(figures.workers)), plain),
+        (format!("  sessions {}", count(sum as f64)), plain),
+        ("  listeners".to_owned(), plain),
     ];
+    // The worst first: it is what must not be cut.
     let states = [
-        (State::Active, "active", theme.well()),
-        (State::Paused, "paused", theme.waiting()),
-        (State::Draining, "draining", theme.waiting()),
-        (State::Stopped, "stopped", theme.faint()),
         (State::Failed, "failed", theme.error()),
+        (State::Draining, "draining", theme.waiting()),
+        (State::Paused, "paused", theme.waiting()),
+        (State::Stopped, "stopped", theme.faint()),
+        (State::Active, "active", theme.well()),
     ];
     for (state, word, style) in states {
         let those = sample
@@ -123,21 +126,24 @@ fn passing(top: &Top, theme: Theme) -> Vec<(String, Style)> {
     };
     let (figures, plain) = (&sample.figures, Style::new());
     let pace = figures.pace;
-    let mut pieces = vec![
-        (
-            format!(" in {} msg/s", count(pace.received_messages)),
-            plain,
-        ),
-        (format!(" {}/s", bytes(pace.received_bytes)), plain),
-        (format!("  out {} msg/s", count(pace.sent_messages)), plain),
-        (format!(" {}/s", bytes(pace.sent_bytes)), plain),
-        (format!("  workers {}", count(figures.workers)), plain),
-    ];
+    let rate = |text: String| match figures.has_rates {
+        true => text,
+        // A first look has none.
+        false => "-".to_owned(),
+    };
+    let mut pieces = Vec::new();
+    for (way, messages, size) in [
+        (" in", pace.received_messages, pace.received_bytes),
+        ("  out", pace.sent_messages, pace.sent_bytes),
+    ] {
+        let (messages, size) = (rate(count(messages)), rate(bytes(size)));
+        pieces.push((format!("{way} {messages} msg/s {size}/s"), plain));
+    }
     let waiting = count(figures.waiting);
     pieces.push(if figures.waiting > 0.0 {
         let longest = std::time::Duration::from_secs(figures.longest_wait as u64);
         (
-            format!("  waiting {waiting}, longest {}", span(longest)),
+            format!("  waiting {waiting} ({})", span(longest)),
             theme.waiting(),
         )
     } else {
@@ -159,4 +165,12 @@ fn passing(top: &Top, theme: Theme) -> Vec<(String, Style)> {
         ));
     }
     pieces
+}
+
+/// How much of a processor it takes.
+fn busy(figures: &Figures) -> String {
+    match figures.has_rates {
+        true => format!("{:.0}%", figures.processors * 100.0),
+        false => "-".to_owned(),
+    }
 }

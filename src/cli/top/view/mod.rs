@@ -12,8 +12,9 @@ use std::time::SystemTime;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 
-use super::super::stage::{Theme, put, tail};
+use super::super::stage::{Theme, put, tail, wrapped};
 use super::model::{Connection, Dialog, Top};
 use super::pane::Tab;
 use super::rows::count;
@@ -28,7 +29,7 @@ pub(super) fn draw(top: &Top, theme: Theme, now: SystemTime, frame: &mut Frame<'
     let (rows, total) = top.rows(top.tab, now);
     tabs(top, theme, (rows.len(), total), places.tabs, buffer);
     table::draw(top, &rows, theme, places.table, buffer);
-    status(top, theme, now, places.status, buffer);
+    status(top, theme, now, places.status, area, buffer);
     match &top.dialog {
         Some(Dialog::Help) => boxes::help(top, theme, area, buffer),
         Some(Dialog::Details { name, scrolled }) => {
@@ -75,11 +76,7 @@ fn places(area: Rect) -> Places {
 }
 
 /// Puts pieces of text one behind the other, with a blank between them, as far as there is room.
-fn pieces(
-    at: Rect,
-    buffer: &mut Buffer,
-    pieces: impl IntoIterator<Item = (String, ratatui::style::Style)>,
-) {
+fn pieces(at: Rect, buffer: &mut Buffer, pieces: impl IntoIterator<Item = (String, Style)>) {
     let mut x = at.x;
     for (text, style) in pieces {
         let room = at.right().saturating_sub(x);
@@ -124,7 +121,7 @@ fn tabs(top: &Top, theme: Theme, shown: (usize, usize), at: Rect, buffer: &mut B
 }
 
 /// What was done, what is wrong, or what can be done.
-fn status(top: &Top, theme: Theme, now: SystemTime, at: Rect, buffer: &mut Buffer) {
+fn status(top: &Top, theme: Theme, now: SystemTime, at: Rect, area: Rect, buffer: &mut Buffer) {
     if at.height == 0 {
         return;
     }
@@ -138,6 +135,9 @@ fn status(top: &Top, theme: Theme, now: SystemTime, at: Rect, buffer: &mut Buffe
         }
         _ => "Enter details · s S sort · / filter · p freeze · ? keys · q quit",
     };
+    let is_hint = top.notice(now).is_none()
+        && top.acting().is_none()
+        && !matches!(top.connection, Connection::Lost { .. });
     let (text, style) = match (top.notice(now), top.acting(), &top.connection) {
         (_, Some(act), _) => (
             format!("… {}", act.command(&top.seat.endpoint)),
@@ -148,5 +148,17 @@ fn status(top: &Top, theme: Theme, now: SystemTime, at: Rect, buffer: &mut Buffe
         (.., Connection::Lost { why, .. }) => (why.clone(), theme.error()),
         _ => (keys.to_owned(), theme.faint()),
     };
-    put(buffer, (at.x, at.y), at.width, &text, style);
+    // What is long goes on above, over the last rows: nothing of a command may be missing. Hints may be.
+    let mut lines = wrapped(&text, usize::from(at.width).max(2));
+    if is_hint {
+        lines.truncate(1);
+    }
+    let first = at
+        .bottom()
+        .saturating_sub(u16::try_from(lines.len()).unwrap_or(1));
+    for (y, line) in (first.max(area.y)..at.bottom()).zip(&lines) {
+        let blank = " ".repeat(usize::from(at.width));
+        put(buffer, (at.x, y), at.width, &blank, Style::reset());
+        put(buffer, (at.x, y), at.width, line, style);
+    }
 }

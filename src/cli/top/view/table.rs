@@ -16,7 +16,7 @@ const GAP: usize = 2;
 const WIDEST: usize = 28;
 
 /// The narrowest last column that says anything.
-const LEGIBLE: usize = 8;
+const LEGIBLE: usize = 16;
 
 /// Draws the rows around the selected one under the names of their columns.
 pub(super) fn draw(top: &Top, rows: &[Row], theme: Theme, at: Rect, buffer: &mut Buffer) {
