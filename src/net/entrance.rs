@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
@@ -202,7 +203,7 @@ impl Entrance {
                 door: self.door.clone(),
                 session,
                 reason: CloseReason::Internal,
-                rtt: None,
+                rtt_us: None,
             };
             self.tasks.spawn(visit.serve(tcp, terms));
         }
@@ -242,8 +243,8 @@ struct Visit {
     door: Arc<Door>,
     session: Arc<Session>,
     reason: CloseReason,
-    /// Of its connection, once that is to be closed.
-    rtt: Option<Duration>,
+    /// Of its connection, once that is to be closed; in microseconds, since it stays small.
+    rtt_us: Option<NonZeroU32>,
 }
 
 impl Visit {
@@ -254,7 +255,8 @@ impl Visit {
         let mut stream = Stream::new(tcp, self.door.clone(), terms.clone(), self.session.clone());
         let reason = handler.serve(&mut stream).await;
         self.session.note_ending(reason);
-        self.rtt = self.door.last_round_trip(&self.session);
+        let rtt = self.door.last_round_trip(&self.session);
+        self.rtt_us = rtt.and_then(|rtt| NonZeroU32::new(u32::try_from(rtt.as_micros()).ok()?));
         self.reason = stream.close(reason).await;
     }
 }
@@ -266,7 +268,8 @@ impl Drop for Visit {
         }
         // After a panic too: nobody must wait for its task any more.
         self.session.note_ending(self.reason);
-        self.door.end_after(&self.session, self.reason, self.rtt);
+        let rtt = self.rtt_us.map(|us| Duration::from_micros(us.get().into()));
+        self.door.end_after(&self.session, self.reason, rtt);
     }
 }
 
