@@ -202,7 +202,7 @@ impl Entrance {
                 door: self.door.clone(),
                 session,
                 reason: CloseReason::Internal,
-                rtt: None,
+                rtt: 0,
             };
             self.tasks.spawn(visit.serve(tcp, terms));
         }
@@ -242,8 +242,8 @@ struct Visit {
     door: Arc<Door>,
     session: Arc<Session>,
     reason: CloseReason,
-    /// Of its connection, once that is to be closed.
-    rtt: Option<Duration>,
+    /// The round-trip time of its connection in microseconds, once that is to be closed; 0 when nobody asked.
+    rtt: u32,
 }
 
 impl Visit {
