@@ -10,6 +10,7 @@ pub(in super::super) const LISTENER: &str = "switchboard.listener.name";
 pub(in super::super) const PROTOCOL: &str = "switchboard.listener.protocol";
 pub(in super::super) const TRANSPORT: &str = "network.transport";
 pub(in super::super) const NETWORK: &str = "network.type";
+pub(in super::super) const IO_DIRECTION: &str = "network.io.direction";
 pub(in super::super) const ERROR_TYPE: &str = "error.type";
 pub(in super::super) const RPC_SYSTEM: &str = "rpc.system.name";
 pub(in super::super) const RPC_METHOD: &str = "rpc.method";
@@ -45,7 +46,7 @@ pub(super) const STATE: Attribute = of(
         "active", "paused", "draining", "stopping", "stopped", "failed",
     ],
 );
-pub(super) const DIRECTION: Attribute = of("network.io.direction", &["receive", "transmit"]);
+pub(super) const DIRECTION: Attribute = of(IO_DIRECTION, &["receive", "transmit"]);
 /// Why: a word of whoever counts.
 pub(super) const ERROR: Attribute = of(ERROR_TYPE, &[]);
 pub(super) const TURNED_AWAY: Attribute = of(

@@ -11,8 +11,8 @@ mod bucket;
 mod tests;
 
 pub(super) use attribute::{
-    Attribute, COMMAND_TRUNCATED, ERROR_TYPE, LISTENER, NETWORK, PROTOCOL, RPC_METHOD, RPC_STATUS,
-    RPC_SYSTEM, TRANSPORT, listener_attributes,
+    Attribute, COMMAND_TRUNCATED, ERROR_TYPE, IO_DIRECTION, LISTENER, NETWORK, PROTOCOL,
+    RPC_METHOD, RPC_STATUS, RPC_SYSTEM, TRANSPORT, listener_attributes,
 };
 
 use attribute::{
