@@ -3,6 +3,7 @@
 //! [`model`] is what is seen, [`link`] the way to the service; it reads the same whoever looks.
 
 mod act;
+mod column;
 mod figures;
 mod happening;
 mod link;
@@ -13,6 +14,7 @@ mod press;
 mod read;
 mod rows;
 mod screen;
+mod shown;
 mod view;
 
 use std::time::Duration;

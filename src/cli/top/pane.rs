@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::rows::{Column, DESK, EVENTS, LISTENERS, Row, SESSIONS};
+use super::column::{Column, DESK, EVENTS, LISTENERS, SESSIONS};
+use super::rows::Row;
 
 /// The longest text that rows may be asked to contain.
 const LONGEST: usize = 100;

@@ -149,7 +149,7 @@ fn lines(top: &Top, width: u16, height: u16) -> Vec<String> {
 fn one_look_says_how_the_service_is() {
     let expected = [
         " switchboard n 1.0 · up 10m · http://control:1                         every 2s",
-        " cpu 50%  memory 0B  fds 0  workers 0  sessions 10  listeners 1 failed 1 paused",
+        " cpu 50%  mem 0B  fds 0  workers 0  sessions 10  listeners 1 failed 1 paused",
         " in 1,234 msg/s 2.0K/s  out 0 msg/s 0B/s  waiting 2 (1m)  dropped 0",
         " 1 listeners  2 sessions  3 desk  4 events  3 · by NAME",
         " NAME  STATE   SESSIONS  MSG/S  IN/S  OUT/S  BIND            NOTE",

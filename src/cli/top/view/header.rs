@@ -86,7 +86,7 @@ pub(super) fn figures(top: &Top, theme: Theme, at: Rect, buffer: &mut Buffer) {
         .sum();
     let mut first = vec![
         (format!(" cpu {}", busy(figures)), plain),
-        (format!("  memory {}", bytes(figures.memory)), plain),
+        (format!("  mem {}", bytes(figures.memory)), plain),
         (format!("  fds {}", count(figures.descriptors)), plain),
         (format!("  workers {}", count(figures.workers)), plain),
         (format!("  sessions {}", count(sum as f64)), plain),

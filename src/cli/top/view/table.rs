@@ -5,9 +5,10 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::super::super::stage::{Theme, columns, put};
+use super::super::column::Column;
 use super::super::model::{Connection, Top};
 use super::super::pane::Tab;
-use super::super::rows::{Column, Row, Tone};
+use super::super::rows::{Row, Tone};
 
 /// What stands between two columns.
 const GAP: usize = 2;
