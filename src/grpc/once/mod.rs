@@ -47,22 +47,23 @@ impl Control {
         let tasks = self.answers.tasks();
         // Who leaves in the middle leaves the room taken: what it has begun is still under way.
         let (room, mutation) = (held(), Box::pin(mutation));
-        let mutation = traced(current_trace(), async move {
+        let trace = current_trace();
+        let mutation = async move {
             let _room = room;
             mutation.await
-        });
+        };
         if request_id.is_empty() {
-            let done = tasks.spawn(mutation).await;
+            let done = tasks.spawn(traced(trace, mutation)).await;
             let done = done.unwrap_or_else(|_| Err(internal(BROKE_OFF)));
             return done.map(Response::new);
         }
         let (first, said) = self.answers.turn(request_id, fingerprint(request))?;
         if let Some(place) = first {
             let store = self.store.clone();
-            tasks.spawn(async move {
+            tasks.spawn(traced(trace, async move {
                 let outcome = mutation.await.map(|answer| answer.encode_to_vec());
                 place.settle(outcome, &store).await;
-            });
+            }));
         }
         let answer = match said {
             Said::Done(Some(answer)) => answer,

@@ -17,7 +17,7 @@ use crate::net::{
     Ask, CloseReason, Event, Framing, Part, Serving, Stream, StreamHandler, UNAVAILABLE, Violation,
 };
 use crate::protocol::refuse;
-use crate::telemetry::{Command, CommandEnd, Outcome as Ended};
+use crate::telemetry::{Command, CommandEnd, Outcome as Ended, traced};
 
 /// A running shell listener.
 pub(super) struct Shell {
@@ -114,7 +114,7 @@ impl Shell {
             .command(&door.labels, &stream.session().trace);
         let exists = |path: &std::path::Path| path.is_file();
         let (mut answer, turn) = match policy::plan(command, self.policy, &self.programs, exists) {
-            Ok(plan) => self.run(stream, plan, command, &mut span).await?,
+            Ok(plan) => traced(span.trace(), self.run(stream, plan, command, &mut span)).await?,
             Err(refusal) => (self.refuse(stream, command, &span, refusal), None),
         };
         // Who gets a long answer keeps its turn until it is sent: what is held in memory is bounded
