@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::debug;
 
@@ -232,11 +232,11 @@ impl Door {
 
     /// Takes a session off the books. Of several callers only the first one's reason counts.
     pub fn end(&self, session: &Session, reason: CloseReason) {
-        self.end_after(session, reason, None);
+        self.end_after(session, reason, 0);
     }
 
-    /// The same, when its round-trip time was asked for before its connection was closed.
-    pub(super) fn end_after(&self, session: &Session, reason: CloseReason, rtt: Option<Duration>) {
+    /// The same with the round-trip time in microseconds, if that was asked for before its connection was closed.
+    pub(super) fn end_after(&self, session: &Session, reason: CloseReason, rtt: u32) {
         let left = self.sessions.leave(session, |detail| {
             let closed = Closed::new(session, reason, detail);
             let name = &self.labels.listener;

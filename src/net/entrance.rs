@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
@@ -203,7 +202,7 @@ impl Entrance {
                 door: self.door.clone(),
                 session,
                 reason: CloseReason::Internal,
-                rtt_us: None,
+                rtt: 0,
             };
             self.tasks.spawn(visit.serve(tcp, terms));
         }
@@ -243,8 +242,8 @@ struct Visit {
     door: Arc<Door>,
     session: Arc<Session>,
     reason: CloseReason,
-    /// Of its connection, once that is to be closed; in microseconds, since it stays small.
-    rtt_us: Option<NonZeroU32>,
+    /// The round-trip time of its connection in microseconds, once that is to be closed; 0 when nobody asked.
+    rtt: u32,
 }
 
 impl Visit {
@@ -255,8 +254,7 @@ impl Visit {
         let mut stream = Stream::new(tcp, self.door.clone(), terms.clone(), self.session.clone());
         let reason = handler.serve(&mut stream).await;
         self.session.note_ending(reason);
-        let rtt = self.door.last_round_trip(&self.session);
-        self.rtt_us = rtt.and_then(|rtt| NonZeroU32::new(u32::try_from(rtt.as_micros()).ok()?));
+        self.rtt = self.door.last_round_trip(&self.session);
         self.reason = stream.close(reason).await;
     }
 }
@@ -268,8 +266,7 @@ impl Drop for Visit {
         }
         // After a panic too: nobody must wait for its task any more.
         self.session.note_ending(self.reason);
-        let rtt = self.rtt_us.map(|us| Duration::from_micros(us.get().into()));
-        self.door.end_after(&self.session, self.reason, rtt);
+        self.door.end_after(&self.session, self.reason, self.rtt);
     }
 }
 

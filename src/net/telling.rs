@@ -19,14 +19,14 @@ impl Door {
         reason: CloseReason,
         totals: &Totals,
         open_for: Duration,
-        rtt: Option<Duration>,
+        rtt: u32,
     ) {
         debug!(
             event = event::SESSION_END,
             listener = %self.labels.listener, session = %session.id, reason = reason.word(),
             received_messages = totals.received_messages, sent_messages = totals.sent_messages,
             received_bytes = totals.received_bytes, sent_bytes = totals.sent_bytes,
-            stalls = session.stalls(), rtt_us = rtt.map(micros),
+            stalls = session.stalls(), rtt_us = (rtt > 0).then_some(rtt),
             open_ms = millis(open_for), trace_id = %session.trace, "session ended"
         );
     }
@@ -44,15 +44,18 @@ impl Door {
         );
     }
 
-    /// The round-trip time of a session whose end will be told, or that is measured; the kernel is not asked otherwise.
-    pub(super) fn last_round_trip(&self, session: &Session) -> Option<Duration> {
+    /// The round-trip time, in microseconds, of a session whose end will be told, or that is measured; 0 otherwise, for
+    /// then the kernel is not asked.
+    pub(super) fn last_round_trip(&self, session: &Session) -> u32 {
         let is_sampled = self.telemetry.samples_round_trip();
         let wanted = is_sampled || Self::tells_of_sessions();
-        let rtt = wanted.then(|| round_trip(session)).flatten()?;
+        let Some(rtt) = wanted.then(|| round_trip(session)).flatten() else {
+            return 0;
+        };
         if is_sampled {
             self.telemetry.round_trip(&self.labels, rtt, &session.trace);
         }
-        Some(rtt)
+        micros(rtt)
     }
 
     /// Whether the log has what becomes of sessions.
@@ -69,6 +72,6 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
