@@ -84,6 +84,11 @@ class Compose(unittest.TestCase):
                 for port in service.get("ports", []):
                     self.assertTrue(port.startswith("127.0.0.1:"), port)
 
+    def test_nobody_changes_anything_with_a_password_that_everybody_knows(self):
+        grafana = self.file["services"]["grafana"]["environment"]
+        for name, value in {"ANONYMOUS_ORG_ROLE": "Viewer", "BASIC_ENABLED": "false", "DISABLE_LOGIN_FORM": "true"}.items():
+            self.assertEqual(grafana[f"GF_AUTH_{name}"], value)
+
     def test_what_is_mounted_is_there(self):
         for name, service in self.file["services"].items():
             for volume in service.get("volumes", []):

@@ -437,7 +437,8 @@ class TheUnit(unittest.TestCase):
         for _, address in wanted:
             self.assertIn(f'"{address}"', config)
 
-    @unittest.skipUnless(shutil.which("systemd-analyze"), "this machine has no systemd-analyze")
+    # In CI a check that was not made is a failure.
+    @unittest.skipUnless(shutil.which("systemd-analyze") or os.environ.get("CI"), "this machine has no systemd-analyze")
     def test_is_what_systemd_takes_and_exposes_little(self):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("switchboard.service", "switchboard.socket"):
