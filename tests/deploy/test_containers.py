@@ -38,6 +38,17 @@ class Images(unittest.TestCase):
                 pattern = re.sub(r"[^/]+\.toml$", "*.toml", source) if "/docker/" in source else source
                 self.assertIn(f"!{pattern}", allowed)
 
+    def test_a_build_copies_what_it_compiles(self):
+        stage = DOCKERFILE.read_text().split("\nFROM ")[1]
+        copied = {s for line in re.findall(r"^COPY (.*)$", stage, re.MULTILINE) for s in line.split()[:-1]}
+        files = [*(REPOSITORY / "src").rglob("*.rs"), REPOSITORY / "build.rs"]
+        inside = [(f.parent / name).resolve() for f in files
+                  for name in re.findall(r'include(?:_str|_bytes)?!\(\s*"([^"]+)"', f.read_text())]
+        self.assertTrue(inside)
+        for file in inside:
+            path = file.relative_to(REPOSITORY)
+            self.assertTrue({str(p) for p in (path, *path.parents)} & copied, f"{path} is not copied")
+
     def test_both_images_build_and_serve(self):
         docker = engine()
         for target in ("final", "shell"):
