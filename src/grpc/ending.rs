@@ -1,5 +1,6 @@
 //! How a call ends: its span and its duration are told when the last of its answer has gone, which for a stream is long
-//! after the first.
+//! after the first. A seat at the desk is taken for a day, and no span lives so long: one of a stream that has no age at
+//! which it ends is told when that begins, and what is done at a seat has spans of its own.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,14 +12,25 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::call::word;
-use crate::telemetry::{Call, Telemetry};
+use crate::telemetry::{Call, Telemetry, Trace};
+
+/// The streams that last for as long as their callers want.
+const AGELESS: [&str; 5] = [
+    "switchboard.v1.ChatService/AttachDesk",
+    "switchboard.v1.MetricService/StreamMetricSnapshots",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
 
 /// A call that has begun. Dropped before it is told of, its caller went away.
 pub(super) struct Ending {
     telemetry: Telemetry,
     method: &'static str,
     began: Instant,
+    trace: Trace,
     span: Option<Call>,
+    is_told: bool,
 }
 
 impl Ending {
@@ -27,7 +39,9 @@ impl Ending {
             telemetry,
             method,
             began: Instant::now(),
+            trace: span.trace(),
             span: Some(span),
+            is_told: false,
         }
     }
 
@@ -37,18 +51,26 @@ impl Ending {
             self.tell(status.code());
             return answer;
         }
+        if AGELESS.contains(&self.method) {
+            self.end_span(Code::Ok);
+        }
         answer.map(|body| Body::new(Followed { body, ending: self }))
     }
 
     fn tell(&mut self, code: Code) {
-        let Some(span) = self.span.take() else {
+        if std::mem::replace(&mut self.is_told, true) {
             return;
-        };
-        let code = word(code);
+        }
         let took = self.began.elapsed();
-        let trace = span.trace();
-        self.telemetry.call_ended(self.method, code, took, &trace);
-        span.finish(code);
+        self.telemetry
+            .call_ended(self.method, word(code), took, &self.trace);
+        self.end_span(code);
+    }
+
+    fn end_span(&mut self, code: Code) {
+        if let Some(span) = self.span.take() {
+            span.finish(word(code));
+        }
     }
 }
 
@@ -93,5 +115,18 @@ impl HttpBody for Followed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::call::known;
+    use super::*;
+
+    #[test]
+    fn the_streams_without_an_age_are_streams_that_are_served() {
+        for method in AGELESS {
+            assert_eq!(known(method), (method, true));
+        }
     }
 }

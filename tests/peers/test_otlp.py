@@ -1,11 +1,12 @@
 """What the service tells an OTLP collector that somebody else wrote: the spans and their links, the metrics, and whose they are."""
 import contextlib
 import socket
+import subprocess
 import sys
 import time
 import unittest
 
-from harness import PACKAGES, Service, datagrams, eventually, receive, switchboard
+from harness import PACKAGES, Service, binary, datagrams, eventually, receive, switchboard
 from otlp_receiver import OverGrpc, OverHttp, attributes
 from shell_case import read_frame
 
@@ -164,6 +165,28 @@ class Told:
         link = [(setup.trace_id, setup.span_id)]
         reply = self.find("switchboard.v1.ChatService/ReplyConversation", lambda s: self.linked(s) == link)
         self.assertNotIn("yes", str(reply))
+
+    def test_what_is_done_at_a_seat_is_told_while_it_is_taken(self):
+        method = "switchboard.v1.ChatService/{}".format
+        endpoint = f"http://127.0.0.1:{self.service.port('grpc')}"
+        taken = len(self.told.spans(method("AttachDesk")))
+        with self.talk("desk") as peer:
+            peer.sendall(b"anybody there?")
+            self.service.waiting("desk")
+            setup = self.setup_of(self.session("desk", peer))
+            command = [binary(), "chat", "attach", "desk", "--plain", "--operator", "ann", "--endpoint", endpoint]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as seat:
+                seat.stdin.write(b"claim\nreply one moment\n")
+                seat.stdin.flush()
+                self.assertEqual(receive(peer, 10), b"one moment")
+                self.told.await_spans(method("AttachDesk"), taken + 1)
+                link = [(setup.trace_id, setup.span_id)]
+                for verb in ("ClaimConversation", "ReplyConversation"):
+                    span = self.find(method(verb), lambda s: self.linked(s) == link)
+                    (row,) = self.service.ask("audit", "--filter", f'trace_id = "{span.trace_id.hex()}"')["auditEvents"]
+                    self.assertEqual((row["method"], attributes(span)["rpc.response.status_code"]), (method(verb), "OK"))
+                seat.stdin.close()
+                self.assertEqual(seat.wait(10), 0)
 
     def test_a_streams_span_ends_with_the_stream(self):
         method = "switchboard.v1.ListenerService/WatchListeners"

@@ -36,6 +36,14 @@ const ESCAPE: Duration = Duration::from_millis(50);
 /// What a process says that was ended by a signal, as a shell counts it.
 const SIGNALLED: u8 = INTERRUPTED - 2;
 
+/// Whether the service is heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Connection {
+    Opening,
+    Open,
+    Lost { why: String, until: SystemTime },
+}
+
 /// What a model wants of whoever has the terminal, since it cannot do it itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leave {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use super::super::mutation::fresh_id;
+use super::super::stage::Connection;
 use super::act::{Act, Asked};
 use super::happening::Happening;
 use super::link::News;
@@ -25,14 +26,6 @@ pub(super) struct Seat {
     pub(super) read_only: bool,
     /// Sessions and conversations that are read at most.
     pub(super) limit: i32,
-}
-
-/// Whether the service is heard.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Connection {
-    Opening,
-    Open,
-    Lost { why: String, until: SystemTime },
 }
 
 /// What stands over everything else.

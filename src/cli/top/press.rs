@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use super::super::document;
 use super::super::document::reflected;
 use super::super::exit::Failure;
-use super::super::stage::{Key, Leave};
+use super::super::stage::{Connection, Key, Leave};
 use super::act::Act;
-use super::model::{Connection, Dialog, Top};
+use super::model::{Dialog, Top};
 use super::pane::Tab;
 use crate::grpc::api;
 

@@ -9,12 +9,12 @@ use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 
 use super::super::exit::Failure;
-use super::super::stage::{Key, Leave, Theme};
+use super::super::stage::{Connection, Key, Leave, Theme};
 use super::act::Act;
 use super::figures::{Figures, Pace};
 use super::happening::Happening;
 use super::link::News;
-use super::model::{Connection, Dialog, Seat, Top};
+use super::model::{Dialog, Seat, Top};
 use super::pane::Tab;
 use super::read::{Lists, Page, Sample, Server};
 use super::view::draw;

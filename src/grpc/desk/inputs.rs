@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
+use super::super::call::{full_name, word};
 use super::super::status::{invalid_field, precondition, status, with_reason};
 use super::super::{Caller, Control, api};
 use super::{Event, check_operator};
+use crate::telemetry::{Trace, traced};
 use api::attach_desk_request::Input;
 
 /// What is being done for a seat; its end is the answer.
@@ -78,37 +80,56 @@ impl Operator {
 
     /// Does what an input asks; nothing is left to do for a sign of life.
     pub(super) fn obey(&mut self, asked: api::AttachDeskRequest) -> Option<Doing> {
-        let operator = self.clone();
-        let (request_id, doing): (_, Pin<Box<dyn Future<Output = _> + Send>>) = match asked.input {
+        let refusal = |field, rule| Some(refusal(invalid_field("INPUT_INVALID", field, rule)));
+        match asked.input {
             Some(Input::Heartbeat(_)) => {
                 self.lives();
-                return None;
+                None
             }
             Some(Input::Claim(claim)) => {
-                (claim.request_id.clone(), Box::pin(operator.claims(claim)))
+                let id = claim.request_id.clone();
+                Some(self.act("ClaimConversation", id, |operator| operator.claims(claim)))
             }
-            Some(Input::Release(release)) => (
-                release.request_id.clone(),
-                Box::pin(operator.releases(release)),
-            ),
+            Some(Input::Release(release)) => {
+                let id = release.request_id.clone();
+                Some(self.act("ReleaseConversation", id, |operator| {
+                    operator.releases(release)
+                }))
+            }
             Some(Input::Reply(reply)) => {
-                (reply.request_id.clone(), Box::pin(operator.replies(reply)))
+                let id = reply.request_id.clone();
+                Some(self.act("ReplyConversation", id, |operator| operator.replies(reply)))
             }
-            Some(Input::Start(_)) => {
-                let rule = "only the first input is `start`";
-                return Some(refusal(invalid_field("INPUT_INVALID", "start", rule)));
-            }
+            Some(Input::Start(_)) => refusal("start", "only the first input is `start`"),
             None => {
                 let rule = "it is none of those that are known: claim, release, reply, heartbeat";
-                return Some(refusal(invalid_field("INPUT_INVALID", "input", rule)));
+                refusal("input", rule)
             }
-        };
-        Some(Box::pin(async move {
-            match doing.await {
+        }
+    }
+
+    /// Does something as the call that does the same: by its name in the audit trail, and with a span of its own.
+    fn act<F>(&self, method: &'static str, request_id: String, act: impl FnOnce(Self) -> F) -> Doing
+    where
+        F: Future<Output = Result<api::DeskDone, Status>> + Send + 'static,
+    {
+        let telemetry = &self.control.telemetry;
+        let call = telemetry.call(full_name(method), None, None, true);
+        let mut operator = self.clone();
+        operator.caller.method = method;
+        operator.caller.concerns = call.concerns();
+        if call.trace() != Trace::default() {
+            operator.caller.trace = call.trace();
+        }
+        let doing = traced(operator.caller.trace, act(operator));
+        Box::pin(async move {
+            let done = doing.await;
+            call.finish(word(done.as_ref().map_or_else(Status::code, |_| Code::Ok)));
+            match done {
                 Ok(done) => Event::Done(api::DeskDone { request_id, ..done }),
                 Err(status) => error(request_id, &status),
             }
-        }))
+        })
     }
 
     async fn claims(
@@ -117,8 +138,7 @@ impl Operator {
     ) -> Result<api::DeskDone, Status> {
         self.may(&asked.name)?;
         self.signs(&mut asked.operator)?;
-        let caller = self.asks("ClaimConversation");
-        let claimed = self.control.claim(caller, asked).await.map(inner)?;
+        let claimed = self.control.claim(self.caller, asked).await.map(inner)?;
         let conversation = claimed.conversation.unwrap_or_default().name;
         Ok(api::DeskDone {
             conversation,
@@ -131,9 +151,8 @@ impl Operator {
         asked: api::ReleaseConversationRequest,
     ) -> Result<api::DeskDone, Status> {
         self.may(&asked.name)?;
-        let (caller, holder) = (self.asks("ReleaseConversation"), Some(self.name.clone()));
-        let conversation = asked.name.clone();
-        self.control.release(caller, asked, holder).await?;
+        let (conversation, holder) = (asked.name.clone(), Some(self.name));
+        self.control.release(self.caller, asked, holder).await?;
         Ok(api::DeskDone {
             conversation,
             ..api::DeskDone::default()
@@ -147,8 +166,7 @@ impl Operator {
         self.may(&asked.name)?;
         self.signs(&mut asked.operator)?;
         let conversation = asked.name.clone();
-        let caller = self.asks("ReplyConversation");
-        let replied = self.control.reply(caller, asked).await.map(inner)?;
+        let replied = self.control.reply(self.caller, asked).await.map(inner)?;
         Ok(api::DeskDone {
             conversation,
             sequence: replied.message.unwrap_or_default().sequence,
@@ -162,7 +180,7 @@ impl Operator {
         if self.read_only {
             let message = "this seat only looks on: it is read_only";
             let details = precondition(with_reason("READ_ONLY", vec![]), "SEAT", name, message);
-            return Err(status(tonic::Code::FailedPrecondition, message, details));
+            return Err(status(Code::FailedPrecondition, message, details));
         }
         let path = name.strip_prefix("listeners/").unwrap_or(name);
         let listener = path.split('/').next().unwrap_or_default();
@@ -185,14 +203,6 @@ impl Operator {
         }
         let rule = format!("`{}` is attached here; leave it empty", self.name);
         Err(invalid_field("OPERATOR_INVALID", "operator", rule))
-    }
-
-    /// The audit trail has what was done by the method that does the same.
-    fn asks(&self, method: &'static str) -> Caller {
-        Caller {
-            method,
-            ..self.caller.clone()
-        }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::time::SystemTime;
 
 use super::super::super::name::listener;
+use super::super::super::stage::Connection;
 use super::ask::Ask;
-use super::desk::{Bell, Connection, Desk, Dialog};
+use super::desk::{Bell, Desk, Dialog};
 use super::draft::weigh;
 
 /// Why a seat may do nothing.

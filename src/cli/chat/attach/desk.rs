@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::super::mutation::fresh_id;
 use super::super::super::name::{id, listener};
-use super::super::super::stage::Key;
+use super::super::super::stage::{Connection, Key};
 use super::ask::{Ask, Asked, TRANSCRIPT};
 use super::draft::Draft;
 use super::manner::Manner;
@@ -25,14 +25,6 @@ pub(super) struct Seat {
     pub(super) operator: String,
     pub(super) read_only: bool,
     pub(super) endpoint: String,
-}
-
-/// Whether the desk is heard.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Connection {
-    Opening,
-    Open,
-    Lost { why: String, until: SystemTime },
 }
 
 /// Where keys go.

@@ -3,8 +3,9 @@
 use std::time::SystemTime;
 
 use super::super::super::name::{id, listener};
+use super::super::super::stage::Connection;
 use super::ask::{Ask, Outcome};
-use super::desk::{Bell, Connection, Desk, Focus, Talk};
+use super::desk::{Bell, Desk, Focus, Talk};
 use super::link::News;
 use super::manner::Manner;
 use crate::grpc::api;

@@ -6,10 +6,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::super::super::stage::{Theme, columns, put};
+use super::super::super::stage::{Connection, Theme, columns, put};
 use super::super::super::table::{age, span};
 use super::super::figures::Figures;
-use super::super::model::{Connection, Top};
+use super::super::model::Top;
 use super::super::rows::{bytes, count};
 use super::pieces;
 use crate::grpc::api::listener::State;

@@ -14,8 +14,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::super::stage::{Theme, put, tail, wrapped};
-use super::model::{Connection, Dialog, Top};
+use super::super::stage::{Connection, Theme, put, tail, wrapped};
+use super::model::{Dialog, Top};
 use super::pane::Tab;
 use super::rows::count;
 

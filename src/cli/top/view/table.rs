@@ -4,9 +4,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::super::super::stage::{Theme, columns, put};
+use super::super::super::stage::{Connection, Theme, columns, put};
 use super::super::column::Column;
-use super::super::model::{Connection, Top};
+use super::super::model::Top;
 use super::super::pane::Tab;
 use super::super::rows::{Row, Tone};
 

@@ -15,9 +15,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::super::super::stage::{Theme, columns, put, tail};
+use super::super::super::stage::{Connection, Theme, columns, put, tail};
 use super::super::super::table::span;
-use super::desk::{Bell, Connection, Desk, Dialog, Focus, Talk};
+use super::desk::{Bell, Desk, Dialog, Focus, Talk};
 use super::draft::weigh;
 use places::places;
 
