@@ -5,6 +5,9 @@
 //! stops lets go of a copy, and finds the socket again when it starts. Until then peers wait in its queue, as they do
 //! while the whole service is restarted; closing ours would change nothing, because whoever passed it has it too. For the
 //! same reason such a socket cannot refuse anybody: a pause that should refuse turns peers away instead.
+//!
+//! What may be served off loopback is decided by the address in the configuration, so one that is known by its name alone
+//! must not be open to more than that address would be.
 
 use std::env;
 use std::io;
@@ -158,7 +161,14 @@ pub fn passed(
     };
     let could_be = |place: &Place| std::mem::discriminant(place) == std::mem::discriminant(&wanted);
     let one = of(name, could_be, |place| *place == wanted)?;
-    let bound = one.copy()?.and_then(|socket| match transport {
+    let opened = one.is(|place| opens(place, address));
+    let copied = match opened {
+        true => Err(io::Error::other(
+            "the socket that was passed under this name is open to the network, and this address is not",
+        )),
+        false => one.copy()?,
+    };
+    let bound = copied.and_then(|socket| match transport {
         Transport::Tcp => {
             // It listens already, and only gets another length of its queue.
             rustix::net::listen(&socket, backlog)?;
@@ -172,6 +182,16 @@ pub fn passed(
     });
     let address = address.0;
     Some(bound.map_err(|source| BindError { address, source }))
+}
+
+/// Whether the network reaches what is there, and not what is at the address.
+fn opens(place: &Place, address: Address) -> bool {
+    match place {
+        Place::Stream(there) | Place::Datagram(there) => {
+            address.is_loopback() && !Address(*there).is_loopback()
+        }
+        Place::Unix(_) => false,
+    }
 }
 
 /// The socket in the file system that was passed under this name, or for this path, and where it is.

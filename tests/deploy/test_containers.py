@@ -38,6 +38,17 @@ class Images(unittest.TestCase):
                 pattern = re.sub(r"[^/]+\.toml$", "*.toml", source) if "/docker/" in source else source
                 self.assertIn(f"!{pattern}", allowed)
 
+    def test_a_build_copies_what_it_compiles(self):
+        stage = DOCKERFILE.read_text().split("\nFROM ")[1]
+        copied = {s for line in re.findall(r"^COPY (.*)$", stage, re.MULTILINE) for s in line.split()[:-1]}
+        files = [*(REPOSITORY / "src").rglob("*.rs"), REPOSITORY / "build.rs"]
+        inside = [(f.parent / name).resolve() for f in files
+                  for name in re.findall(r'include(?:_str|_bytes)?!\(\s*"([^"]+)"', f.read_text())]
+        self.assertTrue(inside)
+        for file in inside:
+            path = file.relative_to(REPOSITORY)
+            self.assertTrue({str(p) for p in (path, *path.parents)} & copied, f"{path} is not copied")
+
     def test_both_images_build_and_serve(self):
         docker = engine()
         for target in ("final", "shell"):
@@ -83,6 +94,11 @@ class Compose(unittest.TestCase):
                 self.assertEqual(service["cap_drop"], ["ALL"])
                 for port in service.get("ports", []):
                     self.assertTrue(port.startswith("127.0.0.1:"), port)
+
+    def test_nobody_changes_anything_with_a_password_that_everybody_knows(self):
+        grafana = self.file["services"]["grafana"]["environment"]
+        for name, value in {"ANONYMOUS_ORG_ROLE": "Viewer", "BASIC_ENABLED": "false", "DISABLE_LOGIN_FORM": "true"}.items():
+            self.assertEqual(grafana[f"GF_AUTH_{name}"], value)
 
     def test_what_is_mounted_is_there(self):
         for name, service in self.file["services"].items():

@@ -31,6 +31,7 @@ CASES = {
                     "limits": {"allow_cidrs": ["10.0.0.0/8"], "max_sessions": 1000000},
                 },
                 "inside": {"protocol": "ack", "bind": "127.0.0.1:8070"},
+                "within": {"protocol": "ack", "bind": "localhost:8071"},
             },
         },
         "otlp": {"endpoint": "http://collector.observability:4317"},
@@ -219,9 +220,12 @@ class Chart(unittest.TestCase):
         for values, said in (
             ({"config": {"listeners": {"ack": {"protocol": "ack", "bind": "0.0.0.0"}}}}, "/config/listeners/ack/bind"),
             ({"config": {"listeners": {"ack": {"protocol": "ack", "bind": "0.0.0.0:0"}}}}, "0.0.0.0:0 has no port"),
+            ({"config": {"listeners": {"ack": {"protocol": "ack", "bind": ":8080"}}}}, "/config/listeners/ack/bind"),
+            ({"config": {"listeners": {"ack": {"protocol": "ack", "bind": "[::]:9464"}}}}, "[::]:9464 needs another port"),
             ({"config": {"http": {"address": "0.0.0.0:1"}}}, "/config/http"),
             ({"config": {"grpc": {"address": "0.0.0.0:1"}}}, "/config/grpc"),
             ({"config": {"shutdown": {"grace": "1m 30s"}}}, "write it as 90s, 5m or 1h"),
+            ({"config": {"shutdown": {"grace": 30}}}, "/config/shutdown/grace"),
             ({"replica": 2}, "'replica' not allowed"),
             ({"services": {"udp": {"type": "Ingress"}}}, "/services/udp/type"),
         ):
@@ -229,6 +233,26 @@ class Chart(unittest.TestCase):
                 done = helm("template", "sb", **values)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(said, done.stderr)
+
+    def test_telemetry_may_go_where_it_is_sent_and_nowhere_else(self):
+        given = [{"ports": [{"port": 1, "protocol": "TCP"}]}]
+        for values, ports in (
+            ({}, []),
+            ({"otlp": {"endpoint": "http://collector.observability:4317"}}, [53, 53, 4317]),
+            ({"otlp": {"endpoint": "https://collector/v1"}}, [53, 53, 443]),
+            ({"config": {"telemetry": {"otlp_endpoint": "http://[fd00::1]:4318/"}}}, [53, 53, 4318]),
+            ({"otlp": {"endpoint": "http://collector:4317"}, "networkPolicy": {"egress": given}}, [53, 53, 1]),
+        ):
+            with self.subTest(values):
+                policy = next(m for m in render(values) if m["kind"] == "NetworkPolicy")
+                self.assertEqual([p["port"] for rule in policy["spec"]["egress"] for p in rule["ports"]], ports)
+
+    def test_the_rules_find_the_job_whatever_the_chart_is_called(self):
+        manifests = render({"nameOverride": "desk", "fullnameOverride": "desk", "serviceMonitor": {"enabled": True}})
+        monitor = next(m["spec"] for m in manifests if m["kind"] == "ServiceMonitor")
+        wanted = monitor["selector"]["matchLabels"].items()
+        chosen = [m for m in manifests if m["kind"] == "Service" and wanted <= m["metadata"]["labels"].items()]
+        self.assertEqual([m["metadata"]["labels"][monitor["jobLabel"]] for m in chosen], ["switchboard"])
 
     def test_its_rules_and_dashboard_are_the_ones_that_are_tested(self):
         rule = self.each("PrometheusRule")[0][1]

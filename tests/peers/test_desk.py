@@ -118,7 +118,7 @@ class Desk(unittest.TestCase):
             desk.shows("WAIT", "peer: hello")
 
     def test_the_terminal_is_given_back_whatever_ends_it(self):
-        for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)):
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGQUIT, 131)):
             with self.subTest(number), self.desk("left") as desk:
                 desk.shows("nobody is here")
                 desk.process.send_signal(number)

@@ -85,6 +85,8 @@ pub(super) fn unfit() -> Option<&'static str> {
 
 /// Has the terminal until the model or a signal ends it; the end is an error, which may be [`Failure::Told`].
 pub(super) async fn play(stage: &mut impl Stage) -> Result<(), Failure> {
+    // From now on a signal ends the loop instead of the process, which would leave the terminal as it is.
+    let mut signals = Signals::new().map_err(|error| lost(&error))?;
     let mut terminal = Terminal::take().map_err(|error| lost(&error))?;
     let mut play = Play {
         stage,
@@ -93,7 +95,7 @@ pub(super) async fn play(stage: &mut impl Stage) -> Result<(), Failure> {
         is_dirty: true,
     };
     // Errors are told on the screen that the shell has: the terminal is given back when this is over.
-    play.go_on(&mut terminal).await
+    play.go_on(&mut terminal, &mut signals).await
 }
 
 struct Play<'a, S> {
@@ -110,6 +112,7 @@ struct Signals {
     terminate: Signal,
     hang_up: Signal,
     interrupt: Signal,
+    quit: Signal,
     resized: Signal,
 }
 
@@ -119,14 +122,18 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             resized: signal(SignalKind::window_change())?,
         })
     }
 }
 
 impl<S: Stage> Play<'_, S> {
-    async fn go_on(&mut self, terminal: &mut Terminal) -> Result<(), Failure> {
-        let mut signals = Signals::new().map_err(|error| lost(&error))?;
+    async fn go_on(
+        &mut self,
+        terminal: &mut Terminal,
+        signals: &mut Signals,
+    ) -> Result<(), Failure> {
         let mut second = interval(Duration::from_secs(1));
         let mut due = Instant::now();
         loop {
@@ -165,6 +172,7 @@ impl<S: Stage> Play<'_, S> {
                 }
                 _ = signals.terminate.recv() => return Err(Failure::Told(SIGNALLED + 15)),
                 _ = signals.hang_up.recv() => return Err(Failure::Told(SIGNALLED + 1)),
+                _ = signals.quit.recv() => return Err(Failure::Told(SIGNALLED + 3)),
                 _ = signals.interrupt.recv() => return Err(Failure::Interrupted),
             }
         }

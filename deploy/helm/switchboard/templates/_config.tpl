@@ -6,7 +6,7 @@
 {{- $udp := list -}}
 {{- range $name, $listener := .Values.config.listeners -}}
 {{- $bind := required (printf "config.listeners.%s.bind: it is needed, such as 0.0.0.0:8080" $name) $listener.bind -}}
-{{- if not (or (hasPrefix "127." $bind) (hasPrefix "[::1]" $bind)) -}}
+{{- if not (or (hasPrefix "127." $bind) (hasPrefix "localhost:" $bind) (hasPrefix "[::1]" $bind)) -}}
 {{- $port := regexFind "[0-9]+$" $bind | int -}}
 {{- if not (and (ge $port 1) (le $port 65535)) -}}
 {{- fail (printf "config.listeners.%s.bind: %s has no port that a Service could name, such as 0.0.0.0:8080" $name $bind) -}}
@@ -14,6 +14,9 @@
 {{- if or (eq $listener.protocol "uppercase") (eq (default "tcp" $listener.transport) "udp") -}}
 {{- $udp = append $udp $port -}}
 {{- else -}}
+{{- if has $port (list 9464 50051) -}}
+{{- fail (printf "config.listeners.%s.bind: 9464 and 50051 are the pod's own, for metrics and the control plane; %s needs another port" $name $bind) -}}
+{{- end -}}
 {{- $tcp = append $tcp $port -}}
 {{- end -}}
 {{- end -}}
@@ -32,5 +35,13 @@
 {{- end -}}
 {{- $unit := get (dict "s" 1 "m" 60 "h" 3600) (regexFind "[smh]$" $grace) -}}
 {{- add 10 (mul $unit (regexFind "^[0-9]+" $grace | int)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The port that telemetry goes to, whichever way the endpoint is given; nothing where it goes nowhere. */}}
+{{- define "switchboard.otlpPort" -}}
+{{- with default (dig "telemetry" "otlp_endpoint" "" .Values.config) .Values.otlp.endpoint -}}
+{{- $authority := regexReplaceAll "^https?://([^/]*).*$" . "${1}" -}}
+{{- regexFind ":[0-9]+$" $authority | trimPrefix ":" | default (ternary "443" "80" (hasPrefix "https:" .)) -}}
 {{- end -}}
 {{- end -}}
