@@ -20,7 +20,7 @@ use tower::Service;
 use super::api;
 use super::ending::Ending;
 use super::load::Load;
-use crate::telemetry::{Concerns, Telemetry, traced};
+use crate::telemetry::{Concerns, Telemetry, Trace, traced};
 
 /// All services, with what surrounds their calls.
 #[derive(Clone)]
@@ -77,11 +77,9 @@ impl Service<http::Request<Incoming>> for Layered {
             let trace = span.trace();
             request.extensions_mut().insert(trace);
             request.extensions_mut().insert(span.concerns());
-            let answering = AssertUnwindSafe(
-                turn.take(traced(trace, async move { routes.call(request).await })),
-            );
+            let answering = turn.take(async move { routes.call(request).await });
             let ending = Ending::new(telemetry, method, span);
-            let mut answer = Caught(Box::pin(answering)).await;
+            let mut answer = answered(trace, answering).await;
             if let Some(bare) = without_reason(&answer) {
                 answer = super::status::explained(&bare, word(bare.code())).into_http();
             }
@@ -105,6 +103,11 @@ async fn pass_over(mut said: Incoming) {
         async { while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut said).poll_frame(cx)).await {} };
     // Whoever goes on talking is not listened to.
     let _ = tokio::time::timeout(UNREAD, read).await;
+}
+
+/// What it comes to, be it a panic; whatever is logged meanwhile, of the panic too, bears the trace.
+async fn answered(trace: Trace, answering: impl Future<Output = Answer>) -> http::Response<Body> {
+    traced(trace, Caught(Box::pin(AssertUnwindSafe(answering)))).await
 }
 
 /// A future whose panic is an answer.
@@ -224,6 +227,10 @@ pub(super) fn word(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::current_trace;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::layer::{self, Layer, SubscriberExt};
+    use tracing_subscriber::registry;
 
     #[test]
     fn methods_are_known_by_their_descriptors() {
@@ -246,6 +253,28 @@ mod tests {
         assert_eq!(names.len(), ours.len());
         let full = full_name("StopListener");
         assert_eq!(full, "switchboard.v1.ListenerService/StopListener");
+    }
+
+    /// The traces that events are logged in.
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<Trace>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Seen {
+        fn on_event(&self, _: &tracing::Event<'_>, _: layer::Context<'_, S>) {
+            self.0.lock().unwrap().push(current_trace());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_is_told_in_the_trace_of_its_call() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let call = Telemetry::quiet().call("s.S/Get", Some(parent), None, false);
+        let seen = Seen::default();
+        let _guard = tracing::subscriber::set_default(registry().with(seen.clone()));
+        let answer = answered(call.trace(), async { panic!("of a test") }).await;
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(*seen.0.lock().unwrap(), [call.trace()]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Supervisor {
         message: String,
     ) {
         let wait = listener.back_off();
-        warn!(listener = %listener.name, reason, message, "listener failed; trying again");
+        warn!(listener = %listener.name, reason, failure = message, "listener failed; trying again");
         listener.fail(reason, message, Some(wait));
         self.let_rest(listener);
         let wanted = listener.spec.desired_state;

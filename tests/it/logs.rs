@@ -79,6 +79,54 @@ fn every_line_that_a_call_brings_about_bears_the_trace_of_its_caller() {
     assert!(own[0].get("trace_id").is_none(), "{own:?}");
 }
 
+/// The names of an object's fields, as often as they are there.
+struct Names(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for Names {
+    fn deserialize<D: serde::Deserializer<'de>>(read: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> serde::de::Visitor<'de> for Fields {
+            type Value = Names;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<M: serde::de::MapAccess<'de>>(
+                self,
+                mut map: M,
+            ) -> Result<Names, M::Error> {
+                let mut names = Vec::new();
+                while let Some((name, _)) = map.next_entry::<String, Value>()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
+        }
+        read.deserialize_map(Fields)
+    }
+}
+
+#[test]
+fn no_line_has_a_field_twice() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = format!(
+        "{ACK}[listeners.busy]\nprotocol = \"ack\"\nbind = \"{}\"\n",
+        taken.local_addr().unwrap()
+    );
+    let service = Service::start(&busy);
+    drop(service.talk("ack"));
+    let told =
+        |words: &[&str]| eventually(&words.join(", "), || !lines(&service, words).is_empty());
+    told(&["listener failed", "ADDRESS_IN_USE", "is in use"]);
+    told(&["switchboard.session.end"]);
+    for line in service.stderr().lines() {
+        let Names(mut names) = serde_json::from_str(line).unwrap();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all, "{line}");
+    }
+}
+
 #[test]
 fn a_session_ends_in_one_line_with_all_that_is_to_be_said_of_it() {
     if no_grpcurl() {

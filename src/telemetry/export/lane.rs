@@ -108,8 +108,7 @@ impl Lane {
                 Verdict::Refused(why) => return Err(why),
                 Verdict::Later { after, why } => (after, why),
             };
-            let asked = after.map(|after| after.min(LONGEST_ASKED));
-            self.not_before = Instant::now() + asked.unwrap_or_else(|| jittered(pause));
+            self.not_before = Instant::now() + rest(after, pause);
             if last || self.not_before >= deadline {
                 return Err(why);
             }
@@ -169,6 +168,12 @@ async fn over(mut leaving: Leaving, deadline: Instant) {
             changed = leaving.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// As long as the collector asks for, within bounds: one that asks for no time at all is not asked without end.
+fn rest(asked: Option<Duration>, pause: Duration) -> Duration {
+    let asked = asked.unwrap_or_default().min(LONGEST_ASKED);
+    asked.max(jittered(pause))
 }
 
 /// Between half of it and all: many that lost the same collector do not come back at once.
@@ -231,6 +236,16 @@ mod tests {
         assert!(outage.failing);
         outage.note(None);
         assert!(!outage.failing);
+    }
+
+    #[test]
+    fn a_collector_that_asks_for_no_time_is_left_alone_nevertheless() {
+        let pause = PAUSES.0;
+        for asked in [None, Some(Duration::ZERO)] {
+            assert!(rest(asked, pause) >= pause / 2, "{asked:?}");
+        }
+        assert_eq!(rest(Some(Duration::from_secs(3)), pause).as_secs(), 3);
+        assert_eq!(rest(Some(Duration::MAX), pause), LONGEST_ASKED);
     }
 
     #[test]

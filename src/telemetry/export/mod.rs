@@ -146,8 +146,7 @@ impl Pipeline {
                 let count = batch.len() as u64;
                 passage.spans_sent.begin(count);
                 let rejected = lane.send(self.origin.traces(batch)).await;
-                passage.spans_sent.end(count, rejected);
-                let lost = rejected.unwrap_or(count);
+                let lost = passage.spans_sent.end(count, rejected);
                 passage.spans.fetch_add(lost, Ordering::Relaxed);
                 if rejected.is_none() {
                     break;

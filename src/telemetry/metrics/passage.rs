@@ -44,19 +44,18 @@ impl Sent {
         self.inflight.store(count, Relaxed);
     }
 
-    /// It has ended: the collector rejected so many of them or, when there is no number, took none.
-    pub(in super::super) fn end(&self, count: u64, rejected: Option<u64>) {
+    /// It has ended: the collector rejected so many of them or, when there is no number, took none. How many are lost:
+    /// no more than there were, whatever the collector says.
+    pub(in super::super) fn end(&self, count: u64, rejected: Option<u64>) -> u64 {
         self.inflight.store(0, Relaxed);
-        match rejected {
-            Some(rejected) => {
-                self.taken
-                    .fetch_add(count.saturating_sub(rejected), Relaxed);
-                self.rejected.fetch_add(rejected, Relaxed);
-            }
-            None => {
-                self.failed.fetch_add(count, Relaxed);
-            }
-        }
+        let lost = rejected.map_or(count, |rejected| rejected.min(count));
+        self.taken.fetch_add(count - lost, Relaxed);
+        let of = match rejected {
+            Some(_) => &self.rejected,
+            None => &self.failed,
+        };
+        of.fetch_add(lost, Relaxed);
+        lost
     }
 
     fn observe(&self, exported: Instrument, sink: &mut dyn Sink) {
@@ -89,5 +88,19 @@ impl Passage {
         }
         self.spans_sent.observe(Instrument::SpansExported, sink);
         self.points_sent.observe(Instrument::PointsExported, sink);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_lost_than_was_sent() {
+        let sent = Sent::default();
+        let ends = [Some(0), Some(3), Some(u64::MAX), None];
+        assert_eq!(ends.map(|rejected| sent.end(10, rejected)), [0, 3, 10, 10]);
+        let counts = [&sent.taken, &sent.rejected, &sent.failed];
+        assert_eq!(counts.map(|count| count.load(Relaxed)), [17, 13, 10]);
     }
 }

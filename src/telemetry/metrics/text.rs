@@ -6,6 +6,7 @@ use super::super::instruments::{Definition, Instrument, Kind};
 use super::distribution::{Distribution, Exemplar};
 use super::{Point, Points, Value};
 use opentelemetry_sdk::Resource;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::UNIX_EPOCH;
 
@@ -71,6 +72,18 @@ fn unit(definition: &Definition) -> Option<&'static str> {
 fn underscored(name: &str) -> String {
     let valid = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     name.chars().map(valid).collect()
+}
+
+/// The name of a label that somebody else has named: none may begin with a digit, nor with what scrapers keep for their
+/// own.
+fn own_name(key: &str) -> String {
+    let name = underscored(key);
+    let is_reserved = name.starts_with("__") || name.starts_with(|c: char| c.is_ascii_digit());
+    if is_reserved {
+        format!("key_{name}")
+    } else {
+        name
+    }
 }
 
 struct Writer {
@@ -189,14 +202,20 @@ impl Writer {
             Exposition::Prometheus => ("target_info", "gauge"),
             Exposition::OpenMetrics => ("target", "info"),
         };
-        let mut pairs: Vec<_> = resource
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.to_string()))
-            .collect();
+        // Keys are whatever the environment says: of two that become one name the values are joined, since a scraper
+        // refuses the whole text for a name that is there twice.
+        let mut pairs: BTreeMap<String, String> = BTreeMap::new();
+        let sorted: BTreeMap<_, _> = resource.iter().collect();
+        for (key, value) in sorted {
+            let joined = pairs.entry(own_name(key.as_str())).or_default();
+            if !joined.is_empty() {
+                joined.push(';');
+            }
+            joined.push_str(&value.as_str());
+        }
         if pairs.is_empty() {
             return;
         }
-        pairs.sort();
         let mut labels = String::new();
         for (key, value) in &pairs {
             label(&mut labels, key, value);
@@ -308,6 +327,18 @@ mod tests {
             [1.0, 0.000_01].map(|bound| plain.bound(bound)),
             ["1", "0.00001"]
         );
+    }
+
+    #[test]
+    fn no_key_of_the_environment_makes_a_label_twice_or_one_that_is_refused() {
+        let keys = ["a.b", "a_b", "1st", "__name__"];
+        let pairs = keys.map(|key| KeyValue::new(key, key));
+        let metrics = metrics(Resource::builder_empty().with_attributes(pairs).build());
+        let line = "target_info{a_b=\"a.b;a_b\",key_1st=\"1st\",key___name__=\"__name__\"} 1";
+        for exposition in [Exposition::Prometheus, Exposition::OpenMetrics] {
+            let text = metrics.exposition(exposition);
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
     }
 
     #[test]
