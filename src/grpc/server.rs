@@ -12,7 +12,7 @@ use super::status::{invalid_field, precondition, status, with_reason};
 use super::{Control, api, spec};
 use crate::cage::Offer;
 use crate::protocol::{Protocol, shell};
-use crate::telemetry::{Error, LogOverride, SCHEMA_URL, escape};
+use crate::telemetry::{Error, LogOverride, SCHEMA_URL, current_trace, escape, traced};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -125,7 +125,8 @@ impl Control {
         let (directive, from) = (escape(&asked.directive), &previous_directive);
         info!(%directive, from, revert_after = ?back, "log filter changed by a caller");
         if let Some(back) = back {
-            self.answers.tasks().spawn(self.clone().revert(set, back));
+            let revert = self.clone().revert(set, back);
+            self.answers.tasks().spawn(traced(current_trace(), revert));
         }
         Ok(api::SetLogFilterResponse { previous_directive })
     }

@@ -49,6 +49,15 @@ fn every_line_that_a_call_brings_about_bears_the_trace_of_its_caller() {
     call_in(&service, made, "ListenerService/CreateListener", &request);
     let named = json!({ "name": "listeners/front" });
     call_in(&service, stopped, "ListenerService/StopListener", &named);
+    let (wished, for_now) = (
+        "8a3c60f7d188f8fa79d48a391a778fa6",
+        json!({ "directive": "info", "revert_after": "0.01s" }),
+    );
+    call_in(&service, wished, "ServerService/SetLogFilter", &for_now);
+    eventually("its end is told in its trace", || {
+        let ends = lines(&service, &["went back to the configuration"]);
+        ends.iter().any(|line| line["trace_id"] == wished)
+    });
     // Its end is told by a task that goes on when the call has been answered.
     let told = |trace: &str, words: &[&str]| {
         eventually(&words.join(", "), || {
