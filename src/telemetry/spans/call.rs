@@ -51,7 +51,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// In its caller's trace, or in none, of which nothing is exported here.
+    /// In its caller's trace, or one of its own, of which nothing is exported here.
     pub(super) fn unsampled(trace: Trace) -> Self {
         Self { trace, live: None }
     }
@@ -63,7 +63,7 @@ impl Call {
         }
     }
 
-    /// The caller's trace when it sent one, otherwise its own; none when it is not traced.
+    /// The caller's trace when it sent one, otherwise its own.
     pub fn trace(&self) -> Trace {
         self.trace
     }

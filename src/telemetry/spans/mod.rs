@@ -87,7 +87,7 @@ impl Spans {
             _ => share.hit(),
         };
         let Some(tracer) = self.tracer.as_ref().filter(sampled) else {
-            return Call::unsampled(parent.as_ref().map(Trace::from).unwrap_or_default());
+            return Call::unsampled(parent.as_ref().map_or_else(Trace::random, Trace::from));
         };
         let builder = SpanBuilder::from_name(method.to_owned())
             .with_kind(SpanKind::Server)
@@ -336,7 +336,8 @@ mod tests {
             .finish("OK");
         all.sampling.continues = false;
         let call = all.call("s.S/Get", (Some(PARENT), None), false);
-        assert_eq!(call.trace(), Trace::default());
+        assert_ne!(call.trace(), Trace::default());
+        assert!(!PARENT.contains(&call.trace().to_string()));
         assert!(queue.take().is_empty());
     }
 
@@ -367,10 +368,9 @@ mod tests {
         assert!(!spans.message(&labels(), &setup).unwrap().is_traced());
         let call = spans.call("s.S/Get", (Some(PARENT), None), false);
         assert_eq!(call.trace().to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_eq!(
-            spans.call("s.S/Set", (None, None), true).trace(),
-            Trace::default()
-        );
+        let call = || spans.call("s.S/Set", (None, None), true).trace();
+        let (one, two) = (call(), call());
+        assert!(one != Trace::default() && one != two && !one.is_sampled());
     }
 
     #[test]
