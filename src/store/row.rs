@@ -89,7 +89,7 @@ pub struct Event {
     pub before_etag: String,
     /// The resource's etag after; empty where there is none.
     pub after_etag: String,
-    /// 32 hexadecimal digits; empty when it was not traced.
+    /// 32 hexadecimal digits; empty for what no call did.
     pub trace_id: String,
 }
 

@@ -10,7 +10,7 @@ use super::super::call::{full_name, word};
 use super::super::status::{invalid_field, precondition, status, with_reason};
 use super::super::{Caller, Control, api};
 use super::{Event, check_operator};
-use crate::telemetry::{Trace, traced};
+use crate::telemetry::traced;
 use api::attach_desk_request::Input;
 
 /// What is being done for a seat; its end is the answer.
@@ -118,10 +118,8 @@ impl Operator {
         let mut operator = self.clone();
         operator.caller.method = method;
         operator.caller.concerns = call.concerns();
-        if call.trace() != Trace::default() {
-            operator.caller.trace = call.trace();
-        }
-        let doing = traced(operator.caller.trace, act(operator));
+        operator.caller.trace = call.trace();
+        let doing = traced(call.trace(), act(operator));
         Box::pin(async move {
             let done = doing.await;
             call.finish(word(done.as_ref().map_or_else(Status::code, |_| Code::Ok)));
