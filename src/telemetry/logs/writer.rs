@@ -154,13 +154,18 @@ mod tests {
         journal: false,
     };
 
-    /// A pipe that nobody reads until it is told to.
-    struct Blocked(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+    /// A pipe that nobody reads until it is told to, and that says when it is written to.
+    struct Blocked {
+        entered: mpsc::Sender<()>,
+        unblocked: mpsc::Receiver<()>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
 
     impl Write for Blocked {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.recv();
-            self.1.lock().unwrap().extend_from_slice(bytes);
+            let _ = self.entered.send(());
+            let _ = self.unblocked.recv();
+            self.written.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -170,12 +175,20 @@ mod tests {
 
     #[test]
     fn a_blocked_sink_costs_lines_and_no_time_and_tells_of_them_when_it_moves() {
-        let (unblock, blocked) = mpsc::channel();
+        let (unblock, unblocked) = mpsc::channel();
+        let (entered, blocks) = mpsc::channel();
         let written = Arc::default();
-        let sink = Blocked(blocked, Arc::clone(&written));
+        let sink = Blocked {
+            entered,
+            unblocked,
+            written: Arc::clone(&written),
+        };
         let writer = Writer::start(sink, TEXT).unwrap();
+        // Whoever writes is held up from here on, and takes nothing out of the queue.
+        writer.push(b"line\n");
+        blocks.recv().unwrap();
         let before = Instant::now();
-        for _ in 0..10_000 {
+        for _ in 1..10_000 {
             writer.push(b"line\n");
         }
         writer.flush(Instant::now() + Duration::from_millis(20));
