@@ -119,6 +119,17 @@ pub enum Denied {
     NotStopped,
 }
 
+impl From<Desired> for State {
+    /// Where it is as it should be.
+    fn from(desired: Desired) -> Self {
+        match desired {
+            Desired::Active => Self::Active,
+            Desired::Paused => Self::Paused,
+            Desired::Stopped => Self::Stopped,
+        }
+    }
+}
+
 impl State {
     /// All of them.
     pub const ALL: [Self; 6] = [
@@ -163,12 +174,7 @@ impl Life {
 
     /// Whether `state` has not caught up with `desired`.
     pub fn reconciling(self) -> bool {
-        self.state
-            != match self.desired {
-                Desired::Active => State::Active,
-                Desired::Paused => State::Paused,
-                Desired::Stopped => State::Stopped,
-            }
+        self.state != State::from(self.desired)
     }
 
     /// Whether its sessions are on their way out.

@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use super::lifecycle::Life;
+use super::lifecycle::{Life, State};
 use super::listener::Listener;
 use crate::telemetry::event;
 
@@ -13,7 +13,7 @@ impl Listener {
         if before.state != life.state {
             info!(
                 event = event::LISTENER_STATE_CHANGE, listener = %self.name,
-                from = before.state.word(), to = life.state.word(), desired = ?life.desired,
+                from = before.state.word(), to = life.state.word(), desired = State::from(life.desired).word(),
                 sessions = self.runs().map(|run| run.door.sessions.count()).sum::<usize>(),
                 "listener changed its state"
             );
