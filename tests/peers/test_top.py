@@ -236,6 +236,17 @@ class Top(unittest.TestCase):
             view.press("\x0c")
             view.until(lambda: b" switchboard local" in view.raw[before:], "it is painted anew")
 
+    def test_it_waits_in_the_background_with_its_question_still_open(self):
+        with top(self.service) as view:
+            view.shows("? keys · q quit")
+            view.press("?")
+            view.shows("Ctrl-Z")
+            before = view.text()
+            view.press("\x1a")
+            # An orphan is not stopped by this signal; a shell's child is. Either way it is there again.
+            eventually(lambda: view.hear(0.1) and view.raw.count(b"\x1b[?1049h") == 2, "the screen is taken again")
+            view.until(lambda: view.text().split("\n")[3:] == before.split("\n")[3:], "what was open is still open")
+
     def test_without_colours_all_is_said_in_words(self):
         with top(self.service, NO_COLOR="1") as view:
             view.shows(" ack ", "active")

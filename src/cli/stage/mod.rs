@@ -50,17 +50,13 @@ pub(super) enum Leave {
     Quit,
     /// Ctrl-C.
     Interrupted,
-    /// Ctrl-Z: go to the background.
-    Suspend,
-    /// Ctrl-L: paint everything anew.
-    Repaint,
 }
 
 /// A model on a whole screen.
 pub(super) trait Stage {
     /// Waits for what is heard next, and takes it in. May be dropped while it waits.
     async fn hear(&mut self) -> Result<(), Failure>;
-    /// Does what a key says.
+    /// Does what a key says; those that are about the terminal itself do not come here.
     fn press(&mut self, key: Key, now: SystemTime) -> Option<Leave>;
     /// Asks what keys and news have made it want; never waits.
     fn ask(&mut self);
@@ -181,12 +177,22 @@ impl<S: Stage> Play<'_, S> {
     fn pressed(&mut self, keys: Vec<Key>, terminal: &mut Terminal) -> Result<(), Failure> {
         self.is_dirty = true;
         for key in keys {
-            match self.stage.press(key, SystemTime::now()) {
+            let leave = match key {
+                Key::Ctrl('z') => {
+                    terminal.suspend().map_err(|error| lost(&error))?;
+                    None
+                }
+                // Everything is painted anew.
+                Key::Ctrl('l') => {
+                    terminal.resize().map_err(|error| lost(&error))?;
+                    None
+                }
+                key => self.stage.press(key, SystemTime::now()),
+            };
+            match leave {
                 None => {}
                 Some(Leave::Quit) => return Err(Failure::Told(0)),
                 Some(Leave::Interrupted) => return Err(Failure::Interrupted),
-                Some(Leave::Suspend) => terminal.suspend().map_err(|error| lost(&error))?,
-                Some(Leave::Repaint) => terminal.resize().map_err(|error| lost(&error))?,
             }
         }
         Ok(())

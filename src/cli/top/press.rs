@@ -18,14 +18,6 @@ impl Top {
     /// Does what a key says.
     pub(super) fn press(&mut self, key: Key, now: SystemTime) -> Option<Leave> {
         match (&key, self.dialog.take()) {
-            (Key::Ctrl('z'), dialog) => {
-                self.dialog = dialog;
-                return Some(Leave::Suspend);
-            }
-            (Key::Ctrl('l'), dialog) => {
-                self.dialog = dialog;
-                return Some(Leave::Repaint);
-            }
             (Key::Ctrl('c'), _) => return Some(Leave::Interrupted),
             (Key::Char('y' | 'Y'), Some(Dialog::Confirm { act, .. })) => self.do_it(act),
             (_, Some(Dialog::Confirm { .. })) => self.say("nothing was done", now),

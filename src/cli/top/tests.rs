@@ -353,7 +353,6 @@ fn details_are_everything_and_scroll() {
 #[test]
 fn keys_leave_in_one_press() {
     let mut top = top();
-    assert_eq!(top.press(Key::Ctrl('z'), now()), Some(Leave::Suspend));
     assert_eq!(press(&mut top, "?q"), None, "the key closes the help");
     assert_eq!(top.press(Key::Ctrl('c'), now()), Some(Leave::Interrupted));
     assert_eq!(press(&mut top, "q"), Some(Leave::Quit));

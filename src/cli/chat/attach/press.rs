@@ -21,14 +21,6 @@ impl Desk {
     /// Does what a key says.
     pub(super) fn press(&mut self, key: Key, now: SystemTime) -> Option<Leave> {
         match (&key, self.dialog.take()) {
-            (Key::Ctrl('z'), dialog) => {
-                self.dialog = dialog;
-                return Some(Leave::Suspend);
-            }
-            (Key::Ctrl('l'), dialog) => {
-                self.dialog = dialog;
-                return Some(Leave::Repaint);
-            }
             (Key::Ctrl('c'), None) if self.focus == Focus::Line && self.clear() => return None,
             (Key::Ctrl('c'), _) => return Some(Leave::Interrupted),
             (Key::Char('y' | 'Y'), Some(Dialog::Confirm { ask, .. })) => {

@@ -357,7 +357,6 @@ fn a_claim_that_was_taken_is_told() {
 #[test]
 fn leaving_is_one_key_where_nothing_is_typed() {
     let mut desk = seated();
-    assert_eq!(desk.press(Key::Ctrl('z'), now()), Some(Leave::Suspend));
     desk.press(Key::Enter, now());
     assert_eq!(press(&mut desk, "q"), None);
     assert_eq!(
