@@ -16,7 +16,7 @@ use super::status::internal;
 use super::{Caller, Control, api, page};
 use crate::store::{Event, WriteError};
 use crate::supervisor::Error;
-use crate::telemetry::{Trace, escape};
+use crate::telemetry::escape;
 
 /// Events that are read at once, which nobody can write meanwhile, and that are looked at for one page.
 const SLICE: usize = 1_000;
@@ -28,7 +28,6 @@ const LONGEST_RESOURCE: usize = 300;
 impl Caller {
     /// The event of a call that ends now.
     pub fn event(&self, resource: &str, status: &str) -> Event {
-        let traced = self.trace != Trace::default();
         Event {
             time: SystemTime::now(),
             actor: self.actor.clone(),
@@ -38,11 +37,7 @@ impl Caller {
             status: status.to_owned(),
             before_etag: String::new(),
             after_etag: String::new(),
-            trace_id: if traced {
-                self.trace.to_string()
-            } else {
-                String::new()
-            },
+            trace_id: self.trace.to_string(),
         }
     }
 }

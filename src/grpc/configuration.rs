@@ -64,7 +64,7 @@ pub struct Caller {
     pub method: &'static str,
     /// What the caller says about it.
     pub reason: String,
-    /// Where the call is traced; [`Trace::default`] when it is not.
+    /// Where the call is traced, with a span or without one.
     pub trace: Trace,
     /// Where to say which sessions the call is about.
     pub concerns: Concerns,

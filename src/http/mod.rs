@@ -2,21 +2,17 @@
 
 mod accept;
 
-use std::io::{self, Write};
-
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::net::{Address, web};
 use crate::supervisor::{self, Supervisor};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{self, Telemetry};
 
 /// What the HTTP side is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,11 +81,11 @@ async fn metrics(State(speaker): State<Speaker>, headers: HeaderMap) -> Response
     let read = tokio::task::spawn_blocking(move || {
         let text = speaker.telemetry.exposition(exposition);
         match gzip {
-            true => compressed(text.as_bytes()),
-            false => Ok(text.into_bytes()),
+            true => telemetry::gzip(text.as_bytes()),
+            false => text.into_bytes(),
         }
     });
-    let body = match read.await.map_err(io::Error::other).and_then(|read| read) {
+    let body = match read.await {
         Ok(body) => body,
         Err(failed) => {
             tracing::error!(%failed, "metrics cannot be collected");
@@ -105,13 +101,6 @@ async fn metrics(State(speaker): State<Speaker>, headers: HeaderMap) -> Response
         true => (head, [(header::CONTENT_ENCODING, "gzip")], body).into_response(),
         false => (head, body).into_response(),
     }
-}
-
-/// As gzip, at the least effort: a scrape is made of repetitions.
-fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(text)?;
-    encoder.finish()
 }
 
 /// Ready while it serves. Listeners that have failed or are ailing are named, and do not keep the others from

@@ -89,7 +89,7 @@ pub struct Event {
     pub before_etag: String,
     /// The resource's etag after; empty where there is none.
     pub after_etag: String,
-    /// 32 hexadecimal digits; empty for what no call did.
+    /// 32 hexadecimal digits; empty in rows that are older than that.
     pub trace_id: String,
 }
 

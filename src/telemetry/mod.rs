@@ -14,17 +14,16 @@ mod sampling;
 mod settings;
 mod spans;
 mod trace;
-mod vocabulary;
 
 pub use escape::{escape, escape_bytes};
-pub use instruments::{Instrument, Kind};
+pub use export::gzip;
+pub use instruments::{IO_DIRECTION, Instrument, Kind, LISTENER};
 pub use labels::Labels;
 pub use logs::{Override as LogOverride, current_trace, event, log_panics, traced};
 pub use metrics::{Exposition, Series, Sink, Source};
 pub use settings::{LogFormat, Protocol, REDACTED, Settings, without_password};
 pub use spans::{Call, Command, CommandEnd, Concerns, Message, Outcome};
 pub use trace::Trace;
-pub use vocabulary::{DIRECTION, OF_LISTENER};
 
 use export::{Exporter, Queue};
 use metrics::Metrics;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::grpc::api;
-use crate::telemetry::{DIRECTION, Instrument, OF_LISTENER};
+use crate::telemetry::{IO_DIRECTION, Instrument, LISTENER};
 
 /// What is read of all that is measured, so that a look at it costs as little as it can.
 const READ: [Instrument; 12] = [
@@ -118,8 +118,8 @@ impl Figures {
         ways: impl Fn(&mut Pace) -> (&mut f64, &mut f64),
     ) {
         let attribute = |key| series.attributes.get(key).map_or("", String::as_str);
-        let comes = attribute(DIRECTION) == "receive";
-        let of = self.paces.entry(attribute(OF_LISTENER).to_owned());
+        let comes = attribute(IO_DIRECTION) == "receive";
+        let of = self.paces.entry(attribute(LISTENER).to_owned());
         for pace in [&mut self.pace, of.or_default()] {
             let (received, sent) = ways(pace);
             *(if comes { received } else { sent }) += series.rate.unwrap_or_default();
@@ -151,14 +151,14 @@ mod tests {
 
     #[test]
     fn totals_are_the_sums_of_the_listeners() {
-        let of = |listener, way| [(OF_LISTENER, listener), (DIRECTION, way)];
+        let of = |listener, way| [(LISTENER, listener), (IO_DIRECTION, way)];
         let snapshot = api::MetricSnapshot {
             series: vec![
                 series(Instrument::Messages, &of("a", "receive"), 9.0, 2.0),
                 series(Instrument::Messages, &of("a", "transmit"), 9.0, 1.0),
                 series(Instrument::Datagrams, &of("b", "receive"), 9.0, 4.0),
                 series(Instrument::Io, &of("b", "transmit"), 9.0, 100.0),
-                series(Instrument::ChatWaiting, &[(OF_LISTENER, "c")], 3.0, 0.0),
+                series(Instrument::ChatWaiting, &[(LISTENER, "c")], 3.0, 0.0),
                 series(Instrument::ChatLongestWait, &[], 12.0, 0.0),
                 series(Instrument::ProcessCpuTime, &[], 9.0, 0.5),
                 series(Instrument::ProcessCpuTime, &[], 9.0, 0.25),

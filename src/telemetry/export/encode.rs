@@ -108,7 +108,8 @@ pub(super) fn body(route: &Route, message: Vec<u8>) -> Bytes {
     }
 }
 
-fn gzip(message: &[u8]) -> Vec<u8> {
+/// As gzip, at the least effort: what telemetry says is made of repetitions.
+pub fn gzip(message: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     // Writing to memory does not fail.
     let _ = encoder.write_all(message);

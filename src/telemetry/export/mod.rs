@@ -18,6 +18,7 @@ mod encode;
 mod lane;
 mod queue;
 
+pub use encode::gzip;
 pub(super) use queue::Queue;
 
 use super::Error;

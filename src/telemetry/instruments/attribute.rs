@@ -6,11 +6,13 @@
 use super::super::Labels;
 use opentelemetry::{KeyValue, StringValue};
 
-pub(in super::super) const LISTENER: &str = "switchboard.listener.name";
+/// The attribute that names the listener that a series belongs to.
+pub const LISTENER: &str = "switchboard.listener.name";
 pub(in super::super) const PROTOCOL: &str = "switchboard.listener.protocol";
 pub(in super::super) const TRANSPORT: &str = "network.transport";
 pub(in super::super) const NETWORK: &str = "network.type";
-pub(in super::super) const IO_DIRECTION: &str = "network.io.direction";
+/// The attribute that says which way something went: `receive` or `transmit`.
+pub const IO_DIRECTION: &str = "network.io.direction";
 pub(in super::super) const ERROR_TYPE: &str = "error.type";
 pub(in super::super) const RPC_SYSTEM: &str = "rpc.system.name";
 pub(in super::super) const RPC_METHOD: &str = "rpc.method";

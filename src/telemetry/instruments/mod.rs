@@ -11,9 +11,10 @@ mod bucket;
 mod tests;
 
 pub(super) use attribute::{
-    Attribute, COMMAND_TRUNCATED, ERROR_TYPE, IO_DIRECTION, LISTENER, NETWORK, PROTOCOL,
-    RPC_METHOD, RPC_STATUS, RPC_SYSTEM, TRANSPORT, listener_attributes,
+    Attribute, COMMAND_TRUNCATED, ERROR_TYPE, NETWORK, PROTOCOL, RPC_METHOD, RPC_STATUS,
+    RPC_SYSTEM, TRANSPORT, listener_attributes,
 };
+pub use attribute::{IO_DIRECTION, LISTENER};
 
 use attribute::{
     CLOSE_REASON, COMMAND_EXIT, CPU_MODE, DIRECTION, DRAIN_OUTCOME, ERROR, FAULT, METHOD, NO_ROOM,
@@ -73,6 +74,11 @@ macro_rules! instruments {
 
         impl Instrument {
             pub(super) const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// What its series are called in a snapshot.
+            pub const fn name(self) -> &'static str {
+                self.definition().name
+            }
 
             pub(super) const fn definition(self) -> &'static Definition {
                 match self {

@@ -1,3 +1,5 @@
+//! The promises of the table: names that both texts can have, buckets that ascend, and a reference that says the same.
+
 use super::super::metrics::{name, series_name};
 use super::*;
 use std::collections::HashSet;

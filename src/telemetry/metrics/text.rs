@@ -124,7 +124,7 @@ impl Writer {
 
     fn head(&mut self, name: &str, kind: &str, unit: Option<&str>, help: &str) {
         // Writing to a string cannot fail.
-        let _ = writeln!(self.out, "# HELP {name} {}", escaped(help));
+        let _ = writeln!(self.out, "# HELP {name} {help}");
         let _ = writeln!(self.out, "# TYPE {name} {kind}");
         if let Some(unit) = unit {
             let _ = writeln!(self.out, "# UNIT {name} {unit}");

@@ -4,7 +4,7 @@ use super::environment::Environment;
 use super::{Protocol, Settings, without_password};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, Uri};
 use std::time::Duration;
 
@@ -181,18 +181,38 @@ fn below(base: &Uri, path: &str) -> Result<Uri, http::Error> {
     builder.scheme(base.scheme_str().unwrap_or("http")).build()
 }
 
+/// What a request says of itself and of its connection.
+const OURS: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::HOST,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
 fn headers(signal: Signal, environment: &mut Environment<'_>) -> HeaderMap {
     let names = signal.names("HEADERS");
     let mut headers = HeaderMap::new();
+    let origin = environment.first(&names).map(|(origin, _)| origin);
+    let origin = origin.unwrap_or_default();
     for (name, value) in environment.pairs(&names) {
         let (key, value) = (HeaderName::try_from(&name), HeaderValue::try_from(value));
         match (key, value) {
+            (Ok(key), _) if OURS.contains(&key) => {
+                environment.doubt(
+                    &origin,
+                    format_args!("{key} is not its to say; it is ignored"),
+                );
+            }
             (Ok(key), Ok(mut value)) => {
                 value.set_sensitive(true);
                 headers.insert(key, value);
             }
             // Unnamed: up to the first `=` it may be part of a secret.
-            _ => environment.doubt(&names[1], "what is no header in it is ignored"),
+            _ => environment.doubt(&origin, "what is no header in it is ignored"),
         }
     }
     headers
@@ -329,6 +349,21 @@ mod tests {
         }
         let insecure = plan(&[(ALL, "c:4317"), ("OTEL_EXPORTER_OTLP_INSECURE", "true")]);
         assert!(targets(&insecure)[0].starts_with("http://c:4317/"));
+    }
+
+    #[test]
+    fn a_header_that_is_the_requests_own_is_told_and_not_taken() {
+        let plan = plan(&[
+            (ALL, "http://c:1"),
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+                "Content-Length=9,transfer-encoding=chunked,x-tenant=a",
+            ),
+        ]);
+        assert_eq!(plan.traces.unwrap().headers.len(), 1);
+        let told = "OTEL_EXPORTER_OTLP_TRACES_HEADERS: ";
+        let doubts = plan.doubts.iter().filter(|doubt| doubt.starts_with(told));
+        assert_eq!(doubts.count(), 2, "{:?}", plan.doubts);
     }
 
     #[test]
